@@ -1,0 +1,154 @@
+"""What the preference objectives share: the log-ratio of a member, beta H, and the importance weight in log space.
+
+Symbols: `m = log_ratio_w - log_ratio_l`; `H` the horizon; `w`, `l` the chosen and the rejected member; `tau` the
+pruning threshold; `e` the clip range. Weights are clipped in log space, before `exp`: `clip(exp(log w))` has an
+`inf * 0 = NaN` gradient when a weight is extreme.
+"""
+
+import dataclasses
+import math
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from sipo.terms import Branch, PairTerms
+
+Omega = Literal["constant", "transition"]
+
+
+class Objective(Protocol):
+    """A frozen dataclass of hyperparameters; the flags say what `pair_terms` must compute for it."""
+
+    needs_reference: ClassVar[bool]
+    needs_rejected: ClassVar[bool]
+    needs_importance_weights: ClassVar[bool]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __call__(self, terms: PairTerms) -> tuple[Tensor, dict[str, Tensor]]:
+        """Per-pair losses (B,) and metrics, (B,) each, detached."""
+        ...
+
+
+@runtime_checkable
+class PreferenceObjective(Objective, Protocol):
+    """An objective on `beta H m`."""
+
+    @property
+    def beta(self) -> float: ...
+    @property
+    def omega(self) -> Omega: ...
+    @property
+    def horizon(self) -> float | None: ...
+
+
+def check_preference(loss: PreferenceObjective) -> None:
+    """Raises ValueError unless beta > 0, omega is known, and the horizon is None or positive."""
+    if not loss.beta > 0:
+        raise ValueError(f"beta is {loss.beta}; it must be positive")
+    if loss.omega not in ("constant", "transition"):
+        raise ValueError(f"omega is {loss.omega!r}; it must be constant or transition")
+    if loss.horizon is not None and not loss.horizon > 0:
+        raise ValueError(f"horizon is {loss.horizon}; it must be positive (or null: T for constant, K for transition)")
+
+
+def check_weighting(clip_range: float, prune_threshold: float, log_iw_scale: float) -> None:
+    """Raises ValueError unless 0 <= e < 1, tau >= 0 and the scale is positive."""
+    if not 0 <= clip_range < 1:
+        raise ValueError(f"clip_range is {clip_range}; it must satisfy 0 <= clip_range < 1")
+    if not prune_threshold >= 0:
+        raise ValueError(f"prune_threshold is {prune_threshold}; it must not be negative (0 prunes nothing)")
+    if not 0 < log_iw_scale < math.inf:
+        raise ValueError(f"log_iw_scale is {log_iw_scale}; it must be positive")
+
+
+L = TypeVar("L", bound=Objective)
+
+
+def resolve_horizon(loss: L, num_inference_steps: int) -> L:
+    """`loss` with the horizon that None stands for: T = 1000 ("constant"), K = `num_inference_steps` ("transition").
+
+    A loss does not know K; the trainer does. SFT, which has no horizon, comes back as it is.
+    """
+    if not isinstance(loss, PreferenceObjective) or loss.horizon is not None:
+        return loss
+    return dataclasses.replace(loss, horizon=1000 if loss.omega == "constant" else num_inference_steps)
+
+
+def beta_h(loss: PreferenceObjective) -> float:
+    """`beta H`, the factor on the log-ratios; ValueError for an unresolved "transition" horizon."""
+    if loss.horizon is not None:
+        return loss.beta * loss.horizon
+    if loss.omega == "transition":
+        raise ValueError('omega = "transition" needs a horizon (K, the sampler steps): see resolve_horizon')
+    return loss.beta * 1000
+
+
+def log_ratios(terms: PairTerms, omega: Omega) -> tuple[Tensor, Tensor]:
+    """`log p_theta / p_ref ~ omega_t (mse_ref - mse_theta)` of the chosen and the rejected member, (B,) each.
+
+    omega_t is 1/2 ("constant", Eq. 10 as SalesforceAIResearch/DiffusionDPO trains it), or the step coefficient
+    ("transition", the exact expected log-ratio of one K-grid step).
+    """
+    if terms.rejected is None:
+        raise ValueError("a preference objective needs the rejected member of every pair")
+    if omega == "constant":
+        return 0.5 * terms.chosen.gain, 0.5 * terms.rejected.gain
+    if terms.step_coefficient is None:
+        raise ValueError('omega = "transition" needs a kernel that adds noise (eta > 0)')
+    return terms.step_coefficient * terms.chosen.gain, terms.step_coefficient * terms.rejected.gain
+
+
+def log_weights(terms: PairTerms, scale: float) -> tuple[Tensor, Tensor]:
+    """`scale * log w` of the chosen and the rejected member, (B,) each."""
+    return scale * _log_iw(terms.chosen), scale * _log_iw(terms.rejected)
+
+
+def clip_log(log_w: Tensor, e: float) -> Tensor:
+    """`log clip(w, 1 - e, 1 + e)`. With e = 0 the weight is the constant 1, without a gradient."""
+    if e == 0:
+        return torch.zeros_like(log_w)
+    return log_w.clamp(math.log1p(-e), math.log1p(e))
+
+
+def keep_mask(log_w: Tensor, tau: float) -> Tensor:
+    """1 where w >= tau, else 0, (B,); no gradient. tau = 0 keeps everything."""
+    if tau == 0:
+        return torch.ones_like(log_w)
+    return (log_w.detach() >= math.log(tau)).to(log_w.dtype)
+
+
+def preference_metrics(scale: float, log_ratio_w: Tensor, log_ratio_l: Tensor, logit: Tensor) -> dict[str, Tensor]:
+    """Implicit rewards (Eq. 8), their gap, accuracy with ties apart, and sigmoid(-logit), the slope of the loss."""
+    reward_w, reward_l, logit = scale * log_ratio_w.detach(), scale * log_ratio_l.detach(), logit.detach()
+    return {
+        "reward_chosen": reward_w,
+        "reward_rejected": reward_l,
+        "reward_gap": reward_w - reward_l,
+        "accuracy": (log_ratio_w > log_ratio_l).to(logit.dtype),
+        "tie": (log_ratio_w == log_ratio_l).to(logit.dtype),
+        "sigmoid_neg_logit": torch.sigmoid(-logit),
+    }
+
+
+def weight_metrics(log_w: Tensor, weight: Tensor, mask: Tensor, e: float) -> dict[str, Tensor]:
+    """The applied weight, whether the pair was pruned, and whether the clip bound; `log_w` before the clip."""
+    outside = (log_w.detach() < math.log1p(-e)) | (log_w.detach() > math.log1p(e))
+    return {"weight": weight.detach(), "pruned": 1 - mask, "clipped": outside.to(mask.dtype)}
+
+
+def beta_equivalents(loss: PreferenceObjective) -> dict[str, float]:
+    """beta as the paper, SalesforceAIResearch/DiffusionDPO (`beta_dpo`) and diffusers' research script count it.
+
+    `inside = beta H / 2 * (...)` there is ours with the constant omega; empty for "transition", where none holds.
+    """
+    if loss.omega != "constant":
+        return {}
+    total = beta_h(loss)
+    return {"paper": total / 1000, "salesforce": total, "diffusers": total / 2}
+
+
+def _log_iw(branch: Branch | None) -> Tensor:
+    if branch is None or branch.log_iw is None:
+        raise ValueError("this objective needs importance weights of both members: with_importance_weights=True")
+    return branch.log_iw

@@ -1,0 +1,165 @@
+"""A batch becomes `PairTerms`, all that an objective sees; the only place where policy and reference run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sipo.kernels import Gaussian, Kernel, log_importance_weight, step_coefficient, transition
+from sipo.schedule import Schedule, add_noise, at_least_float32, predict_x0_eps, previous_timestep, training_target
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""(x_t (N, ...), t (N,)) -> prediction (N, ...); the caller closes over the conditioning of all N rows."""
+
+
+@dataclass(frozen=True)
+class ImportanceWeight:
+    """Which `w(x_t, t)` of Eq. 5 is formed.
+
+    `denominator`: "posterior", `q(x_{t-1} | x_t, x_0)` of the data (Eq. 5, left), or "reference",
+    `p_ref(x_{t-1} | x_t)` in the place of `p_old` (Eq. 5, right). `estimate`: "sampled", one draw of `x_{t-1} ~ q` per
+    pair (the paper), or "expected", the mean of log w under q in closed form. Raises ValueError for any other value.
+    """
+
+    denominator: Literal["posterior", "reference"] = "posterior"
+    estimate: Literal["sampled", "expected"] = "sampled"
+
+    def __post_init__(self):
+        if self.denominator not in ("posterior", "reference"):
+            raise ValueError(f"denominator is {self.denominator!r}; it must be posterior or reference")
+        if self.estimate not in ("sampled", "expected"):
+            raise ValueError(f"estimate is {self.estimate!r}; it must be sampled or expected")
+
+
+def mse(prediction: Tensor, target: Tensor) -> Tensor:
+    """(B, ...), (B, ...) -> (B,): squared error, mean over non-batch dimensions."""
+    error = at_least_float32(prediction) - at_least_float32(target)
+    return (error**2).reshape(len(error), -1).mean(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """One side of a pair: (B, ...) each, float32; `reference` carries no gradient.
+
+    `log_iw` (B,) is log w(x_t, t), a mean over dimensions, and carries the policy's gradient.
+    """
+
+    target: Tensor
+    policy: Tensor
+    reference: Tensor | None = None
+    log_iw: Tensor | None = None
+
+    @property
+    def gain(self) -> Tensor:
+        """(B,): `mse(reference, target) - mse(policy, target)`; ValueError without a reference."""
+        if self.reference is None:
+            raise ValueError("this objective compares the policy with a reference, and the terms hold none")
+        return mse(self.reference, self.target) - mse(self.policy, self.target)
+
+
+@dataclass(frozen=True, eq=False)
+class PairTerms:
+    """One batch as an objective sees it. `t`: (B,). `step_coefficient`: (B,), k^2 / (2 std^2) in prediction space."""
+
+    chosen: Branch
+    rejected: Branch | None
+    t: Tensor
+    step_coefficient: Tensor | None = None
+
+
+def pair_terms(
+    policy: Predict,
+    reference: Predict | None,
+    schedule: Schedule,
+    kernel: Kernel,
+    num_inference_steps: int,
+    weight: ImportanceWeight,
+    x0_chosen: Tensor,
+    x0_rejected: Tensor | None,
+    eps: Tensor,
+    t: Tensor,
+    z: Tensor | None = None,
+    with_importance_weights: bool = False,
+) -> PairTerms:
+    """Noise both members with the same `eps` (B, ...) and `t` (B,), run the networks, and gather what objectives read.
+
+    The networks see the chosen rows, then the rejected ones (N = 2B; N = B if `x0_rejected` is None), in one forward
+    each: the reference first, under no-grad, then the policy. `z` (B, ...) is the standard normal of the transition,
+    shared by both members: `x_s = q.mean + q.std z`. All that follows the networks is in float32 (float64 stays).
+
+    Raises ValueError if importance weights are asked for and the kernel is deterministic, or `z` is missing for the
+    sampled estimate, or the reference is missing for the reference denominator.
+    """
+    if with_importance_weights:
+        _require_weight_inputs(weight, kernel, reference, z)
+    members = 1 if x0_rejected is None else 2
+    x0 = x0_chosen if x0_rejected is None else torch.cat([x0_chosen, x0_rejected])  # (N, ...)
+    eps, t_all = _repeat(eps, members), _repeat(t, members)
+    s_all = previous_timestep(schedule, t_all, num_inference_steps)
+    xt = add_noise(schedule, x0, eps, t_all)
+
+    pred_reference = None
+    if reference is not None:
+        with torch.no_grad():
+            pred_reference = at_least_float32(reference(xt, t_all))
+    pred_policy = at_least_float32(policy(xt, t_all))  # (N, ...)
+
+    def step(pred: Tensor | None) -> Gaussian:
+        x0_hat, eps_hat = (x0, eps) if pred is None else predict_x0_eps(schedule, pred, xt, t_all)
+        return transition(kernel, schedule, x0_hat, eps_hat, t_all, s_all)
+
+    log_iw = None
+    if with_importance_weights:
+        q = step(None)
+        denominator = q if weight.denominator == "posterior" else step(pred_reference)
+        if weight.estimate == "expected" or z is None:
+            log_iw = log_importance_weight(step(pred_policy), denominator, under=q)
+        else:
+            log_iw = log_importance_weight(step(pred_policy), denominator, x_s=q.mean + q.std * _repeat(z, members))
+
+    target = training_target(schedule, x0, eps, t_all)
+
+    def branch(member: int) -> Branch:
+        rows = slice(member * len(t), (member + 1) * len(t))
+        return Branch(
+            target[rows],
+            pred_policy[rows],
+            None if pred_reference is None else pred_reference[rows],
+            None if log_iw is None else log_iw[rows],
+        )
+
+    coefficient = None
+    if not kernel.deterministic:
+        coefficient = step_coefficient(kernel, schedule, t, s_all[: len(t)]).to(pred_policy.dtype)
+    return PairTerms(branch(0), branch(1) if members == 2 else None, t, coefficient)
+
+
+def term_metrics(terms: PairTerms) -> dict[str, Tensor]:
+    """What the terms say whatever the objective: the mse and log w of each member that exist, (B,) each, detached."""
+    metrics = {}
+    for name, branch in (("chosen", terms.chosen), ("rejected", terms.rejected)):
+        if branch is None:
+            continue
+        metrics[f"mse_policy_{name}"] = mse(branch.policy.detach(), branch.target)
+        if branch.reference is not None:
+            metrics[f"mse_reference_{name}"] = mse(branch.reference, branch.target)
+        if branch.log_iw is not None:
+            metrics[f"log_iw_{name}"] = branch.log_iw.detach()
+    return metrics
+
+
+def _repeat(x: Tensor, members: int) -> Tensor:
+    return torch.cat([x] * members)
+
+
+def _require_weight_inputs(
+    weight: ImportanceWeight, kernel: Kernel, reference: Predict | None, z: Tensor | None
+) -> None:
+    if kernel.deterministic:
+        raise ValueError(f"{kernel} adds no noise: importance weights need a kernel with eta > 0")
+    if weight.denominator == "reference" and reference is None:
+        raise ValueError("the importance weight's denominator is the reference, and no reference was given")
+    if weight.estimate == "sampled" and z is None:
+        raise ValueError("the sampled importance weight needs z, the standard normal of the transition")
