@@ -5,10 +5,11 @@ names are found here: `from sipo import VPSchedule, pair_terms, SIPO`. They are 
 `import sipo` costs nothing and the command line answers fast.
 """
 
+# ruff: noqa: F401
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # for editors and type checkers  # ruff: noqa: F401
+if TYPE_CHECKING:  # for editors and type checkers
     from sipo.kernels import DDIM, KERNELS, FlowSDE, Gaussian, log_importance_weight, step_coefficient, transition
     from sipo.losses import DPOCM, LOSSES, SFT, SIPO, DiffusionDPO, beta_equivalents, resolve_horizon
     from sipo.schedule import (

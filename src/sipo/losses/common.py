@@ -15,6 +15,7 @@ from torch import Tensor
 from sipo.terms import Branch, PairTerms
 
 Omega = Literal["constant", "transition"]
+T = 1000  # training timesteps of every model family here, as in Eq. 10
 
 
 class Objective(Protocol):
@@ -72,7 +73,7 @@ def resolve_horizon(loss: L, num_inference_steps: int) -> L:
     """
     if not isinstance(loss, PreferenceObjective) or loss.horizon is not None:
         return loss
-    return dataclasses.replace(loss, horizon=1000 if loss.omega == "constant" else num_inference_steps)
+    return dataclasses.replace(loss, horizon=T if loss.omega == "constant" else num_inference_steps)
 
 
 def beta_h(loss: PreferenceObjective) -> float:
@@ -81,7 +82,7 @@ def beta_h(loss: PreferenceObjective) -> float:
         return loss.beta * loss.horizon
     if loss.omega == "transition":
         raise ValueError('omega = "transition" needs a horizon (K, the sampler steps): see resolve_horizon')
-    return loss.beta * 1000
+    return loss.beta * T
 
 
 def log_ratios(terms: PairTerms, omega: Omega) -> tuple[Tensor, Tensor]:
@@ -145,7 +146,7 @@ def beta_equivalents(loss: PreferenceObjective) -> dict[str, float]:
     if loss.omega != "constant":
         return {}
     total = beta_h(loss)
-    return {"paper": total / 1000, "salesforce": total, "diffusers": total / 2}
+    return {"paper": total / T, "salesforce": total, "diffusers": total / 2}
 
 
 def _log_iw(branch: Branch | None) -> Tensor:
