@@ -1,0 +1,85 @@
+"""Which pairs make up each optimizer step, and how the items of a batch are put together."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sipo.data.draws import epoch_order
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place in the global batch of an optimizer step.
+
+    index: which of the data set's pairs; epoch: the pass over the data that it belongs to (seeds crop and flip);
+    slot: 0 .. global_batch - 1, whatever the number of processes (seeds noise and timestep).
+    """
+
+    index: int
+    epoch: int
+    slot: int
+
+
+def schedule_slots(num_pairs: int, seed: int, step: int, global_batch: int) -> list[Slot]:
+    """The slots of optimizer step `step` (from 0): a pure function, so resuming needs no state.
+
+    Every epoch is a permutation of all pairs seeded by (seed, epoch). Batches run across the ends of epochs, so that
+    every step has exactly `global_batch` pairs, also where there are fewer pairs than that.
+    """
+    if num_pairs < 1 or global_batch < 1 or step < 0:
+        raise ValueError(f"no batch of {global_batch} for step {step} from {num_pairs} pairs")
+    slots = []
+    for slot in range(global_batch):
+        epoch, position = divmod(step * global_batch + slot, num_pairs)
+        slots.append(Slot(int(epoch_order(num_pairs, seed, epoch)[position]), epoch, slot))
+    return slots
+
+
+@dataclass(frozen=True)
+class Item:
+    """One pair as a data set hands it out; see `PairBatch` for the shapes, here without the batch dimension."""
+
+    id: str
+    slot: int
+    prompt: str
+    conditioning: dict[str, Tensor] | None
+    chosen: Tensor
+    rejected: Tensor | None
+    strength: float
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """What one micro-step sees.
+
+    encoded False: `chosen`, `rejected` are pixels (B, 3, H, W), float32 in [-1, 1], and `conditioning` is None.
+    encoded True: they are the VAE's moments (B, 2, C, h, w), mean and log-variance, float32, and `conditioning` holds
+    the text embeddings as the pipeline passes them, (B, ...) each. `rejected` is None in data for SFT.
+    """
+
+    ids: list[str]
+    slots: Tensor  # (B,) int64
+    prompts: list[str]  # "" where the prompt was dropped
+    conditioning: dict[str, Tensor] | None
+    chosen: Tensor
+    rejected: Tensor | None
+    strength: Tensor  # (B,) float32
+    encoded: bool
+
+
+def collate(items: list[Item]) -> PairBatch:
+    first = items[0]
+    conditioning = None
+    if first.conditioning is not None:
+        conditioning = {name: torch.stack([item.conditioning[name] for item in items]) for name in first.conditioning}
+    return PairBatch(
+        ids=[item.id for item in items],
+        slots=torch.tensor([item.slot for item in items]),
+        prompts=[item.prompt for item in items],
+        conditioning=conditioning,
+        chosen=torch.stack([item.chosen for item in items]),
+        rejected=None if first.rejected is None else torch.stack([item.rejected for item in items]),
+        strength=torch.tensor([item.strength for item in items], dtype=torch.float32),
+        encoded=conditioning is not None,
+    )

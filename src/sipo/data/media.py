@@ -1,0 +1,152 @@
+"""From an encoded picture to the pixels that a network sees: whatever the file holds, RGB comes out, or a `BadRow`."""
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from sipo.data.rows import BadRow, Media
+
+MAX_PIXELS = 64_000_000  # of one picture; read from its header before anything is decoded
+# No EPS among them: it would run Ghostscript.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
+
+
+def media_kind(path: Path) -> str:
+    """Which reader a file needs, by its suffix: "image" or "video"."""
+    return "video" if path.suffix.lower() in VIDEO_SUFFIXES else "image"
+
+
+def read_bytes(media: Media) -> bytes:
+    """The encoded file's content. Raises BadRow (missing_file, empty_image)."""
+    if isinstance(media, bytes):
+        return media
+    if media_kind(media) == "video":
+        raise BadRow(f"{media} is a video; this version reads images")
+    try:
+        content = media.read_bytes()
+    except OSError as error:
+        raise BadRow(f"{media}: {error.strerror or error}", "missing_file") from error
+    if not content:
+        raise BadRow(f"{media} has 0 bytes", "empty_image")
+    return content
+
+
+def open_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read the header alone. Raises BadRow (undecodable, too_large)."""
+    Image.init()
+    try:
+        image = Image.open(io.BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN])
+    except Image.DecompressionBombError as error:
+        raise BadRow(f"the header says more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels", "too_large") from error
+    except Exception as error:  # a decoder that is fed garbage may raise anything
+        kind = "truncated" if is_cut_short(content) else "undecodable"
+        raise BadRow(f"{len(content):,} bytes from {content[:8]!r} on: not an image that can be read", kind) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise BadRow(f"{width} x {height} is {width * height:,} pixels, more than {max_pixels:,}", "too_large")
+    return image
+
+
+def load(image: Image.Image, content: bytes) -> Image.Image:
+    """Decode all of an opened picture (the first frame, if it moves). Raises BadRow (truncated, undecodable)."""
+    try:
+        image.load()
+    except Exception as error:
+        kind = "truncated" if "truncated" in str(error) or is_cut_short(content) else "undecodable"
+        raise BadRow(f"{image.format} of {len(content):,} bytes: {error}", kind) from error
+    return image
+
+
+def is_cut_short(content: bytes) -> bool:
+    """Whether a known container lacks its end. Asked only of files that failed to decode."""
+    if content[:2] == b"\xff\xd8":
+        return b"\xff\xd9" not in content[-64:]
+    if content[:8] == b"\x89PNG\r\n\x1a\n":
+        return b"IEND" not in content[-64:]
+    if content[:4] == b"RIFF":
+        return len(content) < 12 or struct.unpack("<I", content[4:8])[0] + 8 > len(content)
+    if content[:4] == b"GIF8":
+        return not content.rstrip(b"\0").endswith(b";")
+    return False
+
+
+def probe(media: Media, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Prove that the picture decodes to its last byte, as cheaply as that can be done; returns the encoded content."""
+    content = read_bytes(media)
+    image = open_image(content, max_pixels)
+    image.draft("L", (image.width // 8, image.height // 8))  # JPEG: the whole bit stream, an eighth of the pixels
+    load(image, content)
+    if image.mode in ("I", "F"):
+        to_rgb(image)
+    return content
+
+
+def decode(media: Media, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An upright RGB picture; raises BadRow. Transparency lies on white; embedded colour profiles are not applied."""
+    content = read_bytes(media)
+    image = load(open_image(content, max_pixels), content)
+    try:
+        return to_rgb(upright(image))
+    except (OSError, ValueError) as error:
+        raise BadRow(f"{image.format} of mode {image.mode}: {error}") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF orientation says; a picture whose EXIF block is broken stays as it is."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB of any mode: grey, palette, alpha (over white), CMYK, 16 bit (the high byte)."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        values = np.asarray(image)
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise BadRow(f"pixels of 32 bits (mode {image.mode}) have no known range: save it with 8 or 16 bits")
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def resize_crop(image: Image.Image, resolution: int, crop: tuple[float, float] = (0.5, 0.5)) -> Image.Image:
+    """The shorter side scaled to `resolution` (bilinear, antialiased), then a square cut out of the longer one.
+
+    crop: where, across and down, in [0, 1); 0.5 is the centre. As torchvision's Resize and crop, which the reference
+    implementation uses, but it cuts first: a picture of 1 x 5000 pixels must not become one of 512 x 2,560,000.
+    """
+    short = min(image.size)
+    box = [0.0, 0.0]
+    sides = [0.0, 0.0]
+    for axis, (side, position) in enumerate(zip(image.size, crop, strict=True)):
+        scaled = max(resolution * side // short, resolution)  # this side after scaling, in whole pixels
+        offset = int(position * (scaled - resolution + 1))
+        box[axis], sides[axis] = offset * side / scaled, resolution * side / scaled
+    right, bottom = (min(box[axis] + sides[axis], image.size[axis]) for axis in (0, 1))
+    return image.resize((resolution, resolution), Image.Resampling.BILINEAR, box=(box[0], box[1], right, bottom))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """(3, H, W) float32 in [-1, 1] of an RGB picture."""
+    pixels = np.asarray(image, dtype=np.float32) / 127.5 - 1.0
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def load_pixels(
+    media: Media, resolution: int, crop: tuple[float, float], flip: bool, max_pixels: int = MAX_PIXELS
+) -> Tensor:
+    """(3, resolution, resolution) float32 in [-1, 1]; raises BadRow."""
+    image = resize_crop(decode(media, max_pixels), resolution, crop)
+    return to_tensor(ImageOps.mirror(image) if flip else image)
