@@ -1,0 +1,55 @@
+"""Intervals by resampling prompts: pictures of one prompt resemble each other, so prompts are drawn."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+CHUNK = 2_000_000  # counts drawn at a time, to bound memory
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and its interval; the bounds are None where a single prompt says nothing about the others."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def bootstrap_mean(
+    values: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable],
+    num_resamples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """The mean of `values` (N,) with a percentile bootstrap interval over `groups` (N labels: the prompts).
+
+    A resample draws as many prompts as there are, with replacement, and takes the mean over all of their values
+    (Davison and Hinkley 1997, section 3.8, strategy 1). Deterministic in `seed`; the draws depend on the number of
+    groups alone, so that the interval of `-values` is exactly the mirrored one. Raises `ValueError` without values.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if not len(values) or len(values) != len(groups):
+        raise ValueError(f"Expected as many groups as values and at least one, found {len(values)} and {len(groups)}.")
+    order = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    index = np.array([order[group] for group in groups])
+    sums, sizes = np.bincount(index, values), np.bincount(index).astype(np.float64)  # (G,), (G,)
+    mean = float(values.mean())
+    if len(sums) == 1:
+        return Estimate(mean, None, None)
+    means = _resampled_means(sums, sizes, num_resamples, np.random.default_rng(seed))
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(mean, float(low), float(high))
+
+
+def _resampled_means(sums: np.ndarray, sizes: np.ndarray, num_resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """(R,) means; how often each of G groups is drawn in G draws is multinomial."""
+    num_groups, means, left = len(sums), [], num_resamples
+    while left:
+        rows = min(left, max(1, CHUNK // num_groups))
+        counts = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=rows)  # (rows, G)
+        means.append((counts @ sums) / (counts @ sizes))
+        left -= rows
+    return np.concatenate(means)

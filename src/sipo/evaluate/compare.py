@@ -1,0 +1,146 @@
+"""Two media folders held against each other: paired by prompt and seed, who wins and by how much."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sipo.errors import UserError
+from sipo.evaluate.bootstrap import Estimate, bootstrap_mean
+from sipo.evaluate.score import Score, read_scores
+
+Key = tuple[str, int]  # prompt, seed
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures of one prompt from one seed."""
+
+    a: Score
+    b: Score
+
+    @property
+    def difference(self) -> float:
+        return self.a.value - self.b.value
+
+    def tag(self, category: str) -> str | None:
+        """The pair's value of the metadata key `category`, as text."""
+        value = (self.a.sample.metadata or {}).get(category)
+        return None if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a set of pairs says. Win rate: the share that `a` wins, a tie counted half. Intervals are over prompts."""
+
+    num_pairs: int
+    num_prompts: int
+    wins: int
+    ties: int
+    losses: int
+    win_rate: Estimate
+    mean_a: float
+    mean_b: float
+    difference: Estimate  # mean of score a - score b
+    details: dict[str, tuple[float, float]]  # mean of every number or truth value the scorer adds, of a and b
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The whole of a comparison; `categories` splits it by a metadata key."""
+
+    scorer: str
+    names: tuple[str, str]
+    folders: tuple[Path, Path]
+    overall: Outcome
+    categories: dict[str, Outcome]
+    pairs: tuple[Pair, ...]
+    unpaired: tuple[int, int]  # pictures without a partner, of a and b
+    unscored: tuple[Score, ...]  # pictures whose pair was dropped; their `error` says why
+    tie_margin: float
+    category: str
+
+
+def compare(
+    a: Path,
+    b: Path,
+    scorer: str,
+    names: tuple[str, str] = ("policy", "base"),
+    category: str = "tag",
+    tie_margin: float = 0.0,
+    seed: int = 0,
+) -> Comparison:
+    """Pair the pictures of `a` and `b` by (prompt, seed) and compare their scores by `scorer`.
+
+    Scores within `tie_margin` of each other tie. `category` is the metadata key of the breakdown ("tag" is GenEval's).
+    Pictures without a partner or without a score are left out and counted. Raises `UserError` where a folder is not
+    scored, holds one prompt and seed twice, or no pair is left.
+    """
+    a, b = Path(a), Path(b)
+    scores_a, scores_b = _by_key(a, scorer), _by_key(b, scorer)
+    shared = sorted(scores_a.keys() & scores_b.keys())
+    pairs = [Pair(scores_a[key], scores_b[key]) for key in shared]
+    scored = [pair for pair in pairs if math.isfinite(pair.difference)]
+    if not scored:
+        raise UserError(
+            f"Nothing to compare: {a} holds {len(scores_a)} pictures, {b} holds {len(scores_b)}, {len(shared)} agree "
+            f"in prompt and seed, and none of these pairs has a score by {scorer!r} on both sides."
+        )
+    tags = sorted({tag for pair in scored if (tag := pair.tag(category)) is not None})
+    return Comparison(
+        scorer, names, (a, b),
+        overall=_outcome(scored, tie_margin, seed),
+        categories={tag: _outcome([p for p in scored if p.tag(category) == tag], tie_margin, seed) for tag in tags},
+        pairs=tuple(scored),
+        unpaired=(len(scores_a) - len(shared), len(scores_b) - len(shared)),
+        unscored=tuple(score for pair in pairs for score in (pair.a, pair.b) if score.error),
+        tie_margin=tie_margin,
+        category=category,
+    )  # fmt: skip
+
+
+def verdict(difference: float, tie_margin: float = 0.0) -> str:
+    """ "win", "tie" or "loss" of the first against the second."""
+    return "tie" if abs(difference) <= tie_margin else "win" if difference > 0 else "loss"
+
+
+def _by_key(folder: Path, scorer: str) -> dict[Key, Score]:
+    scores = read_scores(folder, scorer)
+    found: dict[Key, Score] = {}
+    for score in scores:
+        key = score.sample.prompt, score.sample.seed
+        if key in found:
+            raise UserError(
+                f"{folder} holds two pictures of seed {key[1]} for {key[0]!r}: {found[key].sample.file} and "
+                f"{score.sample.file}. Pictures are paired by prompt and seed, so each may occur once."
+            )
+        found[key] = score
+    return found
+
+
+def _outcome(pairs: Sequence[Pair], tie_margin: float, seed: int) -> Outcome:
+    verdicts = [verdict(pair.difference, tie_margin) for pair in pairs]
+    points = [{"win": 1.0, "tie": 0.5, "loss": 0.0}[v] for v in verdicts]
+    prompts = [pair.a.sample.prompt for pair in pairs]
+    count = Counter(verdicts)
+    return Outcome(
+        len(pairs), len(set(prompts)), count["win"], count["tie"], count["loss"],
+        win_rate=bootstrap_mean(points, prompts, seed=seed),
+        mean_a=_mean([pair.a.value for pair in pairs]),
+        mean_b=_mean([pair.b.value for pair in pairs]),
+        difference=bootstrap_mean([pair.difference for pair in pairs], prompts, seed=seed),
+        details=_mean_details(pairs),
+    )  # fmt: skip
+
+
+def _mean_details(pairs: Sequence[Pair]) -> dict[str, tuple[float, float]]:
+    """Means of the details that are numbers (or truth values) on both sides of every pair."""
+    keys = [key for key, value in pairs[0].a.details.items() if isinstance(value, (int, float))]
+    sides = [[pair.a.details for pair in pairs], [pair.b.details for pair in pairs]]
+    numbers = [key for key in keys if all(isinstance(d.get(key), (int, float)) for side in sides for d in side)]
+    return {key: (_mean([d[key] for d in sides[0]]), _mean([d[key] for d in sides[1]])) for key in numbers}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

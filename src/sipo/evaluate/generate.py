@@ -1,0 +1,96 @@
+"""Pictures from prompts, into a media folder; run again, it goes on where it stopped."""
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+
+from sipo.errors import UserError
+from sipo.evaluate.jsonl import append_jsonl, mend_tail
+from sipo.evaluate.media_folder import SAMPLES, SETTINGS, PromptItem, Sample, read_samples, read_settings
+from sipo.evaluate.progress import track_batches
+from sipo.files import write_atomic
+
+Sampler = Callable[[list[str], list[int]], list[Image.Image]]
+"""Prompts and seeds in, a picture each out. A picture depends on its own prompt and seed, never on its batch."""
+
+
+def generate(
+    sampler: Sampler,
+    prompts: Sequence[PromptItem],
+    out: Path,
+    settings: Mapping[str, object],
+    batch_size: int = 8,
+    console: Console | None = None,
+) -> Path:
+    """Make the pictures of `prompts` that `out` lacks, and return `out`.
+
+    `settings` (JSON values: model, weights, num_inference_steps, guidance_scale, resolution) are recorded; a folder
+    made with others is a `UserError` that names the keys that differ. So is a folder that was begun with other prompts
+    or seeds; a longer list of prompts that begins with the old one is fine. Every picture is on disk before its line
+    in `samples.jsonl`, so that a kill at any moment leaves a folder that is valid as far as it goes.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    _settle(out, dict(settings))
+    samples = [Sample(f"{i:05d}.png", item.prompt, item.seed, item.metadata) for i, item in enumerate(prompts)]
+    missing = samples[_num_finished(out, samples) :]
+    for batch in track_batches(missing, batch_size, console, f"Generating {out.name}", total=len(samples)):
+        images = sampler([sample.prompt for sample in batch], [sample.seed for sample in batch])
+        if len(images) != len(batch):
+            raise ValueError(f"The sampler was asked for {len(batch)} pictures and returned {len(images)}.")
+        for sample, image in zip(batch, images, strict=True):
+            write_atomic(out / sample.file, _png(image))
+        append_jsonl(out / SAMPLES, map(asdict, batch))
+    return out
+
+
+def _settle(out: Path, settings: dict) -> None:
+    """Record the settings in a new folder; hold them against the recorded ones in an old one."""
+    settings = json.loads(json.dumps(settings))  # what will be read back: tuples are lists, keys are text
+    if not (out / SETTINGS).exists():
+        if (out / SAMPLES).exists():
+            raise UserError(
+                f"{out} holds pictures but no {SETTINGS}, so nothing says what made them. Choose another folder."
+            )
+        write_atomic(out / SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+    recorded = read_settings(out)
+    different = [key for key in {**recorded, **settings} if recorded.get(key) != settings.get(key)]
+    if different:
+        lines = "".join(f"\n  {key}: {recorded.get(key)!r} there, {settings.get(key)!r} asked for" for key in different)
+        raise UserError(f"{out} was made with other settings:{lines}\nChoose another folder or remove this one.")
+
+
+def _num_finished(out: Path, samples: list[Sample]) -> int:
+    """How many of `samples` the folder holds, from the first on. `UserError` where it holds something else."""
+    if not (out / SAMPLES).exists():
+        return 0
+    mend_tail(out / SAMPLES)
+    finished = read_samples(out)
+    if len(finished) > len(samples):
+        raise UserError(
+            f"{out} holds {len(finished)} pictures already, {len(samples)} were asked for. Choose another folder."
+        )
+    for old, new in zip(finished, samples, strict=False):
+        if old != new:
+            other = " and other metadata" if old.metadata != new.metadata else ""
+            raise UserError(
+                f"{out / old.file} was made for {old.prompt!r} with seed {old.seed}; asked for is {new.prompt!r} with "
+                f"seed {new.seed}{other}. Choose another folder."
+            )
+    lost = [sample.file for sample in finished if not (out / sample.file).exists()]
+    if lost:
+        raise UserError(
+            f"{out}: {len(lost)} pictures that {SAMPLES} lists are gone, {lost[0]} first. Remove the folder."
+        )
+    return len(finished)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,49 @@
+"""JSON Lines files that a killed process may leave with half a last line."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from sipo.errors import UserError
+from sipo.files import write_atomic
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """The records of `path` in order; a last line without its newline was cut off by a kill and is left out.
+
+    Raises `UserError` with file and line number where any other line is not a JSON object.
+    """
+    records = []
+    for number, line in enumerate(_whole_lines(path.read_bytes()), start=1):
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error}).") from error
+        if not isinstance(record, dict):
+            raise UserError(f"{path}, line {number}: expected an object in braces, found {line[:60]!r}.")
+        records.append(record)
+    return records
+
+
+def mend_tail(path: Path) -> None:
+    """Cut a torn last line off, so that the next append starts a line of its own. Nothing happens without the file."""
+    if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
+        write_atomic(path, content[: content.rfind(b"\n") + 1])
+
+
+def append_jsonl(path: Path, records: Iterable[Mapping]) -> None:
+    """Add one line a record and sync: after the return, a kill cannot take them back."""
+    with path.open("ab") as file:
+        file.write(dump_jsonl(records).encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def dump_jsonl(records: Iterable[Mapping]) -> str:
+    """One compact line a record, non-ASCII text kept readable."""
+    return "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+
+
+def _whole_lines(content: bytes) -> list[bytes]:
+    return content.split(b"\n")[:-1]

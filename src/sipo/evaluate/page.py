@@ -1,0 +1,26 @@
+"""Pages from the templates beside this file; every text is escaped, nothing is fetched from elsewhere."""
+
+import functools
+from pathlib import Path
+
+import jinja2
+
+from sipo.evaluate.words import number, percent
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "number": number}
+    return environment
+
+
+def render(template: str, **context: object) -> str:
+    """The HTML of `template` ("report.html", "comparison.html")."""
+    return _environment().get_template(template).render(**context)

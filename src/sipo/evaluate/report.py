@@ -1,0 +1,164 @@
+"""A run as one self-contained page, and as a few lines for the terminal."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from sipo.evaluate.gallery import sections
+from sipo.evaluate.page import render
+from sipo.evaluate.panels import BY_TIMESTEP, TRAINING, VALIDATION, with_loss_settings
+from sipo.evaluate.pictures import data_uri
+from sipo.evaluate.plots import Drawing, draw_bins, draw_curves
+from sipo.evaluate.run_record import PARTS, Record, best_validation, read_record, sample_strip, seconds_per_step
+from sipo.evaluate.words import cautions, comparison_paragraph, grouped_warnings, interval, objective_name, percent
+from sipo.files import write_atomic
+from sipo.run import RunDir
+
+LAST_PART = 0.5  # the share of the run, from its end, that the curves by timestep are averaged over
+LONG_LIST = 12  # entries that a table shows
+
+
+def report(run: RunDir) -> Path:
+    """Write `report.html` and a PNG of every plot into `plots/`; return the page's path.
+
+    The page stands alone: pictures and curves are inside it, nothing is fetched. Any part of the run may be missing
+    but its config. Raises `UserError` where the folder is no run or one of its files is damaged.
+    """
+    record = read_record(run)
+    plots = draw_all(record)
+    for drawing in (drawing for group in plots.values() for drawing in group):
+        write_atomic(run.path / "plots" / f"{drawing.panel.name}.png", drawing.png)
+    name, comparison = next(iter(record.evaluations.items()), (None, None))
+    page = render(
+        "report.html",
+        title=_title(record),
+        run_name=run.path.resolve().name,
+        paragraph=_paragraph(record, comparison),
+        notices=_notices(record, comparison),
+        comparison=comparison,
+        evaluations=record.evaluations,
+        gallery=sections(comparison, run.evaluation / name) if comparison else [],
+        plots=plots,
+        best=best_validation(record.validation),
+        strip=_strip(run),
+        speed=_speed(record),
+        tables=_tables(record),
+        last_part=LAST_PART,
+    )
+    write_atomic(run.report, page)
+    return run.report
+
+
+def summary(run: RunDir) -> str:
+    """A few plain lines: win rate with its interval, steps, best validation, the report's path."""
+    record = read_record(run)
+    lines = [f"{_title(record)}: {record.last_step:,} of {_num_steps(record):,} steps"]
+    for name, comparison in record.evaluations.items():
+        overall, (a, b) = comparison["overall"], comparison["names"]
+        lines.append(
+            f"  {name}: {a} wins {percent(overall['win_rate']['value'])} against {b} ({interval(overall['win_rate'])}; "
+            f"{overall['wins']} won, {overall['ties']} tied, {overall['losses']} lost)"
+        )
+    if not record.evaluations:
+        lines.append("  not compared with its base yet")
+    if best := best_validation(record.validation):
+        lines.append(f"  lowest held-out loss: {best['loss']:.4f} at step {best['step']:,}")
+    lines += [f"  warning: {text}" for text in grouped_warnings(record.warnings)]
+    if run.report.is_file():
+        lines.append(f"  report: {run.report}")
+    return "\n".join(lines)
+
+
+def draw_all(record: Record) -> dict[str, list[Drawing]]:
+    """Every panel that has data, in three groups: training, by_timestep, validation."""
+    loss = record.config.get("loss") or {}
+    best = best_validation(record.validation)
+    tail = record.train[int(len(record.train) * (1 - LAST_PART)) :]
+    drawn = {
+        "training": [draw_curves(with_loss_settings(panel, loss), record.train) for panel in TRAINING],
+        "by_timestep": [draw_bins(with_loss_settings(panel, loss), tail) for panel in BY_TIMESTEP],
+        "validation": [draw_curves(p, record.validation, True, best["step"] if best else None) for p in VALIDATION],
+    }
+    return {group: [drawing for drawing in drawings if drawing] for group, drawings in drawn.items()}
+
+
+def _title(record: Record) -> str:
+    path = str((record.config.get("model") or {}).get("path", "a model"))
+    return f"{objective_name(record.config)} on {path.rstrip('/').rsplit('/', 1)[-1]}"
+
+
+def _num_steps(record: Record) -> int:
+    return max((record.config.get("train") or {}).get("num_steps", 0), record.last_step)
+
+
+def _paragraph(record: Record, comparison: Mapping | None) -> str:
+    if not record.train:
+        trained = "No training step is recorded yet. "
+    else:
+        trained = f"{objective_name(record.config)} ran for {record.last_step:,} of {_num_steps(record):,} steps. "
+    return trained + (comparison_paragraph(comparison) if comparison else "It has not been compared with its base yet.")
+
+
+def _notices(record: Record, comparison: Mapping | None) -> list[str]:
+    notices = grouped_warnings(record.warnings)
+    overflows = sum(line.get("overflows") or 0 for line in record.train)
+    if overflows:
+        notices.append(f"The fp16 scaler skipped {overflows:,.0f} steps because of an overflow.")
+    return notices + (cautions(comparison) if comparison else [])
+
+
+def _strip(run: RunDir) -> dict | None:
+    steps, rows = sample_strip(run)
+    pictures = [(sample, [data_uri(path) for path in paths]) for sample, paths in rows]
+    return {"steps": steps, "rows": pictures} if rows else None
+
+
+def _speed(record: Record) -> dict | None:
+    seconds = seconds_per_step(record.train)
+    if not seconds or not seconds.get("total"):
+        return None
+    parts = [(part, seconds[part], seconds[part] / seconds["total"]) for part in PARTS if part in seconds]
+    return {"total": seconds["total"], "steps": len(record.train), "parts": parts}
+
+
+def _tables(record: Record) -> list[tuple[str, list]]:
+    """(title, groups) of the settings, the data report and the environment, as far as they exist."""
+    found = (("Settings", record.config), ("Data", record.data and _data(record.data)), ("Environment", record.env))
+    return [(title, _groups(content)) for title, content in found if content]
+
+
+def _data(report: Mapping) -> dict:
+    """A data check for reading: kinds that do not occur are left out, and the first rows that do are named."""
+    shown = dict(report)
+    shown["counts"] = {kind: count for kind, count in (report.get("counts") or {}).items() if count}
+    problems = report.get("problems") or []
+    shown["problems"] = {p["row"]: f"{p['kind']}: {p['detail']}" for p in problems[:LONG_LIST]}
+    if len(problems) > LONG_LIST:
+        shown["problems"]["…"] = f"{len(problems) - LONG_LIST:,} more in data.json"
+    return shown
+
+
+def _groups(content: Mapping) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(name, rows): the plain keys first, under no name, then a group for every key that holds keys."""
+    plain = {key: value for key, value in content.items() if not isinstance(value, Mapping)}
+    nested = [(str(key), list(_rows(value))) for key, value in content.items() if isinstance(value, Mapping) and value]
+    return [("", list(_rows(plain))), *nested] if plain else nested
+
+
+def _rows(content: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(key.path, text) of every leaf; long lists are cut."""
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from _rows(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _text(value)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        more = f" … ({len(value):,} in all)" if len(value) > LONG_LIST else ""
+        return (", ".join(map(_text, value[:LONG_LIST])) or "none") + more
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes", False: "no"}[value]
+    return str(value)

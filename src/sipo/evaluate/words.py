@@ -1,0 +1,102 @@
+"""Numbers as sentences."""
+
+from collections.abc import Mapping, Sequence
+
+OBJECTIVES = {"sipo": "SIPO", "diffusion_dpo": "Diffusion-DPO", "dpo_cm": "DPO-C&M", "sft": "SFT"}
+FEW_PROMPTS = 50
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.631 as "63.1%"."""
+    return "–" if share is None else f"{100 * share:.{digits}f}%"
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, thousands set apart; counts as they are."""
+    if value is None:
+        return "–"
+    if isinstance(value, int) or abs(value) >= 10_000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def objective_name(config: Mapping) -> str:
+    name = (config.get("loss") or {}).get("name", "")
+    return OBJECTIVES.get(name, str(name)) or "Training"
+
+
+def interval(estimate: Mapping) -> str:
+    """ "95% interval 57.3% to 68.8%", or why there is none."""
+    if estimate["low"] is None:
+        return "no interval from a single prompt"
+    return f"95% interval {percent(estimate['low'])} to {percent(estimate['high'])}"
+
+
+def comparison_paragraph(comparison: Mapping) -> str:
+    """What a comparison.json says, in three sentences: the rate, what it means, what the judge counted."""
+    overall, (a, b) = comparison["overall"], map(spoken, comparison["names"])
+    rate = overall["win_rate"]
+    text = (
+        f"{_capital(a)} wins {percent(rate['value'])} of {overall['num_pairs']:,} comparisons with {b} on the same "
+        f"prompts and seeds ({interval(rate)}; a tie counts half), by the {comparison['scorer']} score. "
+        f"{_meaning(rate, a, b)}"
+    )
+    if "correct" in overall["details"]:
+        now, before = overall["details"]["correct"]
+        text += f" The judge finds {percent(now)} of the pictures by {a} right, and {percent(before)} of those by {b}."
+    return text
+
+
+def spoken(name: str) -> str:
+    """A side's name inside a sentence."""
+    return {"policy": "the aligned model", "base": "the base model"}.get(name, name)
+
+
+def cautions(comparison: Mapping) -> list[str]:
+    """What a reader must know before trusting a comparison.json."""
+    overall, (a, b), notes = comparison["overall"], map(spoken, comparison["names"]), []
+    if overall["num_prompts"] < FEW_PROMPTS:
+        notes.append(f"Only {overall['num_prompts']} prompts were compared: the interval itself is uncertain.")
+    for count, name in zip(comparison["unpaired"], (a, b), strict=True):
+        if count:
+            notes.append(
+                f"{count:,} pictures by {name} had no partner with the same prompt and seed and were left out."
+            )
+    if comparison["unscored"]:
+        first = comparison["unscored"][0]
+        notes.append(f"{len(comparison['unscored']):,} pictures had no score and dropped their pairs, the first "
+                     f"{first['file']} ({first['error']}).")  # fmt: skip
+    ours, theirs = comparison["settings"]
+    expected = {"model", "weights"}
+    different = sorted(key for key in {**ours, **theirs}.keys() - expected if ours.get(key) != theirs.get(key))
+    if different:
+        notes.append(f"The two sides were generated with different settings: {', '.join(different)}.")
+    return notes
+
+
+def grouped_warnings(records: Sequence[Mapping]) -> list[str]:
+    """The run's own warnings, each text once, with the steps at which it came."""
+    steps: dict[str, list[int]] = {}
+    for record in records:
+        steps.setdefault(record.get("message", ""), []).append(record.get("step", 0))
+    return [f"{text.rstrip('.')}. ({_when(found)})" for text, found in steps.items()]
+
+
+def _meaning(rate: Mapping, a: str, b: str) -> str:
+    if rate["low"] is None:
+        return "One prompt decides nothing."
+    if rate["low"] > 0.5:
+        return "The whole interval lies above one half: the gain is more than chance."
+    if rate["high"] < 0.5:
+        return f"The whole interval lies below one half: by this measure {a} is worse than {b}."
+    return "The interval contains one half: this comparison cannot tell the two apart."
+
+
+def _when(steps: Sequence[int]) -> str:
+    if len(steps) == 1:
+        return f"step {steps[0]:,}"
+    return f"{len(steps):,} times, steps {min(steps):,} to {max(steps):,}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
