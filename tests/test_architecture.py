@@ -1,0 +1,122 @@
+"""Which module may import which: arrows point down, siblings meet in files, heavy libraries stay where they belong."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+SRC = Path(__file__).parents[1] / "src"
+CORE = ("schedule", "rng", "timesteps", "kernels", "terms", "losses")  # each may import itself and those before it
+SIBLINGS = {"train", "evaluate", "mini"}
+TOP = {"cli", "workflows", "__main__"}  # may import everything; nobody below imports them
+UTILITIES = {"errors", "files"}
+HOMES = {  # library -> the only units that may import it
+    "diffusers": {"backbones", "scorers", "mini"},
+    "transformers": {"backbones", "scorers", "mini"},
+    "peft": {"train.policy"},
+    "accelerate": {"train"},
+}
+
+
+def imports() -> list[tuple[str, str]]:
+    """(importing module, imported module), dotted, at any depth of the file; `from sipo import x` is sipo.x."""
+    found = []
+    for file in sorted(SRC.rglob("*.py")):
+        module = ".".join(file.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.walk(ast.parse(file.read_text())):
+            match node:
+                case ast.Import(names=names):
+                    found += [(module, alias.name) for alias in names]
+                case ast.ImportFrom(module=source, names=names, level=0):
+                    inner = source in ("sipo", "sipo.evaluate")
+                    found += [(module, f"{source}.{alias.name}" if inner else source) for alias in names]
+                case ast.ImportFrom():
+                    found.append((module, "a relative import"))
+    return found
+
+
+def unit(module: str) -> str:
+    """`sipo.train.loop` -> train; "" for the package itself."""
+    return module.partition(".")[2].partition(".")[0]
+
+
+def violation(module: str, imported: str) -> str | None:
+    library, here, there = imported.split(".")[0], unit(module), unit(imported)
+    home = module.removeprefix("sipo.")
+    if imported == "a relative import":
+        return "imports are absolute"
+    if library != "sipo":
+        if here in CORE and library != "torch" and library not in sys.stdlib_module_names:
+            return "the core needs torch alone"
+        if library in HOMES and not any(home == place or home.startswith(place + ".") for place in HOMES[library]):
+            return f"{library} belongs to {HOMES[library]}"
+        return None
+    if module == "sipo.evaluate.geneval":
+        return "the judge imports nothing of sipo"
+    if here in CORE and there not in CORE[: CORE.index(here) + 1]:
+        return "the core points down"
+    if here in UTILITIES and there != here:
+        return "errors and files stand alone"
+    if here not in SIBLINGS | TOP and there in SIBLINGS | TOP:
+        return "below train, evaluate and mini nobody imports them"
+    if here in SIBLINGS and there in (SIBLINGS | TOP) - {here}:
+        judge = here == "mini" and imported.startswith("sipo.evaluate.geneval")
+        return None if judge else "siblings meet in files"
+    return None
+
+
+def test_imports_point_down():
+    found = imports()
+    assert ("sipo.losses.sipo", "sipo.terms") in found
+    broken = [f"{a} imports {b}: {why}" for a, b in found if (why := violation(a, b))]
+    assert not broken, "\n".join(broken)
+
+
+def test_the_rules_catch_what_they_should():
+    for module, imported in [
+        ("sipo.kernels", "numpy"),
+        ("sipo.kernels", "sipo.terms"),
+        ("sipo.losses.sipo", "sipo.config"),
+        ("sipo.data.pairs", "diffusers"),
+        ("sipo.train.loop", "peft"),
+        ("sipo.backbones.flux", "accelerate.utils"),
+        ("sipo.evaluate.report", "sipo.mini.world"),
+        ("sipo.mini.score", "sipo.evaluate.score"),
+        ("sipo.train.loop", "sipo.cli"),
+        ("sipo.config", "sipo.train.loop"),
+        ("sipo.evaluate.geneval", "sipo.errors"),
+    ]:
+        assert violation(module, imported), f"{module} imports {imported} unseen"
+    assert violation("sipo.mini.score", "sipo.evaluate.geneval.judge") is None
+    assert violation("sipo.train.policy", "peft") is None
+
+
+def test_the_core_loads_torch_and_nothing_else():
+    code = (
+        "import sys; import sipo; assert 'torch' not in sys.modules; import sipo.losses, sipo.timesteps\n"
+        "from sipo import *\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & set(sys.argv[1:])), VPSchedule.__name__)"
+    )
+    heavy = [
+        "diffusers",
+        "transformers",
+        "peft",
+        "accelerate",
+        "datasets",
+        "pandas",
+        "scipy",
+        "PIL",
+        "pydantic",
+        "yaml",
+        "rich",
+    ]
+    result = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True)
+    assert result.stdout == "[] VPSchedule\n", result.stdout + result.stderr
+
+
+def test_every_public_name_resolves():
+    import sipo
+
+    for name in sipo.__all__:
+        assert getattr(sipo, name) is not None
+    assert set(sipo.__all__) <= set(dir(sipo))
