@@ -1,0 +1,87 @@
+"""GenEval's official rules as a pure function of detections (djghosh13/geneval: evaluation/evaluate_images.py)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SHRINK = 0.1
+"""Each component of an offset is shrunk by this share of the summed box sizes: overlapping objects have no relation."""
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One found object: `box` is x0, y0, x1, y1 in pixels (y down), `score` the detector's confidence."""
+
+    box: Box
+    score: float
+    color: str | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`correct`, and in `reasons` one sentence for each rule that was broken (empty when correct)."""
+
+    correct: bool
+    reasons: tuple[str, ...] = ()
+
+
+def relations(a: Box, b: Box) -> set[str]:
+    """Where box `a` lies relative to box `b`: a subset of {left of, right of, above, below}.
+
+    The centres' offset is shrunk, component by component, by SHRINK x (dim_a + dim_b), not below 0, and divided by
+    the norm of the offset before shrinking; a component beyond +-0.5 is a relation.
+    """
+    offset = [(a[k] + a[k + 2]) / 2 - (b[k] + b[k + 2]) / 2 for k in (0, 1)]
+    reach = [SHRINK * (abs(a[k + 2] - a[k]) + abs(b[k + 2] - b[k])) for k in (0, 1)]
+    shrunk = [math.copysign(max(abs(o) - r, 0.0), o) for o, r in zip(offset, reach, strict=True)]
+    if all(abs(component) < 1e-3 for component in shrunk):
+        return set()
+    norm = math.hypot(*offset)
+    dx, dy = shrunk[0] / norm, shrunk[1] / norm
+    named = {"left of": dx < -0.5, "right of": dx > 0.5, "above": dy < -0.5, "below": dy > 0.5}
+    return {name for name, holds in named.items() if holds}
+
+
+def judge(metadata: dict, detections: dict[str, list[Detection]]) -> Judgement:
+    """Judge one picture's detections, already thresholded and sorted by falling score, against its prompt's metadata.
+
+    Every `include` clause must hold, and no `exclude` clause may. A clause looks at the first `count` detections of
+    its class; a position is checked for each of them against each of the target clause's, and fails when that clause
+    failed. A position may refer to an earlier clause only (`IndexError` otherwise, as in the official code).
+    """
+    reasons: list[str] = []
+    groups: list[Sequence[Detection] | None] = []
+    for clause in metadata.get("include", []):
+        found = detections.get(clause["class"], [])[: clause["count"]]
+        fault = _fault(clause, found, groups)
+        groups.append(None if fault else found)
+        reasons += [fault] if fault else []
+    for clause in metadata.get("exclude", []):
+        number = len(detections.get(clause["class"], []))
+        if number >= clause["count"]:
+            reasons.append(f"expected {clause['class']} < {clause['count']}, found {number}")
+    return Judgement(not reasons, tuple(reasons))
+
+
+def _fault(clause: dict, found: Sequence[Detection], groups: list) -> str | None:
+    """What is wrong with the detections `found` for an include clause, or None."""
+    name, count = clause["class"], clause["count"]
+    if len(found) < count:
+        return f"expected {name} >= {count}, found {len(found)}"
+    if "color" in clause:
+        colors = [detection.color for detection in found]
+        if colors.count(clause["color"]) < count:
+            seen = ", ".join(str(color) for color in colors) or "none"
+            return f"expected {clause['color']} {name} >= {count}, found {seen}"
+    if "position" in clause:
+        relation, target = clause["position"]
+        if groups[target] is None:
+            return f"no target for {name} to be {relation}"
+        for detection in found:
+            for other in groups[target]:
+                seen = relations(detection.box, other.box)
+                if relation not in seen:
+                    return f"expected {name} {relation} target, found {' and '.join(sorted(seen)) or 'no relation'}"
+    return None
