@@ -6,6 +6,7 @@ from core import every_schedule, f64, normal, stable_diffusion
 
 from sipo import (
     DDIM,
+    LOSSES,
     SFT,
     Branch,
     FlowSDE,
@@ -250,3 +251,20 @@ def test_unknown_weights_are_refused(fields):
 def test_a_branch_without_reference_says_so():
     with pytest.raises(ValueError, match="hold none"):
         _ = Branch(EPS, EPS).gain
+
+
+@pytest.mark.parametrize("name", every_schedule())
+@pytest.mark.parametrize("weight", [ImportanceWeight(), ImportanceWeight("reference", "expected")])
+def test_nothing_waits_for_the_device(name, weight):
+    """On the meta device every look at a value (a host synchronisation on a GPU) is an error."""
+    schedule, x = every_schedule()[name], torch.zeros(2, 4, 3, 3, device="meta")
+    t = torch.ones(2, device="meta", dtype=torch.float32 if name == "flow" else torch.int64)
+    scale = torch.ones((), device="meta", requires_grad=True)
+    terms = pair_terms(
+        lambda xt, t: scale * xt, lambda xt, t: xt, schedule, DDIM(), 50, weight, x, x, x, t, x, True
+    )  # fmt: skip
+    term_metrics(terms)
+    for objective in LOSSES.values():
+        loss, _ = objective()(terms)
+        loss.mean().backward(retain_graph=True)
+    assert scale.grad.is_meta
