@@ -1,0 +1,185 @@
+"""The command line: thin commands over the packages, which it alone connects."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sipo.errors import UsageError, UserError
+
+app = typer.Typer(
+    name="sipo", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Align diffusion models with human preferences: SIPO, DPO-C&M, Diffusion-DPO, SFT.",
+)  # fmt: skip
+data = typer.Typer(no_args_is_help=True, help="Look at preference pairs before training, and encode them once.")
+mini = typer.Typer(no_args_is_help=True, help="The bundled miniature: rebuild it, and make pairs with it.")
+app.add_typer(data, name="data")
+app.add_typer(mini, name="mini")
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value, as often as wanted.", show_default=False)]
+ConfigFile = Annotated[Path, typer.Argument(help="A YAML config; see configs/.", show_default=False)]
+RunFolder = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
+
+
+@app.command()
+def train(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Align a model. The same command run again resumes after the newest checkpoint."""
+    from sipo.config import load_config
+
+    parsed = load_config(config, overrides)
+    _quiet_libraries()
+    from sipo.evaluate.report import report as write_report
+    from sipo.train.loop import train as run_training
+
+    console = _console()
+    run = run_training(parsed, console)
+    import os
+
+    if int(os.environ.get("RANK", 0)) == 0:
+        write_report(run)
+        console.print(f"weights: {run.weights}\nreport:  {run.report}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def generate(
+    model: Annotated[
+        str, typer.Argument(help="A run directory, or what model.path takes: miniature, a folder, a hub id.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
+    prompts: Annotated[str, typer.Option(help="A .txt or .jsonl file of prompts, or miniature: its held-out ones.")],
+    num_prompts: Annotated[int | None, typer.Option(help="Only the first so many.")] = None,
+    images_per_prompt: Annotated[int, typer.Option()] = 1,
+    seed: Annotated[int, typer.Option(help="The first picture's seed; picture i gets seed + i.")] = 0,
+    num_inference_steps: Annotated[int | None, typer.Option(help="Default: the run's, else 25.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Default: the run's, else 7.5.")] = None,
+    batch_size: Annotated[int, typer.Option()] = 8,
+) -> None:
+    """Make pictures from prompts, with a run's weights or any model. Stopped and run again, it goes on."""
+    _quiet_libraries()
+    from sipo.backbones.opening import open_for_sampling
+    from sipo.evaluate.generate import generate as make
+    from sipo.evaluate.prompts import read_prompts
+
+    items = read_prompts(prompts, num_prompts, seed, images_per_prompt)
+    opened = open_for_sampling(model, False, num_inference_steps, guidance_scale)
+    make(opened.sampler, items, out, opened.settings, batch_size, _console())
+    typer.echo(f"{len(items)} pictures in {out}")
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="A run, or a folder that `sipo generate` made.")],
+    b: Annotated[Path | None, typer.Argument(help="What it is compared with; default: the run's base model.")] = None,
+    prompts: Annotated[
+        str, typer.Option(help="Prompts to generate for; a .txt or .jsonl file, or miniature.")
+    ] = "miniature",
+    num_prompts: Annotated[int, typer.Option(help="The first so many of them.")] = 200,
+    images_per_prompt: Annotated[int, typer.Option()] = 1,
+    seed: Annotated[int, typer.Option()] = 0,
+    scorer: Annotated[str, typer.Option(help="What judges the pictures.")] = "miniature",
+    out: Annotated[Path | None, typer.Option(help="Folder of the comparison; default: in the run, or A-vs-B.")] = None,
+    batch_size: Annotated[int, typer.Option()] = 16,
+) -> None:
+    """Win rate of A over B, paired by prompt and seed, with its interval and the pictures that differ most."""
+    _quiet_libraries()
+    from sipo.workflows import PromptChoice, compare_models
+
+    choice = PromptChoice(prompts, num_prompts, images_per_prompt, seed)
+    typer.echo(compare_models(a, b, choice, scorer, out, batch_size, _console()))
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Write the run's report.html anew, from what its directory holds."""
+    from sipo.evaluate.report import report as write_report
+    from sipo.evaluate.report import summary
+    from sipo.run import RunDir
+
+    opened = RunDir(run).require()
+    write_report(opened)
+    typer.echo(summary(opened))
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="A new folder for the weights.")],
+    step: Annotated[int | None, typer.Option(help="A kept checkpoint; default: the newest.")] = None,
+) -> None:
+    """Write the weights of another checkpoint, for plain diffusers."""
+    _quiet_libraries()
+    from sipo.run import RunDir
+    from sipo.train.export import export as write
+
+    typer.echo(f"step {write(RunDir(run), step, out)} in {out}")
+
+
+@data.command("check")
+def data_check(
+    path: Annotated[str, typer.Argument(help="Parquet shards, a datasets folder, a JSONL manifest, or miniature.")],
+    ties: Annotated[str, typer.Option(help="drop: left out; error: reported as bad rows.")] = "drop",
+    max_pairs: Annotated[int | None, typer.Option(help="Look at the first so many rows.")] = None,
+    max_pixels: Annotated[int, typer.Option(help="Larger images are reported, not decoded.")] = 64_000_000,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+    all_rows: Annotated[bool, typer.Option("--all", help="Name every bad row, not the first few of a kind.")] = False,
+) -> None:
+    """Go through every row and report all that is wrong. Exits with 1 when rows are bad."""
+    import json
+
+    from sipo.data.check import check_pairs
+    from sipo.files import write_atomic
+
+    found = check_pairs(path, ties, max_pairs, max_pixels)
+    found.render(_console(), None if all_rows else 5)
+    if json_file:
+        write_atomic(json_file, json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+    if found.num_bad:
+        raise typer.Exit(1)
+
+
+@data.command("encode")
+def data_encode(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Encode the pairs of a config into its data.cache, as `train` would; stopped and run again, it goes on."""
+    from sipo.config import load_config
+
+    parsed = load_config(config, overrides)
+    if parsed.data.cache is None:
+        raise UsageError("data.cache: name the folder to encode into, in the config or as data.cache=FOLDER")
+    _quiet_libraries()
+    from sipo.train.inputs import encode_inputs
+
+    cache = encode_inputs(parsed, _console())
+    typer.echo(f"{len(cache)} pairs in {cache.path}")
+
+
+def main() -> None:
+    """Entry point: a user's mistake is a message and an exit code, never a traceback."""
+    try:
+        app()
+    except UsageError as error:
+        _complain(error, 2)
+    except UserError as error:
+        _complain(error, 1)
+    except KeyboardInterrupt:
+        _complain("stopped", 130)
+
+
+def _complain(error: object, code: int) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}")
+    sys.exit(code)
+
+
+def _console():
+    from rich.console import Console
+
+    return Console()
+
+
+def _quiet_libraries() -> None:
+    from sipo.backbones.quiet import quiet_libraries
+
+    quiet_libraries()

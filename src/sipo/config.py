@@ -1,0 +1,316 @@
+"""The config: frozen dataclasses, read from YAML with `key.path=value` overrides; every mistake is reported at once.
+
+A component's config *is* the component's own dataclass: `loss: {name: sipo, beta: 1.0}` builds `SIPO(beta=1.0)`.
+pydantic validates at this border alone, so that the components stay free of it.
+"""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from sipo.errors import UsageError
+from sipo.kernels import DDIM, FlowSDE
+from sipo.losses import LOSSES
+from sipo.terms import ImportanceWeight
+from sipo.timesteps import TIMESTEPS, Uniform
+
+KERNELS = {"ddim": DDIM, "flow_sde": FlowSDE}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model is aligned."""
+
+    path: str  # "miniature", a folder in diffusers layout, or a hub id
+    revision: str | None = None
+    variant: str | None = None
+    vae: str | None = None  # another VAE, such as madebyollin/sdxl-vae-fp16-fix
+    lora: str | None = None  # merged into base and reference before anything else
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None  # of frozen weights; null: as mixed_precision
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which pairs, and what becomes of them on the way to the model."""
+
+    path: str
+    ties: Literal["drop", "error"] = "drop"
+    on_bad_rows: Literal["stop", "skip"] = "stop"
+    max_pairs: int | None = None
+    max_pixels: int = 64_000_000  # larger images are reported, not decoded
+    resolution: int | None = None  # null: the model's own
+    crop: Literal["center", "random"] = "center"
+    flip: bool = False
+    prompt_dropout: float = 0.0
+    cache: str | None = None  # a folder that `sipo data encode` made, or where `sipo train` shall make it
+    validation: float | str | None = None  # a share of the prompts held out, or a file of pairs
+    max_validation_pairs: int = 256
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.prompt_dropout <= 1:
+            raise ValueError(f"prompt_dropout is a probability, got {self.prompt_dropout}")
+        if isinstance(self.validation, float) and not 0 < self.validation < 1:
+            raise ValueError(f"validation is a share between 0 and 1 or a file, got {self.validation}")
+        _at_least(self, workers=0, max_validation_pairs=1, max_pixels=1)
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """What is trained: low-rank adapters on the denoiser, or all of it."""
+
+    kind: Literal["lora", "full"] = "lora"
+    rank: int = 16
+    alpha: float = 16.0
+    target_modules: list[str] | None = None  # null: the backbone's attention projections
+
+    def __post_init__(self) -> None:
+        _at_least(self, rank=1)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How it is trained. The global batch is batch_size x gradient_accumulation x processes, in pairs."""
+
+    num_steps: int = 1000
+    batch_size: int = 4
+    gradient_accumulation: int = 1
+    learning_rate: float = 2.0e-5
+    lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = 0
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    deterministic: bool = False  # on a GPU: deterministic kernels, so that a resumed run is exact there too
+    ema_decay: float | None = None
+    seed: int = 0
+    num_threads: int | None = None  # CPU threads; a resumed run is exact at an equal number
+    checkpoint_every: int = 100
+    keep_checkpoints: int = 2
+    sample_every: int = 100
+    validate_every: int = 100
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    max_skipped_steps: int = 10
+
+    def __post_init__(self) -> None:
+        _at_least(
+            self, num_steps=1, batch_size=1, gradient_accumulation=1, warmup_steps=0, checkpoint_every=1,
+            keep_checkpoints=1, sample_every=0, validate_every=0, max_skipped_steps=0, seed=0,
+        )  # fmt: skip
+        if self.learning_rate <= 0 or self.max_grad_norm <= 0:
+            raise ValueError("learning_rate and max_grad_norm must be positive")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay lies between 0 and 1, got {self.ema_decay}")
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """The sample grids during training, and the default settings of `generate` and `compare`."""
+
+    prompts: str | None = None  # a file; null: prompts of the pairs
+    num_prompts: int = 8
+    num_inference_steps: int = 25
+    guidance_scale: float = 7.5
+    seed: int = 0
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        _at_least(self, num_prompts=1, num_inference_steps=1, batch_size=1, seed=0)
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """Where metrics go beside metrics.jsonl. wandb and trackio take a project's name."""
+
+    tensorboard: bool = True
+    wandb: str | None = None
+    trackio: str | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run is made of; see docs/training.md for each key."""
+
+    run: str
+    model: ModelConfig
+    data: DataConfig
+    loss: Any
+    weight: ImportanceWeight = field(default_factory=ImportanceWeight)
+    kernel: Any = field(default_factory=DDIM)
+    num_inference_steps: int = 50  # K of the transition grid; in YAML it stands under `kernel`
+    timesteps: Any = field(default_factory=Uniform)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as it stands in YAML, every default written out."""
+        plain = {key: dataclasses.asdict(value) for key, value in vars(self).items() if dataclasses.is_dataclass(value)}
+        plain["loss"] = {"name": _name_of(LOSSES, self.loss), **plain["loss"]}
+        grid = {"name": _name_of(KERNELS, self.kernel), "num_inference_steps": self.num_inference_steps}
+        plain["kernel"] = {**grid, **plain["kernel"]}
+        plain["timesteps"] = {"name": _name_of(TIMESTEPS, self.timesteps), **plain["timesteps"]}
+        plain["train"]["betas"] = list(self.train.betas)
+        order = [f.name for f in dataclasses.fields(self) if f.name in plain]
+        return {"run": self.run, **{key: plain[key] for key in order}}
+
+
+SECTIONS = {"model": ModelConfig, "data": DataConfig, "weight": ImportanceWeight, "policy": PolicyConfig,
+            "train": TrainConfig, "sample": SampleConfig, "log": LogConfig}  # fmt: skip
+NAMED = {"loss": (LOSSES, None), "kernel": (KERNELS, "ddim"), "timesteps": (TIMESTEPS, "uniform")}
+REQUIRED = ("run", "model", "data", "loss")
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Read a YAML file, apply `key.path=value` overrides, build the config. Raises UsageError with every mistake."""
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"there is no config file {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not readable as YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise UsageError(f"{path} should hold keys such as run, model, data, loss; found {type(raw).__name__}")
+    for override in overrides or []:
+        _apply_override(raw, override)
+    return parse_config(raw, source=str(path))
+
+
+def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
+    """Build a Config from plain dictionaries. Raises UsageError listing every mistake with the nearest right key."""
+    mistakes: list[str] = []
+    built: dict[str, Any] = {}
+    known = [f.name for f in dataclasses.fields(Config) if f.name != "num_inference_steps"]
+    mistakes += [f"{key}: unknown key{_nearest(key, known)}" for key in raw if key not in known]
+    mistakes += [f"{key}: missing" for key in REQUIRED if raw.get(key) is None]
+    if raw.get("run") is not None:
+        built["run"] = str(raw["run"])
+    for key, cls in SECTIONS.items():
+        if raw.get(key) is not None:
+            built[key] = _build(cls, raw[key], key, mistakes)
+    for key, (registry, default) in NAMED.items():
+        if raw.get(key) is not None:
+            _build_named(registry, default, key, raw[key], built, mistakes)
+    if mistakes:
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        raise UsageError(f"{count} in {source}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
+    return Config(**built)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """The keys in which two configs (as `to_dict` gives them) differ, as (key.path, old, new)."""
+    found = []
+    for key in [*old, *(k for k in new if k not in old)]:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append((prefix + key, a, b))
+    return found
+
+
+def _build_named(registry, default, key, raw, built, mistakes) -> None:
+    if not isinstance(raw, dict):
+        mistakes.append(
+            f"{key}: should be a mapping with a name, such as {{name: {next(iter(registry))}}}; found {raw!r}"
+        )
+        return
+    fields = dict(raw)
+    name = fields.pop("name", default)
+    if name not in registry:
+        mistakes.append(f"{key}.name: {name!r} is none of {', '.join(registry)}{_nearest(str(name), registry)}")
+        return
+    if key == "kernel" and "num_inference_steps" in fields:
+        grid = fields.pop("num_inference_steps")
+        if isinstance(grid, int) and not isinstance(grid, bool) and grid > 1:
+            built["num_inference_steps"] = grid
+        else:
+            mistakes.append(f"kernel.num_inference_steps: should be a whole number above 1; found {grid!r}")
+    built[key] = _build(registry[name], fields, key, mistakes)
+
+
+def _build(cls, raw, prefix: str, mistakes: list[str]):
+    """One dataclass through pydantic; what it says goes to `mistakes` in our words."""
+    names = [f.name for f in dataclasses.fields(cls)]
+    if not isinstance(raw, dict):
+        mistakes.append(f"{prefix}: should be a mapping with keys such as {', '.join(names[:4])}; found {raw!r}")
+        return None
+    if "mixed_precision" in raw and raw["mixed_precision"] is False:
+        raw = {**raw, "mixed_precision": "no"}  # YAML 1.1 reads a bare `no` as false
+    strict_bools = [name for name, value in raw.items() if isinstance(value, bool) and not _takes_bool(cls, name)]
+    mistakes += [f"{prefix}.{name}: found {raw[name]!r}, a {_wanted(cls, name)} is wanted" for name in strict_bools]
+    if strict_bools:
+        raw = {name: value for name, value in raw.items() if name not in strict_bools}
+    wrapped = pydantic_dataclass(cls, config=ConfigDict(extra="forbid"), frozen=True)
+    try:
+        validated = TypeAdapter(wrapped).validate_python(raw)
+    except ValidationError as error:
+        for problem in error.errors():
+            where = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("function-", "tuple[")))
+            name = str(problem["loc"][0]) if problem["loc"] else ""
+            if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+                mistakes.append(f"{prefix}.{name}: unknown key{_nearest(name, names)}")
+            elif problem["type"] in ("missing", "missing_argument"):
+                mistakes.append(f"{prefix}.{name}: missing")
+            elif problem["type"] == "value_error":
+                mistakes.append(f"{prefix}: {problem['ctx']['error']}")
+            else:
+                mistakes.append(f"{prefix}.{where}: found {problem['input']!r}; {problem['msg'].lower()}")
+        return None
+    return cls(**{name: getattr(validated, name) for name in names})
+
+
+def _takes_bool(cls, name: str) -> bool:
+    return all(f.name != name or "bool" in str(f.type) for f in dataclasses.fields(cls))
+
+
+def _wanted(cls, name: str) -> str:
+    kind = next(f.type for f in dataclasses.fields(cls) if f.name == name)
+    return kind.__name__ if isinstance(kind, type) else str(kind)
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"{override!r}: an override is written key.path=value, such as train.num_steps=500")
+    *parents, last = key.strip().split(".")
+    node = raw
+    for parent in parents:
+        if node.get(parent) is None:
+            node[parent] = {}
+        node = node[parent]
+        if not isinstance(node, dict):
+            raise UsageError(f"{override!r}: {parent} holds a value, not a mapping")
+    try:
+        node[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{override!r}: the value is not readable as YAML: {error}") from None
+
+
+def _name_of(registry: dict[str, type], component: object) -> str:
+    return next(name for name, cls in registry.items() if type(component) is cls)
+
+
+def _nearest(key: str, names) -> str:
+    close = difflib.get_close_matches(str(key), list(names), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(names)}"
+
+
+def _at_least(config, **bounds: int) -> None:
+    low = [f"{name} must be at least {bound}, got {getattr(config, name)}"
+           for name, bound in bounds.items() if getattr(config, name) < bound]  # fmt: skip
+    if low:
+        raise ValueError("; ".join(low))

@@ -1,0 +1,134 @@
+"""The run directory: where everything that a run makes lies, and the record of how it was made."""
+
+import json
+import os
+import platform
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sipo.config import Config, differences
+from sipo.errors import UsageError, UserError
+from sipo.files import write_atomic
+
+PACKAGES = ("sipo", "torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths of a run. Training writes them, evaluation reads them; the two meet nowhere else."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+
+    config = property(lambda self: self.path / "config.yaml")
+    env = property(lambda self: self.path / "env.json")
+    data = property(lambda self: self.path / "data.json")
+    metrics = property(lambda self: self.path / "metrics.jsonl")
+    tensorboard = property(lambda self: self.path / "tensorboard")
+    checkpoints = property(lambda self: self.path / "checkpoints")
+    samples = property(lambda self: self.path / "samples")
+    weights = property(lambda self: self.path / "weights")
+    evaluation = property(lambda self: self.path / "evaluation")
+    report = property(lambda self: self.path / "report.html")
+
+    def require(self) -> "RunDir":
+        """This run, or UserError when the folder holds none."""
+        if not self.config.is_file():
+            raise UserError(f"{self.path} is no run directory: it holds no config.yaml")
+        return self
+
+    def read_config(self) -> dict[str, Any]:
+        """config.yaml as plain dictionaries."""
+        return yaml.safe_load(self.config.read_text(encoding="utf-8"))
+
+    def read_metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, of one kind (train, validation, warning) or all; a torn last line is left out."""
+        if not self.metrics.is_file():
+            return []
+        lines = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return [line for line in lines if kind is None or line.get("kind") == kind]
+
+    def sample_steps(self) -> list[int]:
+        """Steps with a folder of samples, in order."""
+        if not self.samples.is_dir():
+            return []
+        return sorted(int(folder.name) for folder in self.samples.iterdir() if folder.name.isdigit())
+
+    def require_same_config(self, config: Config, has_checkpoint: bool) -> None:
+        """Hold the config against config.yaml, if there is one. Raises UsageError naming the changed keys.
+
+        `train.num_steps` may grow; `run` may change, since a run directory can be moved; and as long as no checkpoint
+        exists there is nothing to resume, so anything may.
+        """
+        if not self.config.is_file() or not has_checkpoint:
+            return
+        changed = [
+            (key, old, now) for key, old, now in differences(self.read_config(), config.to_dict()) if key != "run"
+        ]
+        changed = [(key, old, now) for key, old, now in changed if not (key == "train.num_steps" and now > old)]
+        if changed:
+            listed = "\n".join(f"  {key}: {old!r} in the run, {now!r} now" for key, old, now in changed)
+            raise UsageError(
+                f"{self.path} was started with another config; only train.num_steps may grow:\n{listed}\n"
+                "Put the values back to resume, or choose another run directory (run=...)."
+            )
+
+    def write_config(self, config: Config) -> None:
+        """Write config.yaml with every default spelled out."""
+        write_atomic(self.config, yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True))
+
+    @contextmanager
+    def lock(self):
+        """Hold the run directory for this process. Raises UserError when another process trains into it."""
+        try:
+            import fcntl
+        except ImportError:  # Windows has no flock; two trainings in one folder are the user's to avoid there
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                raise UserError(f"{self.path} is in use by another training (process {file.read().strip()})") from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+
+def environment(device: str, num_processes: int) -> dict[str, Any]:
+    """What the run was made with: versions, machine, command."""
+    import torch
+
+    found = {name: _version(name) for name in PACKAGES}
+    return {
+        "packages": {name: version for name, version in found.items() if version},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device,
+        "num_processes": num_processes,
+        "num_threads": torch.get_num_threads(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

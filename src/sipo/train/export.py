@@ -1,0 +1,73 @@
+"""What comes out of a run: weights for plain diffusers, with a card that says how they were made."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import yaml
+
+from sipo.backbones import Backbone
+from sipo.config import Config, parse_config
+from sipo.errors import UserError
+from sipo.files import sync_directory, write_atomic
+from sipo.run import RunDir
+from sipo.train.checkpoint import load_checkpoint, saved_steps
+from sipo.train.policy import Policy, make_policy, save_policy
+
+
+def write_weights(policy: Policy, backbone: Backbone, config: Config, folder: Path, step: int) -> None:
+    """Replace `folder` by the policy's weights and their model card; a kill leaves the old folder or the new one."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_policy(policy, backbone, temporary)
+    write_atomic(temporary / "README.md", model_card(config, step))
+    write_atomic(
+        temporary / "sipo.json", json.dumps({"base": config.model.path, "kind": config.policy.kind, "step": step})
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+    sync_directory(folder.parent)
+
+
+def export(run: RunDir, step: int | None, out: Path) -> int:
+    """Write the weights of a kept checkpoint (the newest by default) to `out`; returns its step.
+
+    Where the run keeps a moving average, that is what is written. Raises UserError for a step that is not kept, or an
+    `out` that exists.
+    """
+    from sipo.backbones import load_backbone
+
+    config = parse_config(run.require().read_config(), str(run.config))
+    steps = saved_steps(run.checkpoints)
+    if not steps:
+        raise UserError(f"{run.path} has no checkpoint yet")
+    if out.exists():
+        raise UserError(f"{out} exists already; choose another folder")
+    checkpoint = load_checkpoint(run.checkpoints, steps[-1] if step is None else step)
+    backbone = load_backbone(config.model)
+    policy = make_policy(backbone, config.policy, needs_reference=False, seed=config.train.seed)
+    policy.load_state(checkpoint.ema or checkpoint.weights)
+    write_weights(policy, backbone, config, out, checkpoint.step)
+    return checkpoint.step
+
+
+def model_card(config: Config, step: int) -> str:
+    """Markdown with the hub's front matter: base, data, objective, how to load."""
+    is_lora = config.policy.kind == "lora"
+    base, name = config.model.path, type(config.loss).__name__
+    front = {"base_model": base, "library_name": "diffusers", "tags": ["sipo", name.lower(), "preference-optimization"]}
+    if is_lora:
+        front["tags"].append("lora")
+    load = f'DiffusionPipeline.from_pretrained("{"path/to/" if base == "miniature" else ""}{base}")\n' \
+        'pipeline.load_lora_weights("path/to/this/folder")' if is_lora else \
+        'DiffusionPipeline.from_pretrained("path/to/this/folder")'  # fmt: skip
+    settings = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
+    return (
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {base} aligned with {name}\n\n"
+        f"{'LoRA adapter' if is_lora else 'Full pipeline'} after {step} steps on the preference pairs "
+        f"`{config.data.path}`, trained with `sipo`.\n\n"
+        f"```python\nfrom diffusers import DiffusionPipeline\n\npipeline = {load}\n```\n\n"
+        f"## Settings\n\n```yaml\n{settings}```\n"
+    )

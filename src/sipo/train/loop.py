@@ -1,0 +1,162 @@
+"""The training loop: one linear function, from a config to a run directory."""
+
+import contextlib
+
+import torch
+from rich.console import Console
+from torch.utils.data import DataLoader
+
+from sipo.config import Config
+from sipo.data.dataset import collate, schedule_slots
+from sipo.rng import pair_generator
+from sipo.run import RunDir
+from sipo.terms import term_metrics
+from sipo.train.announce import announce
+from sipo.train.batch import Batches, batch_terms
+from sipo.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, saved_steps
+from sipo.train.clock import Clock
+from sipo.train.export import write_weights
+from sipo.train.guard import Guard, nonfinite_flags
+from sipo.train.inputs import open_inputs, open_rows
+from sipo.train.loggers import Loggers
+from sipo.train.metrics import FallingRewards, MetricsFile, summarise
+from sipo.train.optim import Ema, learning_rate, make_optimizer
+from sipo.train.progress import TrainingProgress
+from sipo.train.samples import drop_samples_after, sample_prompts, write_samples
+from sipo.train.setup import align_of, load_model, make_accelerator, record
+from sipo.train.stop import StopRequest, worker_errors
+from sipo.train.validate import gather_rows, pair_rows, validate
+
+
+def train(config: Config, console: Console) -> RunDir:
+    """Align a model as the config says; run again, it goes on after the newest checkpoint. Returns the run directory.
+
+    Raises UserError for what the user can mend, before the first step wherever it can be known then.
+    """
+    run, accelerator = RunDir(config.run), make_accelerator(config)
+    is_main = accelerator.is_main_process
+    console = console if is_main else Console(quiet=True)
+    with run.lock() if is_main else contextlib.nullcontext(), StopRequest() as stop:
+        run.require_same_config(config, bool(saved_steps(run.checkpoints)))
+        with accelerator.main_process_first():  # the others find what the first one checked
+            train_rows, validation_rows, checked = open_rows(config, console)
+        backbone = load_model(config, accelerator)
+        inputs = open_inputs(config, train_rows, validation_rows, backbone, accelerator, console)
+        align = align_of(config, accelerator, backbone)
+        policy, settings, loss = align.policy, config.train, align.loss
+        weights = list(policy.trainable.values())
+        optimizer = accelerator.prepare_optimizer(make_optimizer(settings, weights, accelerator.device))
+        ema = Ema(policy.trainable, settings.ema_decay) if settings.ema_decay else None
+        guard = Guard(settings)
+
+        start = max(saved_steps(run.checkpoints), default=0)
+        if start:
+            checkpoint = load_checkpoint(run.checkpoints, start)
+            policy.load_state(checkpoint.weights)
+            optimizer.load_state_dict(checkpoint.optimizer)
+            guard.load_state(checkpoint.counters, accelerator.scaler)
+            if ema:
+                ema.load_state(checkpoint.ema)
+        global_batch = settings.batch_size * settings.gradient_accumulation * accelerator.num_processes
+        announce(console, align, run, len(inputs.train), len(inputs.validation or ()), start)
+        prompts = sample_prompts(config, inputs.prompts)
+        if is_main:
+            record(run, config, accelerator, checked)
+            drop_samples_after(run, start)
+        if start >= settings.num_steps:
+            console.print(f"[green]complete[/]: {start} steps are done; train.num_steps may grow")
+        metrics_file = MetricsFile(run.metrics, start) if is_main else None
+        loggers = Loggers(run, config, start) if is_main else None
+        falling = FallingRewards()
+        for line in run.read_metrics("train") if is_main else ():
+            falling.update(line["step"], line)
+
+        def log(line: dict) -> None:
+            if metrics_file and loggers:
+                metrics_file.write(line)
+                loggers.write(line)
+
+        def evaluate(step: int, every: int, last: bool = False) -> bool:
+            return every > 0 and (step % every == 0 or last)
+
+        def look(step: int, last: bool) -> None:
+            """Validation and samples of the weights that would come out now."""
+            with ema.swapped_in() if ema else contextlib.nullcontext():
+                if inputs.validation and evaluate(step, settings.validate_every, last):
+                    log(validate(align, inputs.validation, step))
+                if is_main and evaluate(step, settings.sample_every, last):
+                    write_samples(run, config, backbone, prompts, step)
+            accelerator.wait_for_everyone()
+
+        if start == 0:
+            look(0, last=False)
+
+        batches = Batches(
+            lambda step: schedule_slots(len(inputs.train), settings.seed, step - 1, global_batch),
+            start + 1, settings.num_steps, settings.batch_size, accelerator.process_index, accelerator.num_processes,
+        )  # fmt: skip
+        loader = iter(DataLoader(
+            inputs.train, batch_sampler=batches, collate_fn=collate, num_workers=config.data.workers,
+            pin_memory=accelerator.device.type == "cuda",
+        ))  # fmt: skip
+        clock = Clock(accelerator.device)
+        with TrainingProgress(console, start, settings.num_steps) as progress:
+            for step in range(start + 1, settings.num_steps + 1):
+                clock.restart()
+                rows, ids = [], {}
+                # For dropout inside the network, where a model has any.
+                torch.manual_seed(pair_generator(settings.seed, step, accelerator.process_index, "net").initial_seed())
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(settings, step)
+                for micro_step in range(settings.gradient_accumulation):
+                    with worker_errors():
+                        batch = next(loader)
+                    ids.update(zip(batch.slots.tolist(), batch.ids, strict=True))
+                    is_last = micro_step == settings.gradient_accumulation - 1
+                    with contextlib.nullcontext() if is_last else accelerator.no_sync(align.model):
+                        terms = batch_terms(align, batch, step, global_batch, clock)
+                        losses, metrics = loss(terms)  # (B,), metrics (B,) each
+                        # Over ALL pairs of the global batch; DDP averages over processes, hence their number.
+                        accelerator.backward(losses.sum() * (accelerator.num_processes / global_batch))
+                    flags = nonfinite_flags(losses, weights, scaled=accelerator.scaler is not None)
+                    columns = {"loss": losses, **metrics, **term_metrics(terms), "nonfinite": flags}
+                    rows.append(pair_rows(columns, terms.t, batch.slots))
+                    clock.mark("policy")
+                grad_norm = accelerator.clip_grad_norm_(weights, settings.max_grad_norm)
+                for row in rows:
+                    row["grad_norm"] = torch.as_tensor(grad_norm).to(row["loss"]).expand_as(row["loss"])
+                    row["stop"] = torch.full_like(row["loss"], float(stop.requested))
+                names, table = gather_rows(align, rows)
+                pairs = {name: table[:, i] for i, name in enumerate(names)}
+                if guard.allows(step, pairs, ids, accelerator):
+                    optimizer.step()
+                    if ema:
+                        ema.update()
+                optimizer.zero_grad(set_to_none=True)
+                clock.mark("other")
+                stopping = bool(pairs.pop("stop").any())
+                line = summarise({n: v for n, v in pairs.items() if n not in ("nonfinite", "slot", "grad_norm")},
+                                 backbone.schedule.num_train_timesteps)  # fmt: skip
+                line = {"kind": "train", "step": step, "learning_rate": learning_rate(settings, step),
+                        "grad_norm": guard.grad_norm, **guard.counts(), **line, "seconds": clock.read()}  # fmt: skip
+                log(line)
+                if warning := falling.update(step, line):
+                    log({"kind": "warning", "step": step, "message": warning})
+                    console.print(f"[yellow]step {step}: {warning}[/]")
+                progress.update(step, line)
+                last = step == settings.num_steps
+                look(step, last)
+                if is_main and (last or stopping or step % settings.checkpoint_every == 0):
+                    save_checkpoint(run.checkpoints, Checkpoint(
+                        step, policy.state(), optimizer.state_dict(), ema.average if ema else None,
+                        guard.state(accelerator.scaler),
+                    ), settings.keep_checkpoints)  # fmt: skip
+                if stopping and not last:
+                    stop.finish(run, step)
+        if is_main:
+            loggers.close()
+            with ema.swapped_in() if ema else contextlib.nullcontext():
+                write_weights(policy, backbone, config, run.weights, settings.num_steps)
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+        return run

@@ -1,0 +1,87 @@
+"""The policy and its reference: LoRA adapters that switch off, or a network and its frozen copy."""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict
+from torch import Tensor, nn
+
+from sipo.backbones import Backbone
+from sipo.config import PolicyConfig
+from sipo.errors import UserError
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is trained. `trainable` maps names to the float32 master weights, in the network's order."""
+
+    config: PolicyConfig
+    denoiser: nn.Module
+    trainable: dict[str, nn.Parameter]
+    frozen_copy: nn.Module | None = None  # full fine-tuning with a reference only
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[nn.Module]:
+        """The network as it was before training, for no-grad use; the adapters are on again when the context ends.
+
+        Adapters that are still off at `backward()` would give zero gradients without a word.
+        """
+        if self.config.kind == "full":
+            assert self.frozen_copy is not None, "make_policy was told that no reference is needed"
+            yield self.frozen_copy
+            return
+        self.denoiser.disable_adapters()
+        try:
+            yield self.denoiser
+        finally:
+            self.denoiser.enable_adapters()
+
+    def state(self) -> dict[str, Tensor]:
+        """The trained weights by name, sharing memory with the network."""
+        return {name: weight.detach() for name, weight in self.trainable.items()}
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Copy weights of the same names and shapes into the network. Raises UserError when they do not fit."""
+        if missing := self.trainable.keys() ^ state.keys():
+            raise UserError(f"the weights are of another policy: {len(missing)} names differ, such as {min(missing)}")
+        for name, weight in self.trainable.items():
+            weight.copy_(state[name])
+
+
+def make_policy(backbone: Backbone, config: PolicyConfig, needs_reference: bool, seed: int) -> Policy:
+    """Prepare the backbone's denoiser for training. LoRA starts as the identity, so the policy equals its reference."""
+    denoiser = backbone.denoiser
+    frozen_copy = None
+    if config.kind == "lora":
+        denoiser.requires_grad_(False)
+        targets = list(config.target_modules or backbone.lora_targets)
+        torch.manual_seed(seed)
+        try:
+            denoiser.add_adapter(LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets))
+        except ValueError as error:
+            raise UserError(f"policy.target_modules: {error}") from error
+    else:
+        if needs_reference:
+            frozen_copy = copy.deepcopy(denoiser).requires_grad_(False).eval()
+        denoiser.requires_grad_(True)
+    trainable = {name: weight for name, weight in denoiser.named_parameters() if weight.requires_grad}
+    for weight in trainable.values():
+        weight.data = weight.data.float()  # in bfloat16 a small update would be lost to rounding
+    denoiser.train()
+    return Policy(config, denoiser, trainable, frozen_copy)
+
+
+def save_policy(policy: Policy, backbone: Backbone, folder: Path) -> None:
+    """Write what plain diffusers loads: LoRA weights, or the whole pipeline."""
+    if policy.config.kind == "full":
+        backbone.save_full(folder)
+        return
+    state = get_peft_model_state_dict(policy.denoiser, adapter_name="default")
+    metadata = policy.denoiser.peft_config["default"].to_dict()
+    metadata["target_modules"] = sorted(metadata["target_modules"])  # a set, whose order would differ from run to run
+    backbone.save_lora(folder, {name: weight.contiguous() for name, weight in state.items()}, metadata)

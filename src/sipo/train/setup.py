@@ -1,0 +1,57 @@
+"""What stands before the first step: device, pairs, cache, model, policy, the record of how the run was made."""
+
+import json
+import os
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from sipo.backbones import Backbone, load_backbone
+from sipo.config import Config
+from sipo.errors import UserError
+from sipo.files import write_atomic
+from sipo.losses import resolve_horizon
+from sipo.run import RunDir, environment
+from sipo.train.batch import Alignment, needs_reference_weight
+from sipo.train.policy import make_policy
+
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def make_accelerator(config: Config) -> Accelerator:
+    """Device and processes. Raises UserError for fp16 without a GPU, which would train without a gradient scaler."""
+    train = config.train
+    if train.mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("train.mixed_precision: fp16 trains on a CUDA GPU only; use bf16, or no")
+    if train.num_threads:
+        torch.set_num_threads(train.num_threads)
+    if train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    return Accelerator(mixed_precision=train.mixed_precision)
+
+
+def load_model(config: Config, accelerator: Accelerator) -> Backbone:
+    """The backbone on this process's device, frozen parts in the compute dtype; with a cache, no encoders in memory."""
+    dtype = DTYPES[config.train.mixed_precision]
+    return load_backbone(config.model, accelerator.device, dtype, encoders=config.data.cache is None)
+
+
+def align_of(config: Config, accelerator: Accelerator, backbone: Backbone) -> Alignment:
+    """The policy on the backbone, ready to train."""
+    train, loss = config.train, resolve_horizon(config.loss, config.num_inference_steps)
+    policy = make_policy(backbone, config.policy, loss.needs_reference or needs_reference_weight(config), train.seed)
+    if train.gradient_checkpointing:
+        policy.denoiser.enable_gradient_checkpointing()
+    if train.compile:
+        policy.denoiser.compile()
+    return Alignment(config, backbone, policy, accelerator.prepare_model(policy.denoiser), loss, accelerator)
+
+
+def record(run: RunDir, config: Config, accelerator: Accelerator, checked: dict[str, Any]) -> None:
+    """Write config.yaml, env.json and data.json, once everything that can be checked has been."""
+    run.write_config(config)
+    write_atomic(run.env, json.dumps(environment(str(accelerator.device), accelerator.num_processes), indent=2))
+    write_atomic(run.data, json.dumps(checked, indent=2))

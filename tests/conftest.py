@@ -1,0 +1,79 @@
+"""Shared by all tests: one thread (two busy processes with two threads each crawl), tiny checkpoints, tiny pairs."""
+
+import io
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from sipo.backbones.quiet import quiet_libraries
+
+torch.set_num_threads(1)
+quiet_libraries()
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tmp_path_factory) -> Path:
+    """An SD1.5-type checkpoint with random weights, 16 x 16 pixels."""
+    import tiny
+
+    return tiny.stable_diffusion(tmp_path_factory.mktemp("sd"))
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl(tmp_path_factory) -> Path:
+    """An SDXL-type checkpoint with random weights, 16 x 16 pixels."""
+    import tiny
+
+    return tiny.stable_diffusion_xl(tmp_path_factory.mktemp("sdxl"))
+
+
+@pytest.fixture(scope="session")
+def tiny_pairs(tmp_path_factory) -> Path:
+    """24 pairs of noise pictures in Pick-a-Pic's schema, 7 prompts."""
+    rng = np.random.default_rng(0)
+
+    def picture() -> bytes:
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    columns = {
+        "jpg_0": [picture() for _ in range(24)],
+        "jpg_1": [picture() for _ in range(24)],
+        "label_0": [float(i % 2) for i in range(24)],
+        "caption": [f"prompt {i % 7}" for i in range(24)],
+    }
+    path = tmp_path_factory.mktemp("pairs") / "pairs.parquet"
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.fixture
+def raw_config(tiny_sd, tiny_pairs, tmp_path) -> dict:
+    """A config as YAML gives it, small enough to run in seconds."""
+    return {
+        "run": str(tmp_path / "run"),
+        "model": {"path": str(tiny_sd)},
+        "data": {"path": str(tiny_pairs), "workers": 0},
+        "loss": {"name": "sipo", "beta": 1.0},
+        "policy": {"kind": "lora", "rank": 4, "alpha": 4},
+        "train": {"num_steps": 4, "batch_size": 2, "learning_rate": 1e-3, "checkpoint_every": 2, "sample_every": 0,
+                  "validate_every": 0},
+        "sample": {"num_prompts": 2, "num_inference_steps": 2},
+        "log": {"tensorboard": False},
+    }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_memory(tmp_path_factory, monkeypatch) -> None:
+    """Results of data checks are remembered in the user's cache folder; tests have their own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "xdg"))
