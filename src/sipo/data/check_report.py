@@ -64,7 +64,7 @@ class CheckReport:
         return [problem for problem in self.problems if problem.kind == kind]
 
     def require(self, on_bad_rows: str = "stop") -> list[int]:
-        """The usable rows. Raises UserError where there are none, and unless `on_bad_rows` is "skip" where any is bad."""
+        """The usable rows. Raises UserError where there are none, or where some are bad and may not be skipped."""
         found = "\n".join(
             f"  {self.counts[kind]:,} {KINDS[kind]}: {', '.join(problem.row for problem in self.rows(kind)[:5])}"
             + (" ..." if self.counts[kind] > 5 else "")

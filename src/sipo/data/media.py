@@ -58,17 +58,19 @@ def load(image: Image.Image, content: bytes) -> Image.Image:
     try:
         image.load()
     except Exception as error:
-        kind = "truncated" if "truncated" in str(error) or is_cut_short(content) else "undecodable"
+        kind = "truncated" if "truncated" in str(error).lower() or is_cut_short(content) else "undecodable"
         raise BadRow(f"{image.format} of {len(content):,} bytes: {error}", kind) from error
+    if image.format == "PNG" and is_cut_short(content):  # Pillow is content when the pixels are there
+        raise BadRow(f"PNG of {len(content):,} bytes without its last chunk", "truncated")
     return image
 
 
 def is_cut_short(content: bytes) -> bool:
-    """Whether a known container lacks its end. Asked only of files that failed to decode."""
+    """Whether a known container lacks its end."""
     if content[:2] == b"\xff\xd8":
         return b"\xff\xd9" not in content[-64:]
     if content[:8] == b"\x89PNG\r\n\x1a\n":
-        return b"IEND" not in content[-64:]
+        return b"IEND\xaeB`\x82" not in content
     if content[:4] == b"RIFF":
         return len(content) < 12 or struct.unpack("<I", content[4:8])[0] + 8 > len(content)
     if content[:4] == b"GIF8":

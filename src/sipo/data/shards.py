@@ -1,10 +1,10 @@
 """The files of a cache: a plan (what goes where), safetensors shards with a seal each, and a manifest, written last.
 
-    plan.json                     made_by, the rows, the distinct prompts, the prompt of each row
-    text-00000.safetensors        one tensor (n, ...) per kind of conditioning, 128 prompts; prompt 0 is the empty one
-    pairs-00000.safetensors       512 pairs: chosen, rejected (n, orientations, 2, C, h, w); strength (n,); header: ids
-    <shard>.seal                  its sha256 and size: a shard with a seal is finished
-    manifest.json                 made_by and all seals; a cache without it is not complete
+plan.json                     made_by, the rows, the distinct prompts, the prompt of each row
+text-00000.safetensors        one tensor (n, ...) per kind of conditioning, 128 prompts; prompt 0 is the empty one
+pairs-00000.safetensors       512 pairs: chosen, rejected (n, orientations, 2, C, h, w); strength (n,); header: ids
+<shard>.seal                  its sha256 and size: a shard with a seal is finished
+manifest.json                 made_by and all seals; a cache without it is not complete
 """
 
 import hashlib

@@ -26,13 +26,13 @@ SPLIT = re.compile(r"(?P<split>.+?)-\d{3,}-of-\d{3,}")  # train-00000-of-00645-b
 
 @dataclass(frozen=True)
 class TablePairs:
-    """A table in one of the known schemas, as Arrow on disk (`table` has the "arrow" format, so nothing is decoded)."""
+    """Tables in one of the known schemas, as Arrow on disk (in `datasets`' "arrow" format, so nothing is decoded)."""
 
-    table: "Dataset"
+    tables: "tuple[Dataset, ...]"
     schema: str
     folder: Path  # relative image paths are resolved against it
-    names: tuple[str, ...]  # the files the rows come from, as ids name them
-    starts: tuple[int, ...]  # the first row of each
+    names: tuple[str, ...]  # of the tables' files, as ids say them
+    starts: tuple[int, ...]  # the first row of each table
     files: tuple[Path, ...]  # what fingerprints look at
     length: int
     ties: Ties = "drop"
@@ -43,7 +43,7 @@ class TablePairs:
 
     @property
     def has_rejected(self) -> bool:
-        return self.schema != "pairs" or "rejected" in self.table.column_names
+        return self.schema != "pairs" or any("rejected" in table.column_names for table in self.tables)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -59,19 +59,27 @@ class TablePairs:
     def __getitem__(self, index: int) -> Pair:
         if not 0 <= index < self.length:
             raise IndexError(index)
-        row = self.table[index].to_pylist()[0]
+        table, position = self._locate(index)
+        row = self.tables[table][position].to_pylist()[0]
         pair = self.layout.read(row, self.id(index), self.folder)
         if self.has_rejected and pair.rejected is None:
             raise BadRow("there is no rejected image", "malformed")
         return pair
 
+    def _locate(self, index: int) -> tuple[int, int]:
+        table = bisect_right(self.starts, index) - 1
+        return table, index - self.starts[table]
+
     def id(self, index: int) -> str:
-        part = bisect_right(self.starts, index) - 1
-        return f"{self.names[part]}:{index - self.starts[part]}"
+        table, position = self._locate(index)
+        return f"{self.names[table]}:{position}"
 
     def prompts(self, indices: list[int]) -> list[str]:
         column = self.layout.prompt
-        return self.table.select_columns([column])[indices][column].to_pylist() if indices else []
+        texts: dict[int, list[str]] = {}
+        for table in {self._locate(index)[0] for index in indices}:  # a column of text is small beside the images
+            texts[table] = self.tables[table].select_columns([column])[:][column].to_pylist()
+        return [texts[table][position] for table, position in map(self._locate, indices)]
 
 
 @contextlib.contextmanager
@@ -113,41 +121,55 @@ def training_shards(files: list[Path]) -> list[Path]:
 
 
 def open_parquet(files: list[Path], folder: Path, ties: Ties, max_pairs: int | None) -> TablePairs:
-    """Parquet shards in the given order. `datasets` converts them to Arrow, once, in its cache (HF_DATASETS_CACHE)."""
-    import datasets
+    """Parquet shards in the given order; they may differ in optional columns and in types.
 
+    `datasets` converts each to Arrow, once, in its own cache (HF_DATASETS_CACHE): parquet has no fast random access.
+    """
     kept: list[Path] = []
-    starts, schemas, total = [], [], 0
+    tables, starts, layouts, total = [], [], [], 0
     for file in files:
         schema, num_rows = parquet_schema(file)
         if num_rows == 0:
             continue
+        layouts.append(recognise(schema.names, str(file)))
+        # Without the metadata, in which an Image feature would ask for decoding.
+        wanted = pa.schema([schema.field(name) for name in layouts[-1].columns if name in schema.names])
+        tables.append(convert(file, wanted.remove_metadata()))
         kept, starts, total = [*kept, file], [*starts, total], total + num_rows
-        schemas.append(schema)
         if max_pairs is not None and total >= max_pairs:
             break
     if not kept:
         raise UserError(f"{folder if len(files) != 1 else files[0]} holds no rows")
-    layouts = {recognise(schema.names, str(file)).name for schema, file in zip(schemas, kept, strict=True)}
-    if len(layouts) > 1:
-        raise UserError(f"{folder} mixes files of the schemas {' and '.join(sorted(layouts))}: give one of them")
-    layout = recognise(schemas[0].names, str(kept[0]))
-    # Shards may differ in what they leave out, or in a type (label_0 as integer where no tie occurs). Without the
-    # metadata, in which an Image feature would ask for decoding.
-    fields = [pa.schema([schema.field(name) for name in layout.columns if name in schema.names]) for schema in schemas]
+    found = sorted({layout.name for layout in layouts})
+    if len(found) > 1:
+        raise UserError(f"{folder} mixes files of the schemas {' and '.join(found)}: give one of them")
+    return TablePairs(
+        tables=tuple(tables),
+        schema=found[0],
+        folder=folder,
+        names=tuple(file.relative_to(folder).as_posix() for file in kept),
+        starts=tuple(starts),
+        files=tuple(kept),
+        length=total if max_pairs is None else min(total, max_pairs),
+        ties=ties,
+    )
+
+
+def convert(file: Path, schema: pa.Schema) -> "Dataset":
+    """The columns of `schema` as memory-mapped Arrow."""
+    import datasets
+
     try:
-        unified = pa.unify_schemas([field.remove_metadata() for field in fields], promote_options="permissive")
-        features = datasets.Features.from_arrow_schema(unified)
         with quiet():
             table = datasets.Dataset.from_parquet(
-                [glob.escape(str(file)) for file in kept], columns=unified.names, features=features, batch_size=256
+                glob.escape(str(file)),
+                columns=schema.names,
+                features=datasets.Features.from_arrow_schema(schema),
+                batch_size=256,
             )
     except (pa.ArrowException, datasets.exceptions.DatasetGenerationError) as error:
-        cause = error.__cause__ or error
-        raise UserError(f"{folder} could not be read: {cause}. Does every shard open, with the same types?") from error
-    names = tuple(file.relative_to(folder).as_posix() for file in kept)
-    length = total if max_pairs is None else min(total, max_pairs)
-    return TablePairs(table.with_format("arrow"), layout.name, folder, names, tuple(starts), tuple(kept), length, ties)
+        raise UserError(f"{file} could not be read: {error.__cause__ or error}") from error
+    return table.with_format("arrow")
 
 
 def open_saved(folder: Path, ties: Ties, max_pairs: int | None) -> TablePairs:
@@ -170,4 +192,4 @@ def open_saved(folder: Path, ties: Ties, max_pairs: int | None) -> TablePairs:
         raise UserError(f"{folder} holds no rows")
     length = len(table) if max_pairs is None else min(len(table), max_pairs)
     files = tuple(sorted(file for file in folder.iterdir() if file.is_file()))
-    return TablePairs(table, layout.name, folder, (folder.name,), (0,), files, length, ties)
+    return TablePairs((table,), layout.name, folder, (folder.name,), (0,), files, length, ties)

@@ -1,0 +1,110 @@
+"""Items are functions of (seed, epoch, pair); both members of a pair are cut and mirrored alike."""
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from pictures import FakeEncoder, pick_a_pic, write_parquet
+from torch.utils.data import DataLoader
+
+from sipo.data.cache import Cache, encode_cache
+from sipo.data.dataset import CachedPairs, MediaPairs, Slot, collate, schedule_slots
+from sipo.data.draws import draw
+from sipo.data.media import load_pixels
+from sipo.data.pairs import open_pairs
+from sipo.errors import UserError
+
+RESOLUTION = 8
+
+
+@pytest.fixture(scope="module")
+def columns() -> dict[str, list]:
+    columns = pick_a_pic(12, prompts=5)
+    columns["jpg_1"] = columns["jpg_0"]  # the same picture twice: any difference comes from crop and flip
+    return columns
+
+
+@pytest.fixture(scope="module")
+def pairs(columns: dict[str, list], tmp_path_factory: pytest.TempPathFactory) -> MediaPairs:
+    source = open_pairs(write_parquet(tmp_path_factory.mktemp("data") / "pairs.parquet", columns))
+    return MediaPairs(source, [0, 2, 3, 5, 7, 11], RESOLUTION, crop="random", flip=True, prompt_dropout=0.3, seed=4)
+
+
+def test_members_share_crop_and_flip(pairs: MediaPairs) -> None:
+    for epoch in range(5):
+        for index in range(len(pairs)):
+            item = pairs[Slot(index, epoch, 0)]
+            assert torch.equal(item.chosen, item.rejected)
+
+
+def test_an_item_is_what_its_draw_says(pairs: MediaPairs, columns: dict[str, list]) -> None:
+    seen = set()
+    for epoch in range(8):
+        drawn = draw(4, epoch, "pairs.parquet:3", flip=True, prompt_dropout=0.3)
+        item = pairs[Slot(2, epoch, 9)]  # the third usable row is row 3
+        expected = load_pixels(columns["jpg_0"][3], RESOLUTION, drawn.crop, drawn.flip)
+        assert torch.equal(item.chosen, expected)
+        assert item.prompt == ("" if drawn.empty_prompt else "prompt 3")
+        assert (item.id, item.slot) == ("pairs.parquet:3", 9)
+        seen.add((drawn.flip, drawn.empty_prompt))
+    assert len(seen) > 1
+
+
+def test_shares_of_draws() -> None:
+    draws = [draw(0, epoch, f"f:{n}", True, 0.2) for epoch in range(20) for n in range(200)]
+    spread = 5 * (0.25 / len(draws)) ** 0.5
+    assert abs(sum(d.flip for d in draws) / len(draws) - 0.5) < spread
+    assert abs(sum(d.empty_prompt for d in draws) / len(draws) - 0.2) < spread
+    assert abs(sum(d.crop[0] for d in draws) / len(draws) - 0.5) < spread
+    assert not any(
+        draw(0, epoch, "f:0", False, 0.0).flip or draw(0, epoch, "f:0", False, 0.0).empty_prompt for epoch in range(50)
+    )
+
+
+def test_a_slot_in_the_batch_changes_nothing_in_the_data(pairs: MediaPairs) -> None:
+    assert torch.equal(pairs[Slot(1, 2, 0)].chosen, pairs[Slot(1, 2, 31)].chosen)
+
+
+def test_centre_crop_without_flip_is_the_same_in_every_epoch(pairs: MediaPairs) -> None:
+    plain = replace(pairs, crop="center", flip=False, prompt_dropout=0.0)
+    assert torch.equal(plain[Slot(0, 0, 0)].chosen, plain[Slot(0, 7, 0)].chosen)
+    assert not torch.equal(pairs[Slot(0, 0, 0)].chosen, plain[Slot(0, 0, 0)].chosen)
+
+
+def test_sft_does_not_read_the_rejected_member(columns: dict[str, list], tmp_path: Path) -> None:
+    broken = columns | {"label_0": [1.0] * 12, "jpg_1": [b"not an image"] * 12}
+    source = open_pairs(write_parquet(tmp_path / "pairs.parquet", broken))
+    pairs = MediaPairs(source, list(range(12)), RESOLUTION, with_rejected=False)
+    assert collate([pairs[Slot(0, 0, 0)]]).rejected is None
+    with pytest.raises(UserError, match=r"pairs\.parquet:1: .*not an image.*sipo data check"):
+        replace(pairs, with_rejected=True)[Slot(1, 0, 0)]
+
+
+def cached(pairs: MediaPairs, out: Path) -> CachedPairs:
+    encode_cache(
+        FakeEncoder(), pairs.source, pairs.usable, out, RESOLUTION, flip=True, progress=False, pairs_per_shard=4
+    )
+    return CachedPairs(Cache(out), pairs.usable, flip=True, prompt_dropout=0.3, seed=4)
+
+
+def test_loader_workers_change_nothing(pairs: MediaPairs, tmp_path: Path) -> None:
+    steps = [schedule_slots(len(pairs), 0, step, 4) for step in range(3)]
+    for dataset in (pairs, cached(pairs, tmp_path / "cache")):
+        dataset[steps[0][0]]  # what the parent has open must not trouble the workers
+        alone = [collate([dataset[slot] for slot in slots]) for slots in steps]
+        loader = DataLoader(dataset, batch_sampler=steps, collate_fn=collate, num_workers=2)
+        for expected, found in zip(alone, loader, strict=True):
+            assert (found.ids, found.prompts) == (expected.ids, expected.prompts)
+            assert torch.equal(found.chosen, expected.chosen)
+            assert torch.equal(found.rejected, expected.rejected)
+
+
+def test_data_sets_travel_to_spawned_workers(pairs: MediaPairs, tmp_path: Path) -> None:
+    """Spawning pickles them, open files and all."""
+    for dataset in (pairs, cached(pairs, tmp_path / "cache")):
+        here = dataset[Slot(1, 3, 0)]
+        there = pickle.loads(pickle.dumps(dataset))[Slot(1, 3, 0)]
+        assert torch.equal(here.chosen, there.chosen)
+        assert here.id == there.id

@@ -1,0 +1,211 @@
+"""Encoding: what is stored, resuming after SIGKILL, several processes. Real processes, real kills."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from pictures import FakeEncoder, pick_a_pic, write_parquet
+
+from sipo.data.cache import Cache, encode_cache, made_by
+from sipo.data.media import load_pixels
+from sipo.data.pairs import PairSource, open_pairs
+from sipo.errors import UserError
+
+RESOLUTION = 16
+USABLE = [row for row in range(30) if row % 7 != 3]  # 26 rows
+
+
+@pytest.fixture(scope="module")
+def columns() -> dict[str, list]:
+    return pick_a_pic(30, prompts=9)
+
+
+@pytest.fixture(scope="module")
+def source(columns: dict[str, list], tmp_path_factory: pytest.TempPathFactory) -> PairSource:
+    return open_pairs(write_parquet(tmp_path_factory.mktemp("data") / "pairs.parquet", columns))
+
+
+def encode(source: PairSource, out: Path, backbone: FakeEncoder | None = None, **options) -> FakeEncoder:
+    backbone = backbone or FakeEncoder()
+    settings = {"crop": "random", "flip": True, "batch_size": 3, "seed": 1, "progress": False, "pairs_per_shard": 4}
+    encode_cache(backbone, source, USABLE, out, RESOLUTION, **(settings | options))
+    return backbone
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in out.iterdir()}
+
+
+def test_what_is_stored_is_what_the_backbone_gives(
+    source: PairSource, columns: dict[str, list], tmp_path: Path
+) -> None:
+    """Means and log-variances of both members, in both orientations, with the drawn crop; float32, bit for bit."""
+    backbone = encode(source, tmp_path / "cache")
+    cache = Cache(tmp_path / "cache")
+    assert len(cache) == 26
+    from sipo.data.draws import draw
+
+    for row in (0, 5, 29):
+        sample = cache.get(cache.position(row))
+        crop = draw(1, 0, f"pairs.parquet:{row}", False, 0.0).crop
+        winner, loser = ("jpg_0", "jpg_1") if row % 2 == 0 else ("jpg_1", "jpg_0")
+        for member, name in ((sample.chosen, winner), (sample.rejected, loser)):
+            for orientation, flip in enumerate((False, True)):
+                pixels = load_pixels(columns[name][row], RESOLUTION, crop, flip)
+                assert torch.equal(member[orientation], backbone.encode_media(pixels[None])[0])
+        assert sample.id == f"pairs.parquet:{row}"
+        assert cache.prompt(sample.prompt) == f"prompt {row % 9}"
+        expected = backbone.encode_prompts([f"prompt {row % 9}"])
+        found = cache.conditioning(sample.prompt)
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert torch.equal(found[key], value[0])
+            assert found[key].dtype == value.dtype
+
+
+def test_each_prompt_is_encoded_once_and_the_empty_one_too(source: PairSource, tmp_path: Path) -> None:
+    backbone = encode(source, tmp_path / "cache")
+    assert sorted(backbone.prompts) == sorted({"", *source.prompts(USABLE)})
+    assert backbone.pictures == 26 * 2 * 2
+    cache = Cache(tmp_path / "cache")
+    assert torch.equal(cache.conditioning(0)["pooled"], backbone.encode_prompts([""])["pooled"][0])
+
+
+def test_a_complete_cache_is_not_encoded_again(source: PairSource, tmp_path: Path) -> None:
+    encode(source, tmp_path / "cache")
+    before = contents(tmp_path / "cache")
+    again = encode(source, tmp_path / "cache")
+    assert (again.pictures, again.prompts) == (0, [])
+    assert contents(tmp_path / "cache") == before
+
+
+class Slow(FakeEncoder):
+    def encode_media(self, pixels: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.02)
+        return super().encode_media(pixels)
+
+
+def in_a_process(source: PairSource, out: Path, **options) -> multiprocessing.Process:
+    def work() -> None:
+        torch.set_num_threads(1)
+        encode(source, out, Slow(), **options)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    return process
+
+
+def test_encoding_survives_sigkill(source: PairSource, tmp_path: Path) -> None:
+    encode(source, tmp_path / "whole")
+    out = tmp_path / "killed"
+    kills = 0
+    for sealed in (1, 3, 6):  # wait for so many shards, then kill somewhere in the next one
+        process = in_a_process(source, out)
+        while len(list(out.glob("*.seal"))) < sealed and process.is_alive():
+            time.sleep(0.005)
+        time.sleep(0.03)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        with pytest.raises(UserError, match="encoding was not finished"):
+            Cache(out)
+    assert kills == 3
+    finished = {file.name.removesuffix(".seal") for file in out.glob("pairs-*.seal")}
+    times = {name: (out / name).stat().st_mtime_ns for name in finished}
+    (out / f".{'pairs-00006.safetensors'}.abc.tmp").write_bytes(b"left by a kill in the middle of a write")
+    backbone = encode(source, out)
+    assert backbone.pictures == (26 - 4 * len(finished)) * 4
+    assert {name: (out / name).stat().st_mtime_ns for name in finished} == times
+    assert contents(out) == contents(tmp_path / "whole")
+    Cache(out).verify()
+
+
+def test_two_processes_make_the_cache_of_one(source: PairSource, tmp_path: Path) -> None:
+    encode(source, tmp_path / "one")
+    processes = [in_a_process(source, tmp_path / "two", rank=rank, world_size=2) for rank in (1, 0)]
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_a_process_that_died_is_replaced_by_any_other(source: PairSource, tmp_path: Path) -> None:
+    """Rank 1 of 2 never started: rank 0 waits for its shards; the same folder then completes as 1 of 1."""
+    process = in_a_process(source, tmp_path / "cache", rank=0, world_size=2)
+    while len(list((tmp_path / "cache").glob("*.seal"))) < 4:
+        assert process.is_alive()
+        time.sleep(0.01)
+    time.sleep(0.3)
+    assert process.is_alive()
+    assert not (tmp_path / "cache" / "manifest.json").exists()
+    encode(source, tmp_path / "cache")
+    process.join(60)
+    assert process.exitcode == 0
+    Cache(tmp_path / "cache").verify()
+
+
+def test_another_origin_is_refused_with_every_difference(source: PairSource, tmp_path: Path) -> None:
+    encode(source, tmp_path / "cache")
+    with pytest.raises(UserError) as caught:
+        encode(source, tmp_path / "cache", FakeEncoder("another"), crop="center")
+    message = str(caught.value)
+    assert "model.name: fake in the cache, another here" in message
+    assert "crop: random in the cache, center here" in message
+    assert "crop seed: 1 in the cache, None here" in message
+    assert "resolution" not in message
+
+
+def test_the_seed_matters_to_random_crops_alone(source: PairSource) -> None:
+    def made(crop: str, seed: int) -> dict:
+        return made_by({}, source, USABLE, RESOLUTION, crop, False, seed)
+
+    assert made("center", 0) == made("center", 1)
+    assert made("random", 0) != made("random", 1)
+
+
+def test_other_rows_in_equal_number_are_other_data(source: PairSource) -> None:
+    a, b = (made_by({}, source, rows, RESOLUTION, "center", False, 0) for rows in ([0, 1], [0, 2]))
+    assert a != b
+
+
+def test_other_folders_are_left_alone(source: PairSource, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("do not delete")
+    with pytest.raises(UserError, match="other files"):
+        encode(source, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_vae_that_overflows_is_reported_with_its_pairs(source: PairSource, tmp_path: Path) -> None:
+    class Overflowing(FakeEncoder):
+        def encode_media(self, pixels: torch.Tensor) -> torch.Tensor:
+            moments = super().encode_media(pixels)
+            if self.pictures <= 3:
+                moments[1] = float("inf")
+            return moments
+
+    with pytest.raises(UserError, match=r"NaN or infinity for 1 pairs \(pairs\.parquet:1\)"):
+        encode(source, tmp_path / "cache", Overflowing())
+
+
+def test_a_picture_that_fails_is_named(columns: dict[str, list], tmp_path: Path) -> None:
+    broken = columns | {"jpg_0": [*columns["jpg_0"][:5], b"broken", *columns["jpg_0"][6:]]}
+    source = open_pairs(write_parquet(tmp_path / "pairs.parquet", broken))
+    with pytest.raises(UserError, match=r"pairs\.parquet:5: .*sipo data check"):
+        encode(source, tmp_path / "cache")
+
+
+def test_data_without_rejected_members(tmp_path: Path, columns: dict[str, list]) -> None:
+    rows = []
+    for n in range(30):
+        (tmp_path / f"{n}.png").write_bytes(columns["jpg_0"][n])
+        rows.append(json.dumps({"prompt": f"prompt {n % 9}", "chosen": f"{n}.png"}))
+    (tmp_path / "sft.jsonl").write_text("\n".join(rows))
+    encode(open_pairs(tmp_path / "sft.jsonl"), tmp_path / "cache")
+    sample = Cache(tmp_path / "cache").get(3)
+    assert sample.rejected is None
+    assert sample.chosen.shape == (2, 2, 3, 4, 4)
