@@ -260,9 +260,7 @@ def test_nothing_waits_for_the_device(name, weight):
     schedule, x = every_schedule()[name], torch.zeros(2, 4, 3, 3, device="meta")
     t = torch.ones(2, device="meta", dtype=torch.float32 if name == "flow" else torch.int64)
     scale = torch.ones((), device="meta", requires_grad=True)
-    terms = pair_terms(
-        lambda xt, t: scale * xt, lambda xt, t: xt, schedule, DDIM(), 50, weight, x, x, x, t, x, True
-    )  # fmt: skip
+    terms = pair_terms(lambda xt, t: scale * xt, lambda xt, t: xt, schedule, DDIM(), 50, weight, x, x, x, t, x, True)
     term_metrics(terms)
     for objective in LOSSES.values():
         loss, _ = objective()(terms)
