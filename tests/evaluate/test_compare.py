@@ -83,7 +83,7 @@ def test_categories_partition_the_pairs(tmp_path):
 
 
 def test_the_interval_is_over_prompts_not_pictures(tmp_path):
-    """Two prompts with many pictures each, one all wins, one all losses: nothing is known but that it is 0, 1/2 or 1."""
+    """Two prompts with many pictures each, one all wins, one all losses: all that is known is 0, 1/2 or 1."""
     prompts = ["x"] * 20 + ["y"] * 20
     a = folder(tmp_path / "a", [9] * 20 + [1] * 20, prompts)
     rate = compare(a, folder(tmp_path / "b", [5] * 40, prompts), "grey").overall.win_rate
@@ -106,7 +106,7 @@ def test_scores_within_the_margin_tie(tmp_path):
 
 def test_nothing_in_common_is_an_error(tmp_path):
     a, b = folder(tmp_path / "a", [1], ["x"]), folder(tmp_path / "b", [1], ["y"])
-    with pytest.raises(UserError, match="Nothing to compare: .* 0 agree"):
+    with pytest.raises(UserError, match=r"Nothing to compare: .* 0 agree"):
         compare(a, b, "grey")
 
 
@@ -121,7 +121,7 @@ def test_a_prompt_and_seed_twice_is_an_error(tmp_path):
 
 def test_files_say_it_all_and_move_with_their_folder(tmp_path):
     old = tmp_path / "old"
-    prompts = ["<b>bold</b> & \"quoted\" </figure><script>alert(1)</script>", "a dog"]
+    prompts = ['<b>bold</b> & "quoted" </figure><script>alert(1)</script>', "a dog"]
     a = folder(old / "policy", [10, 20], prompts, settings={"model": "m", "weights": "w", "guidance_scale": 4})
     b = folder(old / "base", [1, 30], prompts, settings={"model": "m", "weights": None, "guidance_scale": 7})
     page = write_comparison(compare(a, b, "grey"), old).read_text()

@@ -53,7 +53,7 @@ def test_bytes_that_are_no_text_are_named(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match="No prompt file at .*nowhere.txt"):
+    with pytest.raises(UserError, match=r"No prompt file at .*nowhere\.txt"):
         read_prompts(tmp_path / "nowhere.txt")
 
 
