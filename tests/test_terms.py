@@ -122,7 +122,7 @@ def test_expected_weights_are_the_step_coefficient_times_mse(name, kernel):
     ("name", "kernel"), [("epsilon", DDIM()), ("v_prediction", DDIM(0.5)), ("flow", DDIM()), ("flow", FlowSDE())]
 )
 def test_the_expected_weight_is_the_monte_carlo_mean(denominator, name, kernel):
-    schedule, n = every_schedule()[name], 400
+    schedule, n = every_schedule()[name], 150
     sampled = torch.stack(
         [
             terms_of(schedule, ImportanceWeight(denominator), kernel, z=normal(B, *SHAPE, seed=100 + i)).chosen.log_iw
