@@ -1,8 +1,10 @@
 """Encoded pictures, tables and a stand-in for a backbone, for tests that need data on disk."""
 
+import contextlib
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,12 @@ class FakeEncoder:
         self.name = name
         self.prompts: list[str] = []
         self.pictures = 0
+        self.loads = 0
+
+    @contextlib.contextmanager
+    def encoders(self) -> Iterator[None]:
+        self.loads += 1
+        yield
 
     def encode_prompts(self, prompts: list[str]) -> dict[str, Tensor]:
         self.prompts += prompts

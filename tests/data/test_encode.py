@@ -8,10 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
+from diffusers import DiffusionPipeline
 from pictures import FakeEncoder, pick_a_pic, write_parquet
 
+from sipo.backbones.loading import load_backbone
+from sipo.config import ModelConfig
 from sipo.data.cache import Cache, encode_cache, made_by
+from sipo.data.draws import draw
 from sipo.data.media import load_pixels
 from sipo.data.pairs import PairSource, open_pairs
 from sipo.errors import UserError
@@ -48,8 +53,6 @@ def test_what_is_stored_is_what_the_backbone_gives(
     backbone = encode(source, tmp_path / "cache")
     cache = Cache(tmp_path / "cache")
     assert len(cache) == 26
-    from sipo.data.draws import draw
-
     for row in (0, 5, 29):
         sample = cache.get(cache.position(row))
         crop = draw(1, 0, f"pairs.parquet:{row}", False, 0.0).crop
@@ -80,7 +83,7 @@ def test_a_complete_cache_is_not_encoded_again(source: PairSource, tmp_path: Pat
     encode(source, tmp_path / "cache")
     before = contents(tmp_path / "cache")
     again = encode(source, tmp_path / "cache")
-    assert (again.pictures, again.prompts) == (0, [])
+    assert (again.pictures, again.prompts, again.loads) == (0, [], 0)
     assert contents(tmp_path / "cache") == before
 
 
@@ -209,3 +212,27 @@ def test_data_without_rejected_members(tmp_path: Path, columns: dict[str, list])
     sample = Cache(tmp_path / "cache").get(3)
     assert sample.rejected is None
     assert sample.chosen.shape == (2, 2, 3, 4, 4)
+
+
+@pytest.mark.parametrize("family", [tiny.stable_diffusion, tiny.stable_diffusion_xl])
+def test_a_real_pipeline(family, source: PairSource, columns: dict[str, list], tmp_path: Path) -> None:
+    """Oracle: the pipeline's own VAE and prompt encoding, called directly, one pair at a time."""
+    model = ModelConfig(path=str(family(tmp_path / "model")))
+    backbone = load_backbone(model, torch.device("cpu"), torch.float32, encoders=False)
+    encode(source, tmp_path / "cache", backbone, crop="center", flip=False)
+    cache = Cache(tmp_path / "cache")
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "model")
+    for row in (1, 28):
+        sample = cache.get(cache.position(row))
+        winner = columns["jpg_0" if row % 2 == 0 else "jpg_1"][row]
+        with torch.no_grad():
+            posterior = pipeline.vae.encode(load_pixels(winner, RESOLUTION, (0.5, 0.5), False)[None]).latent_dist
+            texts = pipeline.encode_prompt(
+                [f"prompt {row % 9}"], device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
+            )
+        torch.testing.assert_close(sample.chosen[0], torch.stack([posterior.mean, posterior.logvar], 1)[0])
+        found = cache.conditioning(sample.prompt)
+        torch.testing.assert_close(found["encoder_hidden_states"], texts[0][0])
+        if "text_embeds" in found:
+            torch.testing.assert_close(found["text_embeds"], texts[2][0])
+    assert (backbone.pipeline.vae, backbone.pipeline.text_encoder) == (None, None)  # let go of again

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,6 +46,10 @@ PATIENCE = 3600.0  # seconds without a new shard from the other processes before
 
 class Encoder(Protocol):
     """The part of a backbone that encoding needs."""
+
+    def encoders(self) -> AbstractContextManager[None]:
+        """Holds the VAE and the text encoders in memory while the context lasts; they are not needed outside it."""
+        ...
 
     def encode_prompts(self, prompts: list[str]) -> dict[str, Tensor]:
         """Text embeddings as the pipeline passes them, (B, ...) each."""
@@ -119,7 +124,7 @@ def encode_cache(
     own = plan.shards[rank::world_size]
     todo = [name for name in own if read_seal(out, name) is None]
     pixels = Pixels(source, resolution, crop, seed, max_pixels)
-    with _progress(progress and rank == 0) as bar:
+    with _progress(progress and rank == 0) as bar, backbone.encoders() if todo else nullcontext():
         sizes = {name: len(plan.contents(name)) for name in own}
         left = sum(sizes[name] for name in todo)
         task = bar.add_task("encoding", total=sum(sizes.values()), completed=sum(sizes.values()) - left)
