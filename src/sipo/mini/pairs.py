@@ -1,0 +1,170 @@
+"""`sipo mini pairs`: the miniature's own pictures, ranked by its score, as preference pairs in Pick-a-Pic's schema."""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from sipo.errors import UserError
+from sipo.files import write_atomic
+from sipo.mini.pipeline import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, sample
+from sipo.mini.prompts import sample_prompts
+from sipo.mini.recipe import MIXTURE
+from sipo.mini.score import MiniatureScorer
+
+SHIPPED = Path(__file__).parent / "pairs" / "train.parquet"
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """`num_prompts` draws of a train prompt, `candidates` pictures for each; the best against the worst is a pair
+    if their scores (in [0, 2]) differ by `margin` or more, else a tie, which is dropped.
+
+    With `need_right` (the default) the better one must also be right, so that what is preferred is what was asked for.
+    """
+
+    num_prompts: int = 2000
+    candidates: int = 3
+    margin: float = 0.1
+    need_right: bool = True
+    num_inference_steps: int = NUM_INFERENCE_STEPS
+    guidance_scale: float = GUIDANCE_SCALE
+    seed: int = 0
+
+
+def make_pairs(
+    out: Path,
+    pipeline: StableDiffusionPipeline,
+    settings: PairSettings | None = None,
+    bf16: bool = False,
+    chunk: int = 40,
+    console: Console | None = None,
+) -> int:
+    """Write `out` (parquet) and return its number of pairs.
+
+    Works through the prompts in chunks, each a parquet part in the folder `out` + ".parts"; the same call again goes on
+    after the last whole part. Raises `UserError` if the parts there were made with other settings.
+    """
+    settings, out, console = settings or PairSettings(), Path(out), console or Console()
+    parts = out.with_name(out.name + ".parts")
+    _claim(parts, f"{settings}\nbf16={bf16} chunk={chunk}\nunet={_fingerprint(pipeline)}\n")
+    prompts = sample_prompts(settings.num_prompts, settings.seed, "train", MIXTURE)
+    paths = []
+    starts = list(range(0, len(prompts), chunk))
+    for start in track(starts, "Sampling and ranking", console=console, transient=True):
+        path = parts / f"{start:06}.parquet"
+        paths.append(path)
+        if not path.is_file():
+            rows = _ranked(pipeline, prompts[start : start + chunk], start, settings, bf16)
+            write_atomic(path, _encode_table(rows))
+    table = pa.concat_tables([pq.read_table(path) for path in paths])
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=200)
+    write_atomic(out, buffer.getvalue())
+    console.print(
+        f"{out}: {table.num_rows} pairs of {len(prompts)} prompts; the rest were ties or had no right picture"
+    )
+    return table.num_rows
+
+
+def _claim(parts: Path, made_by: str) -> None:
+    note = parts / "made_by.txt"
+    if note.is_file() and note.read_text(encoding="utf-8") != made_by:
+        raise UserError(f"{parts} holds parts made with other settings or weights: remove it, or write elsewhere.")
+    write_atomic(note, made_by)
+
+
+def _fingerprint(pipeline: StableDiffusionPipeline) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for tensor in pipeline.unet.state_dict().values():
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _ranked(
+    pipeline: StableDiffusionPipeline, prompts: list[dict], start: int, settings: PairSettings, bf16: bool
+) -> list[dict]:
+    """The pairs of a chunk of prompts; picture k of prompt i has a seed of its own."""
+    texts = [prompt["prompt"] for prompt in prompts for _ in range(settings.candidates)]
+    first = settings.seed * 10_000_019 + start * settings.candidates + 1_000_000  # far from the seeds of evaluations
+    images = sample(
+        pipeline,
+        texts,
+        list(range(first, first + len(texts))),
+        settings.num_inference_steps,
+        settings.guidance_scale,
+        autocast=bf16,
+    )
+    wanted = [prompt for prompt in prompts for _ in range(settings.candidates)]
+    details = MiniatureScorer().details(images, texts, wanted)
+    rows = []
+    for i, prompt in enumerate(prompts):
+        group = range(i * settings.candidates, (i + 1) * settings.candidates)
+        best = max(group, key=lambda k: details[k]["score"])
+        worst = min(group, key=lambda k: details[k]["score"])
+        gap = details[best]["score"] - details[worst]["score"]
+        if gap >= settings.margin and (details[best]["correct"] or not settings.need_right):
+            rows.append(_row(prompt["prompt"], start + i, images[best], images[worst], gap, settings))
+    return rows
+
+
+def _row(caption: str, number: int, best: Image.Image, worst: Image.Image, gap: float, settings: PairSettings) -> dict:
+    """One row of Pick-a-Pic; which side is the better one is drawn per row."""
+    best_is_0 = bool(np.random.default_rng([settings.seed, 11, number]).integers(2))
+    sides = (best, worst) if best_is_0 else (worst, best)
+    pictures = [_png(image) for image in sides]
+    uids = [hashlib.blake2b(picture, digest_size=16).hexdigest() for picture in pictures]
+    return {
+        "jpg_0": pictures[0],
+        "jpg_1": pictures[1],
+        "label_0": float(best_is_0),
+        "label_1": float(not best_is_0),
+        "caption": caption,
+        "has_label": True,
+        "image_0_uid": uids[0],
+        "image_1_uid": uids[1],
+        "best_image_uid": uids[0] if best_is_0 else uids[1],
+        "model_0": "sipo-miniature",
+        "model_1": "sipo-miniature",
+        "ranking_id": number,
+        "score_gap": gap,
+    }
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+_SCHEMA = pa.schema(
+    [
+        ("jpg_0", pa.binary()),
+        ("jpg_1", pa.binary()),
+        ("label_0", pa.float64()),
+        ("label_1", pa.float64()),
+        ("caption", pa.string()),
+        ("has_label", pa.bool_()),
+        ("image_0_uid", pa.string()),
+        ("image_1_uid", pa.string()),
+        ("best_image_uid", pa.string()),
+        ("model_0", pa.string()),
+        ("model_1", pa.string()),
+        ("ranking_id", pa.int64()),
+        ("score_gap", pa.float64()),
+    ]
+)
+
+
+def _encode_table(rows: list[dict]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), buffer)
+    return buffer.getvalue()

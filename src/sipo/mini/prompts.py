@@ -1,0 +1,76 @@
+"""The two disjoint prompt lists that ship: `train` for preference pairs, `heldout` for evaluation."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from sipo.mini.wording import CATEGORIES, all_prompts
+
+PROMPTS = Path(__file__).parent / "prompts"
+SPLIT_SEED = 0
+HELDOUT = {"single_object": 2, "two_object": 6, "counting": 45, "colors": 12, "position": 28, "color_attr": 167}
+"""How many prompts of each category are held out: 260 in all; the small categories have few to give."""
+
+
+def split_prompts(seed: int = SPLIT_SEED) -> tuple[dict[str, list[dict]], dict[str, list[dict]]]:
+    """(train, heldout), each by category: a seeded share of every category's prompts is held out."""
+    rng = np.random.default_rng(seed)
+    train, heldout = {}, {}
+    for category, prompts in all_prompts().items():
+        order = rng.permutation(len(prompts))
+        held = set(order[: HELDOUT[category]].tolist())
+        heldout[category] = [prompt for i, prompt in enumerate(prompts) if i in held]
+        train[category] = [prompt for i, prompt in enumerate(prompts) if i not in held]
+    return train, heldout
+
+
+def interleaved(groups: dict[str, list[dict]]) -> list[dict]:
+    """Categories in turn, each spread evenly over the list, so that any prefix is a fair sample of it."""
+    placed = [
+        ((i + 0.5) / len(group), rank, item)
+        for rank, group in enumerate(groups.values())
+        for i, item in enumerate(group)
+    ]
+    return [item for _, _, item in sorted(placed, key=lambda entry: entry[:2])]
+
+
+@cache
+def _shipped(split: str) -> tuple[dict, ...]:
+    lines = (PROMPTS / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    return tuple(json.loads(line) for line in lines)
+
+
+def load_prompts(split: str) -> list[dict]:
+    """The shipped prompts of `split` ("train" or "heldout"): GenEval's metadata with "prompt" and "tag"."""
+    return [dict(prompt) for prompt in _shipped(split)]
+
+
+def sample_prompts(n: int, seed: int, split: str = "train", shares: dict[str, float] | None = None) -> list[dict]:
+    """`n` prompts of `split`, the categories in `shares` (default: equal) and in turn, drawn by `seed`.
+
+    A category's prompts repeat once all of them have come.
+    """
+    rng = np.random.default_rng([seed, 7])
+    weights = np.array([(shares or {}).get(category, 0.0 if shares else 1.0) for category in CATEGORIES])
+    due, decks = np.zeros(len(CATEGORIES)), [[] for _ in CATEGORIES]
+    groups = [[prompt for prompt in _shipped(split) if prompt["tag"] == category] for category in CATEGORIES]
+    chosen = []
+    for _ in range(n):
+        due += weights / weights.sum()
+        turn = int(due.argmax())
+        due[turn] -= 1
+        decks[turn] = decks[turn] or rng.permutation(len(groups[turn])).tolist()
+        chosen.append(dict(groups[turn][decks[turn].pop()]))
+    return chosen
+
+
+def write_prompts(folder: Path = PROMPTS) -> None:
+    """Write the shipped files anew."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([SPLIT_SEED, 1])
+    for name, groups in zip(("train", "heldout"), split_prompts(), strict=True):
+        shuffled = {c: [group[i] for i in rng.permutation(len(group))] for c, group in groups.items()}
+        lines = [json.dumps(prompt) for prompt in interleaved(shuffled)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,94 @@
+"""Pairs made by the miniature: the better picture is labelled so, whichever side it is on."""
+
+import io
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, ImageFilter
+from rich.console import Console
+
+from sipo.errors import UserError
+from sipo.mini import pairs as pairs_module
+from sipo.mini.pairs import SHIPPED, PairSettings, make_pairs
+from sipo.mini.prompts import load_prompts
+from sipo.mini.scenes import sample_scene
+from sipo.mini.score import MiniatureScorer
+from sipo.mini.wording import parse
+from sipo.mini.world import render
+
+QUIET = Console(quiet=True)
+
+
+class Artist:
+    """Draws each prompt right, blurred, and not at all, in turn; counts its calls."""
+
+    def __init__(self):
+        self.pictures = 0
+
+    def __call__(self, pipeline, prompts, seeds, *settings, **more):
+        rng = np.random.default_rng(seeds[0])
+        images = []
+        for number, prompt in enumerate(prompts):
+            image = render(sample_scene(parse(prompt), rng), rng)
+            blurred, empty = image.filter(ImageFilter.GaussianBlur(5)), Image.new("RGB", (64, 64), (128, 130, 134))
+            images.append([image, blurred, empty][number % 3])
+        self.pictures += len(images)
+        return images
+
+
+@pytest.fixture
+def artist(monkeypatch):
+    artist = Artist()
+    monkeypatch.setattr(pairs_module, "sample", artist)
+    monkeypatch.setattr(pairs_module, "_fingerprint", lambda pipeline: "none")
+    return artist
+
+
+def sides(row):
+    images = [Image.open(io.BytesIO(row[key])) for key in ("jpg_0", "jpg_1")]
+    return images if row["label_0"] == 1 else images[::-1]
+
+
+def test_the_chosen_is_right_and_the_rejected_is_not(artist, tmp_path):
+    number = make_pairs(tmp_path / "p.parquet", None, PairSettings(num_prompts=30), chunk=10, console=QUIET)
+    rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
+    assert number == len(rows) >= 29
+    scorer = MiniatureScorer()
+    for row in rows:
+        chosen, rejected = scorer.details(sides(row), [row["caption"]] * 2)
+        assert chosen["correct"]
+        assert not rejected["correct"]
+        assert row["score_gap"] == pytest.approx(chosen["score"] - rejected["score"])
+        assert row["label_0"] + row["label_1"] == 1
+    assert 5 < sum(row["label_0"] for row in rows) < 25  # both sides occur
+
+
+def test_goes_on_after_a_stop_and_refuses_other_settings(artist, tmp_path):
+    out, settings = tmp_path / "p.parquet", PairSettings(num_prompts=20)
+    make_pairs(out, None, settings, chunk=10, console=QUIET)
+    whole = pq.read_table(out)
+    (tmp_path / "p.parquet.parts" / "000010.parquet").unlink()
+    make_pairs(out, None, settings, chunk=10, console=QUIET)
+    assert artist.pictures == 3 * (20 + 10)
+    assert pq.read_table(out).equals(whole)
+    with pytest.raises(UserError, match="other settings"):
+        make_pairs(out, None, PairSettings(num_prompts=20, margin=0.2), chunk=10, console=QUIET)
+
+
+def test_ties_are_dropped(artist, tmp_path):
+    assert make_pairs(tmp_path / "p.parquet", None, PairSettings(num_prompts=8, margin=2.1), console=QUIET) == 0
+
+
+def test_the_shipped_pairs():
+    """Pick-a-Pic's columns, train prompts alone, sides in balance, and a sample of them ranked as the score does."""
+    rows = pq.read_table(SHIPPED).to_pylist()
+    assert 1000 <= len(rows) <= 2500
+    assert {row["caption"] for row in rows} <= {prompt["prompt"] for prompt in load_prompts("train")}
+    assert {row["label_0"] for row in rows} == {0.0, 1.0}
+    assert 0.45 < np.mean([row["label_0"] for row in rows]) < 0.55
+    assert all(row["has_label"] and row["jpg_0"] != row["jpg_1"] for row in rows)
+    scorer = MiniatureScorer()
+    for row in rows[:: len(rows) // 40]:
+        chosen, rejected = scorer(sides(row), [row["caption"]] * 2)
+        assert chosen >= rejected + 0.1 - 1e-9

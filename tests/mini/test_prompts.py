@@ -1,0 +1,69 @@
+"""Wording, categories and splits of the prompts."""
+
+import pytest
+
+from sipo.mini.prompts import load_prompts, sample_prompts, split_prompts
+from sipo.mini.wording import CATEGORIES, all_prompts, parse
+
+
+def test_each_prompt_parses_back_to_its_metadata():
+    for prompts in all_prompts().values():
+        for prompt in prompts:
+            assert parse(prompt["prompt"]) == prompt
+
+
+@pytest.mark.parametrize(
+    ("text", "include"),
+    [  # GenEval's own templates, with this world's nouns
+        ("a photo of a star", [{"class": "star", "count": 1}]),
+        ("a photo of an orange star", [{"class": "star", "count": 1, "color": "orange"}]),
+        ("a photo of three crosses", [{"class": "cross", "count": 3}]),
+        ("a photo of a star and a circle", [{"class": "star", "count": 1}, {"class": "circle", "count": 1}]),
+        (
+            "a photo of a star right of a circle",
+            [{"class": "circle", "count": 1}, {"class": "star", "count": 1, "position": ["right of", 0]}],
+        ),
+        (
+            "a photo of a red star and a white circle",
+            [{"class": "star", "count": 1, "color": "red"}, {"class": "circle", "count": 1, "color": "white"}],
+        ),
+    ],
+)
+def test_wording_is_genevals(text, include):
+    assert parse(text)["include"] == include
+
+
+def test_counting_excludes_one_more():
+    assert parse("a photo of two stars")["exclude"] == [{"class": "star", "count": 3}]
+
+
+@pytest.mark.parametrize("text", ["", "a photo of a dog", "two stars", "a photo of five stars", "a photo of a stars"])
+def test_other_text_is_not_of_the_world(text):
+    assert parse(text) is None
+
+
+def test_shipped_splits_are_disjoint_whole_and_as_the_code_makes_them():
+    train, heldout = load_prompts("train"), load_prompts("heldout")
+    texts = [{prompt["prompt"] for prompt in split} for split in (train, heldout)]
+    assert not texts[0] & texts[1]
+    assert len(texts[0]) == len(train)
+    assert len(texts[1]) == len(heldout) >= 240
+    assert texts[0] | texts[1] == {prompt["prompt"] for group in all_prompts().values() for prompt in group}
+    assert texts[1] == {prompt["prompt"] for group in split_prompts()[1].values() for prompt in group}
+    for split in (train, heldout):
+        assert {prompt["tag"] for prompt in split} == set(CATEGORIES)
+
+
+def test_sampling_is_seeded_balanced_and_keeps_to_its_split():
+    drawn = sample_prompts(120, seed=3, split="heldout")
+    assert drawn == sample_prompts(120, seed=3, split="heldout")
+    assert drawn != sample_prompts(120, seed=4, split="heldout")
+    assert [sum(p["tag"] == c for p in drawn) for c in CATEGORIES] == [20] * 6
+    held = {prompt["prompt"] for prompt in load_prompts("heldout")}
+    assert {prompt["prompt"] for prompt in drawn} <= held
+
+
+def test_sampling_follows_the_shares():
+    drawn = sample_prompts(100, seed=0, shares={"position": 0.75, "colors": 0.25})
+    assert sum(p["tag"] == "position" for p in drawn) == 75
+    assert sum(p["tag"] == "colors" for p in drawn) == 25
