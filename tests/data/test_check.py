@@ -149,12 +149,18 @@ def test_a_report_survives_json(tmp_path: Path) -> None:
 
 def test_the_table_names_counts_and_rows(tmp_path: Path) -> None:
     report = check(write_parquet(tmp_path / "pairs.parquet", spoilt()[0]))
-    console = Console(width=160, record=True, file=io.StringIO())
-    report.render(console)
-    text = console.export_text()
-    assert "pairs.parquet:4, pairs.parquet:5, pairs.parquet:6" in text
-    assert "label_0 is nan" in text
-    assert "16 rows (Pick-a-Pic)" in text
+
+    def shown(examples: int | None) -> str:
+        console = Console(width=160, file=io.StringIO())
+        report.render(console, examples)
+        return console.file.getvalue()
+
+    assert "16 rows (Pick-a-Pic)" in shown(None)
+    assert "pairs.parquet:4, pairs.parquet:5, pairs.parquet:6 " in shown(None)
+    assert "pairs.parquet:4, pairs.parquet:5 ..." in shown(2)
+    assert "pairs.parquet:5 bad_label: label_0 is nan" in shown(2)
+    assert "pairs.parquet:6 bad_label" in shown(3)
+    assert "pairs.parquet:6 bad_label" not in shown(2)
 
 
 def test_an_unchanged_data_set_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,19 +98,18 @@ class CheckReport:
         problems = tuple(Problem(**problem) for problem in saved["problems"])
         return cls(saved["schema"], saved["num_rows"], saved["ties"], problems, saved["fingerprint"])
 
-    def render(self, console: Console, examples: int = 5) -> None:
-        """A table of the kinds, each with its count and the first rows; `examples=None` lists every row."""
-        table = Table(title=f"{self.num_rows:,} rows ({self.schema})", title_justify="left", show_lines=False)
+    def render(self, console: Console, examples: int | None = 5) -> None:
+        """A table of the kinds, each with its count and its first rows (`examples`; None: all), then what was found."""
+        table = Table(title=f"{self.num_rows:,} rows ({self.schema})", title_justify="left")
         table.add_column("rows", justify="right")
         table.add_column("what")
         table.add_column("where")
         table.add_row(f"{self.num_usable:,}", "usable", "")
         for kind, count in self.counts.items():
-            style = None if count == 0 else "red" if kind in self.bad_kinds else "yellow"
-            where = ", ".join(problem.row for problem in self.rows(kind)[:examples]) + (
-                " ..." if count > examples else ""
-            )
-            table.add_row(f"{count:,}", KINDS[kind], escape(where), style=style or "dim")
+            style = "dim" if count == 0 else "red" if kind in self.bad_kinds else "yellow"
+            shown = [problem.row for problem in self.rows(kind)[:examples]]
+            where = ", ".join(shown) + (" ..." if count > len(shown) else "")
+            table.add_row(f"{count:,}", KINDS[kind], escape(where), style=style)
         console.print(table)
         for kind in self.bad_kinds:
             for problem in self.rows(kind)[:examples]:
