@@ -98,4 +98,7 @@ def _encoded(
             backbone, rows.source, rows.usable, path, resolution, data.crop, data.flip, seed=seed,
             rank=accelerator.process_index, world_size=accelerator.num_processes, progress=not console.quiet,
         )  # fmt: skip
-    return Cache(path)
+    cache = Cache(path)
+    if accelerator.is_main_process:
+        cache.verify()
+    return cache

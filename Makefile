@@ -1,0 +1,31 @@
+# make demo: the first run.  make test: the tests.  Both make the environment first.
+PYTHON ?= .venv/bin/python
+SIPO = $(PYTHON) -m sipo
+
+.PHONY: setup demo test test-slow lint types
+
+# A stamp, so that a second call costs nothing; PYTHON=python3 uses packages that are there already.
+setup: $(if $(filter .venv/bin/python,$(PYTHON)),.venv/.installed)
+
+.venv/.installed: pyproject.toml constraints.txt
+	python3 -m venv .venv
+	.venv/bin/pip install --quiet --upgrade pip
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch .venv/.installed
+
+demo: setup
+	$(SIPO) train configs/demo.yaml
+	$(SIPO) compare runs/demo --prompts miniature --num-prompts 200
+
+test: setup
+	$(PYTHON) -m pytest
+
+test-slow: setup
+	$(PYTHON) -m pytest -m slow
+
+lint: setup
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types: setup
+	$(PYTHON) -m pyright --pythonpath $(PYTHON)
