@@ -32,7 +32,7 @@ def assemble(vae: AutoencoderKL, unet: nn.Module, text_encoder: nn.Module) -> St
 
 def load_pipeline(folder: Path = WEIGHTS, dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
     """The shipped miniature, or one that was built into `folder`."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True).to(dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
