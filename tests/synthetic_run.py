@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 from sipo.data.check_report import CheckReport, Problem
 from sipo.evaluate.compare import compare
 from sipo.evaluate.comparison_files import write_comparison
-from sipo.evaluate.generate import generate
-from sipo.evaluate.media_folder import PromptItem
+from sipo.samples.generate import generate
+from sipo.samples.folder import PromptItem
 from sipo.evaluate.score import score
 
 COLOURS = {"red": (214, 60, 50), "green": (52, 160, 84), "blue": (48, 100, 200), "yellow": (236, 196, 56),
@@ -168,6 +168,6 @@ def make_run(run: Path, num_steps: int = 600, num_prompts: int = 240, size: int 
     (run / "data.json").write_text(json.dumps(DATA.to_dict()))
     write_metrics(run, num_steps)
     for i, step in enumerate(range(0, num_steps + 1, max(1, num_steps // 6))):
-        generate(sampler(30 - 4 * i, 0.0, size), prompt_items(4), run / "samples" / str(step), {"step": step})
+        generate(sampler(30 - 4 * i, 0.0, size), prompt_items(4), run / "samples" / f"{step:06d}", {"step": step})
     write_evaluation(run, num_prompts, size)
     return run

@@ -58,8 +58,8 @@ def generate(
     """Make pictures from prompts, with a run's weights or any model. Stopped and run again, it goes on."""
     _quiet_libraries()
     from sipo.backbones.opening import open_for_sampling
-    from sipo.evaluate.generate import generate as make
-    from sipo.evaluate.prompts import read_prompts
+    from sipo.samples.generate import generate as make
+    from sipo.samples.prompts import read_prompts
 
     items = read_prompts(prompts, num_prompts, seed, images_per_prompt)
     opened = open_for_sampling(model, False, num_inference_steps, guidance_scale)

@@ -10,9 +10,9 @@ from sipo.backbones.opening import Opened, open_for_sampling
 from sipo.errors import UsageError
 from sipo.evaluate.compare import compare
 from sipo.evaluate.comparison_files import write_comparison
-from sipo.evaluate.generate import generate
-from sipo.evaluate.media_folder import SAMPLES, PromptItem, read_settings
-from sipo.evaluate.prompts import read_prompts
+from sipo.samples.generate import generate
+from sipo.samples.folder import SAMPLES, PromptItem, read_settings
+from sipo.samples.prompts import read_prompts
 from sipo.evaluate.report import report, summary
 from sipo.evaluate.score import Scorer, score
 from sipo.run import RunDir

@@ -102,7 +102,7 @@ def test_files_of_a_manifest(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(picture(2))
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "clip.mp4").write_bytes(b"xxxx")
-    members = ["b.png", "gone.png", "empty.png", "clip.mp4", "../b.png", ".", str(tmp_path / "b.png")]
+    members = ["b.png", "gone.png", "empty.png", "clip.mp4", "../b.png", ".", str(tmp_path / "b.png"), "a\0.png"]
     rows = [{"prompt": f"prompt {n}", "chosen": "a.png", "rejected": member} for n, member in enumerate(members)]
     lines = [json.dumps(row) for row in rows]
     (tmp_path / "pairs.jsonl").write_text("\n".join([*lines, "{broken"]))
@@ -114,7 +114,8 @@ def test_files_of_a_manifest(tmp_path: Path) -> None:
         "4": "undecodable",
         "5": "malformed",
         "6": "missing_file",
-        "8": "malformed",
+        "8": "missing_file",
+        "9": "malformed",
     }
     assert report.usable == [0, 6]
     assert "gone.png" in report.problems[0].detail

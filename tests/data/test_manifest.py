@@ -71,7 +71,7 @@ def test_a_pair_without_its_rejected_member_is_malformed(tmp_path: Path) -> None
     assert caught.value.kind == "malformed"
 
 
-@pytest.mark.parametrize("line", ["{not json", "[1, 2]", "null", '"text"'])
+@pytest.mark.parametrize("line", ["{not json", "[1, 2]", "null", '"text"', "[" * 100_000])
 def test_malformed_lines(tmp_path: Path, line: str) -> None:
     source = open_pairs(write(tmp_path / "pairs.jsonl", line, {"prompt": "p", "chosen": "a.png"}))
     with pytest.raises(BadRow) as caught:

@@ -187,6 +187,7 @@ def test_crop_is_that_of_resizing_first(size: tuple[int, int], position: float) 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2)])
 def test_odd_sizes(size: tuple[int, int]) -> None:
+    assert probe(encoded(Image.new("RGB", size), "JPEG"))
     found = load_pixels(encoded(Image.new("RGB", size, (255, 0, 127))), 64, (0.3, 0.7), False)
     assert found.shape == (3, 64, 64)
     assert torch.allclose(found[:, 0, 0], torch.tensor([1.0, -1.0, 127 / 127.5 - 1]))

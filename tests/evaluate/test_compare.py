@@ -7,8 +7,8 @@ from PIL import Image
 from sipo.errors import UserError
 from sipo.evaluate.compare import compare
 from sipo.evaluate.comparison_files import read_comparison, write_comparison
-from sipo.evaluate.generate import generate
-from sipo.evaluate.media_folder import PromptItem
+from sipo.samples.generate import generate
+from sipo.samples.folder import PromptItem
 from sipo.evaluate.score import score
 
 

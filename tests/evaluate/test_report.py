@@ -138,7 +138,7 @@ def test_texts_of_users_are_escaped(whole_run, tmp_path):
     )
     with run.metrics.open("a") as file:
         file.write(json.dumps({"kind": "warning", "step": 1, "message": NASTY}) + "\n")
-    for path in (run.samples / "0" / "samples.jsonl", run.samples / "60" / "samples.jsonl"):
+    for path in (run.samples / "000000" / "samples.jsonl", run.samples / "000060" / "samples.jsonl"):
         path.write_text(path.read_text().replace("number 0", json.dumps(NASTY)[1:-1]))
     comparison = run.evaluation / "heldout" / "comparison.json"
     record = json.loads(comparison.read_text())

@@ -204,7 +204,7 @@ def _finish(out: Path, made: dict[str, Any], shards: list[str], rank: int) -> No
     waited, missing = time.monotonic(), len(shards)
     while True:
         seals = {name: seal for name in shards if (seal := read_seal(out, name)) is not None}
-        if len(seals) == len(shards) and (rank == 0 or (out / MANIFEST).exists()):
+        if len(seals) == len(shards) and (rank == 0 or read_manifest(out) == {"made_by": made, "shards": seals}):
             break
         if len(shards) - len(seals) != missing:
             waited, missing = time.monotonic(), len(shards) - len(seals)
@@ -215,6 +215,13 @@ def _finish(out: Path, made: dict[str, Any], shards: list[str], rank: int) -> No
         time.sleep(0.2)
     if rank == 0:
         write_atomic(out / MANIFEST, json.dumps({"made_by": made, "shards": seals}, indent=1))
+
+
+def read_manifest(out: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((out / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _progress(show: bool) -> Progress:

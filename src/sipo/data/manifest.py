@@ -79,7 +79,7 @@ class ManifestPairs:
 def parse(line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line.decode("utf-8-sig"))
-    except ValueError as error:  # JSON and UTF-8 errors both
+    except (ValueError, RecursionError) as error:  # JSON, UTF-8, and "[[[[..."
         raise BadRow(f"not a line of JSON: {error}", "malformed") from error
     if not isinstance(row, dict):
         raise BadRow(f"a line should be a JSON object, not {type(row).__name__}", "malformed")

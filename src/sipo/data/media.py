@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from sipo.data.rows import BadRow, Media
 
 MAX_PIXELS = 64_000_000  # of one picture; read from its header before anything is decoded
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `open_image` refuses, it does not warn
 # No EPS among them: it would run Ghostscript.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
@@ -30,8 +32,8 @@ def read_bytes(media: Media) -> bytes:
         raise BadRow(f"{media} is a video; this version reads images")
     try:
         content = media.read_bytes()
-    except OSError as error:
-        raise BadRow(f"{media}: {error.strerror or error}", "missing_file") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        raise BadRow(f"{media}: {error}", "missing_file") from error
     if not content:
         raise BadRow(f"{media} has 0 bytes", "empty_image")
     return content
@@ -82,7 +84,8 @@ def probe(media: Media, max_pixels: int = MAX_PIXELS) -> bytes:
     """Prove that the picture decodes to its last byte, as cheaply as that can be done; returns the encoded content."""
     content = read_bytes(media)
     image = open_image(content, max_pixels)
-    image.draft("L", (image.width // 8, image.height // 8))  # JPEG: the whole bit stream, an eighth of the pixels
+    eighth = max(image.width // 8, 1), max(image.height // 8, 1)
+    image.draft("L", eighth)  # of a JPEG the whole bit stream is read, but fewer pixels are computed
     load(image, content)
     if image.mode in ("I", "F"):
         to_rgb(image)

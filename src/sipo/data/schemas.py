@@ -66,11 +66,13 @@ def prompt(value: Any) -> str:
         raise BadRow("the caption is null" if value is None else "the caption is blank", "blank_caption")
     if not isinstance(value, str):
         raise BadRow(f"a caption should be text, not {type(value).__name__}", "malformed")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise BadRow("the caption holds half a character (a lone surrogate)", "malformed")
     return value
 
 
 def read_pick_a_pic(row: Row, id: str, folder: Path) -> Pair:
-    label = row["label_0"]
+    label = row.get("label_0")
     if row.get("has_label") is False:
         raise BadRow("has_label is false", "unlabelled")
     if not isinstance(label, int | float) or label not in (0, 0.5, 1):  # NaN equals nothing
@@ -78,11 +80,11 @@ def read_pick_a_pic(row: Row, id: str, folder: Path) -> Pair:
     if label == 0.5:
         raise BadRow("label_0 is 0.5", "tie")
     chosen, rejected = ("jpg_0", "jpg_1") if label == 1 else ("jpg_1", "jpg_0")
-    return Pair(id, prompt(row["caption"]), media(row[chosen], folder), media(row[rejected], folder))
+    return Pair(id, prompt(row.get("caption")), media(row.get(chosen), folder), media(row.get(rejected), folder))
 
 
 def read_rapidata(row: Row, id: str, folder: Path) -> Pair:
-    votes = row["votes_image1"], row["votes_image2"]
+    votes = row.get("votes_image1"), row.get("votes_image2")
     if not all(isinstance(count, int | float) and 0 <= count < float("inf") for count in votes):
         raise BadRow(f"the votes are {votes[0]!r} and {votes[1]!r}", "bad_label")
     if sum(votes) == 0:
@@ -92,7 +94,7 @@ def read_rapidata(row: Row, id: str, folder: Path) -> Pair:
     images = [row.get(f"image{n}") if row.get(f"image{n}") is not None else row.get(f"image{n}_path") for n in (1, 2)]
     winner = 0 if votes[0] > votes[1] else 1
     chosen, rejected = media(images[winner], folder), media(images[1 - winner], folder)
-    return Pair(id, prompt(row["prompt"]), chosen, rejected, strength=votes[winner] / sum(votes))
+    return Pair(id, prompt(row.get("prompt")), chosen, rejected, strength=votes[winner] / sum(votes))
 
 
 def read_pairs(row: Row, id: str, folder: Path) -> Pair:

@@ -47,7 +47,7 @@ class TablePairs:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        return digest(content_of([str(file.relative_to(self.folder)) for file in self.files], list(self.files)))
+        return digest(content_of([file.relative_to(self.folder).as_posix() for file in self.files], list(self.files)))
 
     @property
     def stamp(self) -> str:

@@ -99,6 +99,7 @@ def draw_bins(panel: Panel, records: Sequence[dict]) -> Drawing | None:
         for series, (edges, means, _) in found:
             centres = (edges[:-1] + edges[1:]) / 2
             axes.plot(centres, means, color=series.colour, ls=series.dash, lw=1.5, marker="o", ms=3, label=series.label)
+        axes.set_xlim(edges[0], edges[-1])
         return _finish(panel, figure, axes)
 
 

@@ -8,7 +8,7 @@ from statistics import median
 
 from sipo.errors import UserError
 from sipo.evaluate.comparison_files import read_comparison
-from sipo.evaluate.media_folder import SAMPLES, Sample, read_samples
+from sipo.samples.folder import SAMPLES, Sample, read_samples
 from sipo.run import RunDir
 
 PARTS = ("policy", "reference", "data", "other")
@@ -68,9 +68,11 @@ def sample_strip(
     run: RunDir, num_steps: int = 7, num_samples: int = 8
 ) -> tuple[list[int], list[tuple[Sample, list[Path]]]]:
     """Steps, and for every prompt and seed that all of them have, its pictures in the order of the steps."""
-    steps = [step for step in run.sample_steps() if (run.samples / str(step) / SAMPLES).is_file()]
-    steps = spread(steps, num_steps)
-    folders = [run.samples / str(step) for step in steps]
+    folders = {
+        int(path.parent.name): path.parent for path in run.samples.glob(f"*/{SAMPLES}") if path.parent.name.isdigit()
+    }
+    steps = spread(sorted(folders), num_steps)
+    folders = [folders[step] for step in steps]
     tables = [{(s.prompt, s.seed): s for s in read_samples(folder)} for folder in folders]
     if not tables:
         return [], []

@@ -12,9 +12,9 @@ from PIL import Image
 from rich.console import Console
 
 from sipo.errors import UserError
-from sipo.evaluate.jsonl import append_jsonl, dump_jsonl, mend_tail, read_jsonl
-from sipo.evaluate.media_folder import Sample, read_samples
-from sipo.evaluate.progress import track_batches
+from sipo.samples.jsonl import append_jsonl, dump_jsonl, mend_tail, read_jsonl
+from sipo.samples.folder import Sample, read_samples
+from sipo.samples.progress import track_batches
 from sipo.files import write_atomic
 
 

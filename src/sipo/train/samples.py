@@ -4,9 +4,9 @@ import shutil
 
 from sipo.backbones import Backbone
 from sipo.config import Config
-from sipo.evaluate.generate import generate
-from sipo.evaluate.media_folder import PromptItem
-from sipo.evaluate.prompts import read_prompts
+from sipo.samples.generate import generate
+from sipo.samples.folder import PromptItem
+from sipo.samples.prompts import read_prompts
 from sipo.run import RunDir
 
 

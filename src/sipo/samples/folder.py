@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sipo.errors import UserError
-from sipo.evaluate.jsonl import read_jsonl
+from sipo.samples.jsonl import read_jsonl
 
 SAMPLES, SETTINGS = "samples.jsonl", "settings.json"
 

@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from sipo.errors import UserError
-from sipo.evaluate.media_folder import PromptItem
+from sipo.samples.folder import PromptItem
 
 PACKAGED = {"miniature": "mini/prompts/heldout.jsonl"}  # relative to the package
 

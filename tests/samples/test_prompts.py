@@ -3,7 +3,7 @@ import json
 import pytest
 
 from sipo.errors import UserError
-from sipo.evaluate.prompts import read_prompts
+from sipo.samples.prompts import read_prompts
 
 
 def test_text_lines_become_prompts_with_a_seed_each(tmp_path):

@@ -10,9 +10,9 @@ from PIL import Image
 from rich.console import Console
 
 from sipo.errors import UserError
-from sipo.evaluate.jsonl import append_jsonl, mend_tail
-from sipo.evaluate.media_folder import SAMPLES, SETTINGS, PromptItem, Sample, read_samples, read_settings
-from sipo.evaluate.progress import track_batches
+from sipo.samples.jsonl import append_jsonl, mend_tail
+from sipo.samples.folder import SAMPLES, SETTINGS, PromptItem, Sample, read_samples, read_settings
+from sipo.samples.progress import track_batches
 from sipo.files import write_atomic
 
 Sampler = Callable[[list[str], list[int]], list[Image.Image]]
