@@ -177,6 +177,39 @@ def data_encode(config: ConfigFile, overrides: Overrides = None) -> None:
     typer.echo(f"{len(inputs.train)} pairs in {parsed.data.cache}")
 
 
+@mini.command("build")
+def mini_build(
+    out: Annotated[Path, typer.Option(help="Folder for the pipeline, in diffusers layout.")],
+    work: Annotated[Path | None, typer.Option(help="Folder for checkpoints and logs; default: OUT.build.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 (worth it with AMX or a GPU).")] = True,
+) -> None:
+    """Train the miniature from nothing; stopped and run again, it goes on."""
+    _quiet_libraries()
+    from sipo.mini.build import build
+
+    build(out, work, device=device, bf16=bf16, console=_console())
+
+
+@mini.command("pairs")
+def mini_pairs(
+    out: Annotated[Path, typer.Option(help="The parquet file to write.")],
+    model: Annotated[str, typer.Option(help="miniature, or a folder that `sipo mini build` made.")] = "miniature",
+    num_prompts: Annotated[int, typer.Option(help="Prompts drawn from the training prompts.")] = 2400,
+    candidates: Annotated[int, typer.Option(help="Pictures for each; the best is paired with the worst.")] = 3,
+    seed: Annotated[int, typer.Option()] = 0,
+    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
+) -> None:
+    """Sample pictures from the miniature, score them, and pair the best with the worst."""
+    _quiet_libraries()
+    from sipo.backbones import resolve_path
+    from sipo.mini.pairs import PairSettings, make_pairs
+    from sipo.mini.pipeline import load_pipeline
+
+    settings = PairSettings(num_prompts=num_prompts, candidates=candidates, seed=seed)
+    make_pairs(out, load_pipeline(Path(resolve_path(model))), settings, bf16, console=_console())
+
+
 def main() -> None:
     """Entry point: a user's mistake is a message and an exit code, never a traceback."""
     try:
