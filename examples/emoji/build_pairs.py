@@ -35,7 +35,10 @@ def fetch(package: str, folder: Path) -> Path:
     """Download and unpack an npm package; returns the unpacked folder."""
     target = folder / package.split("/")[-1]
     listing = subprocess.run(
-        ["npm", "pack", package, "--json", "--pack-destination", str(folder)], check=True, capture_output=True, text=True
+        ["npm", "pack", package, "--json", "--pack-destination", str(folder)],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     packed = json.loads(listing.stdout)
     entry = packed[0] if isinstance(packed, list) else next(iter(packed.values()))
@@ -77,7 +80,9 @@ def build(fluent: Path, google: Path, out: Path) -> int:
         columns["label_0"].append(1.0 - first)
         columns["caption"].append(names[code])
     pq.write_table(pa.table(columns), out, row_group_size=256)
-    print(f"{len(names):,} names, {len(chosen):,} pictures in 3D, {len(rejected):,} flat ones: {len(codes):,} pairs in {out}")
+    print(
+        f"{len(names):,} names, {len(chosen):,} pictures in 3D, {len(rejected):,} flat ones: {len(codes):,} pairs in {out}"
+    )
     return len(codes)
 
 
