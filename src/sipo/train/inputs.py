@@ -1,8 +1,9 @@
 """From the config's `data` to the pairs of training and validation: checked, split, and cached where asked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 from rich.console import Console
 
@@ -18,10 +19,11 @@ from sipo.errors import UserError
 
 @dataclass(frozen=True)
 class Rows:
-    """A source and those of its rows that are used."""
+    """A source, the rows of it that are used here, and all that could be (what a cache holds, however it is split)."""
 
     source: PairSource
     usable: list[int]
+    encodable: list[int]
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,11 @@ def open_rows(config: Config, console: Console) -> tuple[Rows, Rows | None, dict
         validation, checked["validation"] = _checked(config, data.validation, None, console)
     elif data.validation:
         kept, held_out = split_validation(train.source, train.usable, data.validation, config.train.seed)
-        train, validation = Rows(train.source, kept), Rows(train.source, held_out)
-    if validation:
-        validation = Rows(validation.source, validation.usable[: data.max_validation_pairs])
+        train, validation = replace(train, usable=kept), replace(train, usable=held_out)
+    if validation and len(validation.usable) > data.max_validation_pairs:
+        # Spread over the file, whose beginning may be of one kind.
+        chosen = np.linspace(0, len(validation.usable) - 1, data.max_validation_pairs).round().astype(int)
+        validation = replace(validation, usable=[validation.usable[i] for i in chosen])
     return train, validation, checked
 
 
@@ -61,19 +65,19 @@ def open_inputs(
     """The data sets, encoded first where the config wants a cache and there is none yet."""
     data, seed, rejected = config.data, config.train.seed, config.loss.needs_rejected
     resolution = data.resolution or backbone.resolution
+    first: PairDataset
+    second: PairDataset | None = None
     if data.cache is None:
-        first: PairDataset = MediaPairs(train.source, train.usable, resolution, data.crop, data.flip,
-                                        data.prompt_dropout, seed, rejected, data.max_pixels)  # fmt: skip
-        second = validation and MediaPairs(validation.source, validation.usable, resolution, with_rejected=rejected,
-                                           max_pixels=data.max_pixels)  # fmt: skip
-    else:
-        same_source = validation is not None and validation.source is train.source
-        rows = sorted(train.usable + validation.usable) if validation and same_source else train.usable
-        cache = _encoded(config, Rows(train.source, rows), data.cache, backbone, accelerator, console)
-        first = CachedPairs(cache, train.usable, data.flip, data.prompt_dropout, seed, rejected)
-        second = None
+        first = MediaPairs(train.source, train.usable, resolution, data.crop, data.flip, data.prompt_dropout, seed,
+                           rejected, data.max_pixels)  # fmt: skip
         if validation:
-            if not same_source:
+            second = MediaPairs(validation.source, validation.usable, resolution, with_rejected=rejected,
+                                max_pixels=data.max_pixels)  # fmt: skip
+    else:
+        cache = _encoded(config, train, data.cache, backbone, accelerator, console)
+        first = CachedPairs(cache, train.usable, data.flip, data.prompt_dropout, seed, rejected)
+        if validation:
+            if validation.source is not train.source:
                 cache = _encoded(config, validation, f"{data.cache}-validation", backbone, accelerator, console)
             second = CachedPairs(cache, validation.usable, with_rejected=rejected)
     shown = validation or train
@@ -84,7 +88,8 @@ def _checked(config: Config, path: str, max_pairs: int | None, console: Console)
     data = config.data
     source = open_pairs(path, data.ties, max_pairs)
     report = check_pairs(source, max_pixels=data.max_pixels, progress=not console.quiet, remember=default_memory())
-    return Rows(source, report.require(data.on_bad_rows)), report.to_dict()
+    usable = report.require(data.on_bad_rows)
+    return Rows(source, usable, usable), report.to_dict()
 
 
 def _encoded(
@@ -93,11 +98,11 @@ def _encoded(
     """The cache at `path`; encoded if it is missing or unfinished, refused if something else made it or it is damaged."""
     data, seed = config.data, config.train.seed
     resolution = data.resolution or backbone.resolution
-    with backbone.encoders():
-        encode_cache(
-            backbone, rows.source, rows.usable, path, resolution, data.crop, data.flip, seed=seed,
-            rank=accelerator.process_index, world_size=accelerator.num_processes, progress=not console.quiet,
-        )  # fmt: skip
+    encode_cache(
+        backbone, rows.source, rows.encodable, path, resolution, data.crop, data.flip, seed=seed,
+        rank=accelerator.process_index, world_size=accelerator.num_processes, progress=not console.quiet,
+        max_pixels=data.max_pixels,
+    )  # fmt: skip
     cache = Cache(path)
     if accelerator.is_main_process:
         cache.verify()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 NUM_BINS = 10
+MATERIAL = 0.1  # implicit rewards are logits: a fall by less moves no preference
 # Means of these are kept by timestep bin as well; they are the paper's figures.
 BINNED = ("loss", "w_chosen", "w_rejected", "reward_chosen", "reward_rejected", "reward_gap", "accuracy", "pruned",
           "clipped", "mse_policy_chosen", "mse_policy_rejected", "mse_reference_chosen",
@@ -94,9 +95,9 @@ class FallingRewards:
             return None
         values = np.array(self.history)
         before, now = values[: self.window], values[self.window :]
-        noise = values.std(0) / math.sqrt(self.window)
-        falls = now.mean(0) < before.mean(0) - 2 * noise
-        if not (falls.all() and (now.mean(0) < 0).all()):
+        error = np.sqrt((before.var(0) + now.var(0)) / self.window)  # of the difference of the two means
+        falls = now.mean(0) < before.mean(0) - 3 * error
+        if not (falls.all() and (now.mean(0) < -MATERIAL).all()):
             return None
         self.quiet_until = step + 5 * self.window
         return (

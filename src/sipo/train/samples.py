@@ -4,10 +4,10 @@ import shutil
 
 from sipo.backbones import Backbone
 from sipo.config import Config
-from sipo.samples.generate import generate
-from sipo.samples.folder import PromptItem
-from sipo.samples.prompts import read_prompts
 from sipo.run import RunDir
+from sipo.samples.folder import PromptItem
+from sipo.samples.generate import generate
+from sipo.samples.prompts import read_prompts
 
 
 def sample_prompts(config: Config, of_pairs: list[str]) -> list[PromptItem]:

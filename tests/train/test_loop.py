@@ -1,0 +1,191 @@
+"""Whole trainings on tiny pipelines: what comes out is the policy, and the reference never moves."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from rich.console import Console
+
+from sipo.backbones import load_backbone
+from sipo.config import ModelConfig, parse_config
+from sipo.errors import UsageError, UserError
+from sipo.run import RunDir
+from sipo.train.checkpoint import load_checkpoint
+from sipo.train.export import export
+from sipo.train.loop import train
+from sipo.train.policy import make_policy
+
+QUIET = Console(quiet=True)
+LOSSES = {
+    "sft": {"name": "sft"},
+    "diffusion_dpo": {"name": "diffusion_dpo"},
+    "dpo_cm": {"name": "dpo_cm"},
+    "sipo": {"name": "sipo"},
+    "sipo transition": {"name": "sipo", "omega": "transition", "beta": 0.1},
+}
+
+
+def with_(raw: dict, **sections) -> dict:
+    return {**raw, **{name: {**raw.get(name, {}), **keys} if isinstance(keys, dict) else keys for name, keys in sections.items()}}
+
+
+def plain_images(pipeline):
+    pipeline.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    return pipeline(["prompt 1", "prompt 2"], generator=generators, num_inference_steps=3, guidance_scale=7.5, height=16,
+                    width=16).images  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("model", ["tiny_sd", "tiny_sdxl"])
+def test_plain_diffusers_draws_the_policys_own_images(raw_config, request, kind, model):
+    base = request.getfixturevalue(model)
+    raw = with_(raw_config, model={"path": str(base)}, policy={"kind": kind, "rank": 4, "alpha": 9})
+    run = train(parse_config(raw), QUIET)
+    config = parse_config(run.read_config())
+    backbone = load_backbone(config.model)
+    policy = make_policy(backbone, config.policy, needs_reference=False, seed=0)
+    policy.load_state(load_checkpoint(run.checkpoints, 4).weights)
+    own = backbone.sampler(3, 7.5)(["prompt 1", "prompt 2"], [0, 1])
+    if kind == "lora":
+        pipeline = DiffusionPipeline.from_pretrained(base)
+        untrained = plain_images(pipeline)
+        pipeline.load_lora_weights(run.weights)
+    else:
+        pipeline = DiffusionPipeline.from_pretrained(run.weights)
+        untrained = plain_images(DiffusionPipeline.from_pretrained(base))
+    for mine, theirs, before in zip(own, plain_images(pipeline), untrained, strict=True):
+        assert np.array_equal(np.asarray(mine), np.asarray(theirs))
+        assert not np.array_equal(np.asarray(mine), np.asarray(before))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_objective_trains_and_starts_where_theory_says(raw_config, name):
+    run = train(parse_config({**raw_config, "loss": LOSSES[name]}), QUIET)
+    lines = run.read_metrics("train")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert all(line["grad_norm"] > 0 for line in lines)
+    first = lines[0]
+    if name == "sft":
+        assert first["loss"] == pytest.approx(first["mse_policy_chosen"], rel=1e-5)
+        return
+    assert first["tie"] == 1.0  # theta = ref: every margin is exactly 0
+    kept = np.log(2) * (1 - first.get("pruned", 0))
+    if name == "dpo_cm":  # each pair's log 2 carries a weight within the clip range
+        assert 0.9 * kept <= first["loss"] <= 1.1 * kept
+    else:
+        assert first["loss"] == pytest.approx(kept, rel=1e-5)
+    assert lines[-1]["tie"] < 1.0
+
+
+def test_metrics_seconds_samples_and_card(raw_config):
+    raw = with_(raw_config, train={"sample_every": 2, "validate_every": 2}, data={"validation": 0.2}, log={"tensorboard": True})
+    run = train(parse_config(raw), QUIET)
+    assert run.sample_steps() == [0, 2, 4]
+    assert [line["step"] for line in run.read_metrics("validation")] == [0, 2, 4]
+    seconds = run.read_metrics("train")[0]["seconds"]
+    assert seconds["total"] == pytest.approx(sum(seconds[part] for part in ("data", "reference", "policy", "other")))
+    assert list(run.tensorboard.iterdir())
+    card = (run.weights / "README.md").read_text()
+    assert "aligned with SIPO" in card
+    assert "load_lora_weights" in card
+    assert json.loads(run.data.read_text())["num_usable"] == 24
+    assert "torch" in json.loads(run.env.read_text())["packages"]
+
+
+def test_cached_training_equals_uncached_training(raw_config, tmp_path):
+    plain = train(parse_config(with_(raw_config, run=str(tmp_path / "plain"))), QUIET)
+    cached = train(parse_config(with_(raw_config, run=str(tmp_path / "cached"), data={"cache": str(tmp_path / "cache")})), QUIET)
+    one, two = (load_checkpoint(run.checkpoints, 4).weights for run in (plain, cached))
+    for name, weight in one.items():
+        # The encoders see other batches, so the latents differ in the last bits.
+        torch.testing.assert_close(two[name], weight, atol=1e-4, rtol=1e-3)
+
+
+def test_reference_denominator_needs_the_reference_and_starts_at_weight_one(raw_config):
+    raw = with_(raw_config, weight={"denominator": "reference", "estimate": "expected"})
+    first = train(parse_config(raw), QUIET).read_metrics("train")[0]
+    assert first["w_chosen"] == first["w_rejected"] == 1.0
+    assert first["pruned"] == 0.0
+
+
+def test_a_changed_config_names_its_keys_and_only_steps_may_grow(raw_config):
+    train(parse_config(raw_config), QUIET)
+    changed = with_(raw_config, train={"learning_rate": 5e-4}, loss={"name": "sipo", "beta": 2.0})
+    with pytest.raises(UsageError) as error:
+        train(parse_config(changed), QUIET)
+    assert "loss.beta: 1.0 in the run, 2.0 now" in str(error.value)
+    assert "train.learning_rate: 0.001 in the run, 0.0005 now" in str(error.value)
+    with pytest.raises(UsageError, match="train.num_steps: 4 in the run, 3 now"):
+        train(parse_config(with_(raw_config, train={"num_steps": 3})), QUIET)
+
+
+def test_a_nan_stops_before_the_update_and_names_the_pairs(raw_config, monkeypatch):
+    import sipo.backbones.stable_diffusion as module
+
+    predict, calls = module.StableDiffusion.predict, []
+
+    def poisoned(self, denoiser, xt, t, conditioning):
+        prediction = predict(self, denoiser, xt, t, conditioning)
+        calls.append(1)
+        if len(calls) == 6:  # reference, policy; reference, policy; reference, POLICY
+            prediction = prediction + torch.tensor([float("nan"), 0.0, 0.0, 0.0]).view(-1, 1, 1, 1)
+        return prediction
+
+    monkeypatch.setattr(module.StableDiffusion, "predict", poisoned)
+    with pytest.raises(UserError, match=r"step 3: NaN or infinity in the loss of pairs.parquet:\d+ \(t = \d+\)\. "):
+        train(parse_config(raw_config), QUIET)
+    run = RunDir(raw_config["run"])
+    assert [line["step"] for line in run.read_metrics("train")] == [1, 2]
+    assert all(w.isfinite().all() for w in load_checkpoint(run.checkpoints, 2).weights.values())
+
+
+def test_half_precision_without_a_gpu_is_refused(raw_config):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU, where fp16 is welcome")
+    with pytest.raises(UserError, match="fp16 trains on a CUDA GPU only"):
+        train(parse_config(with_(raw_config, train={"mixed_precision": "fp16"})), QUIET)
+
+
+def test_bf16_starts_at_a_tie_and_keeps_float32_masters(raw_config):
+    run = train(parse_config(with_(raw_config, train={"mixed_precision": "bf16"})), QUIET)
+    assert run.read_metrics("train")[0]["tie"] == 1.0
+    assert {w.dtype for w in load_checkpoint(run.checkpoints, 4).weights.values()} == {torch.float32}
+
+
+def test_gradient_checkpointing_changes_nothing(raw_config, tmp_path):
+    runs = [
+        train(parse_config(with_(raw_config, run=str(tmp_path / str(on)), train={"gradient_checkpointing": on})), QUIET)
+        for on in (False, True)
+    ]
+    one, two = (load_checkpoint(run.checkpoints, 4).weights for run in runs)
+    for name in one:
+        torch.testing.assert_close(one[name], two[name])
+
+
+def test_export_of_an_earlier_step(raw_config, tmp_path):
+    run = train(parse_config(raw_config), QUIET)
+    assert export(run, 2, tmp_path / "early") == 2
+    with pytest.raises(UserError, match="exists already"):
+        export(run, 2, tmp_path / "early")
+    with pytest.raises(UserError, match="no checkpoint of step 3"):
+        export(run, 3, tmp_path / "other")
+    config = parse_config(run.read_config())
+    backbone = load_backbone(ModelConfig(config.model.path))
+    backbone.load_lora(tmp_path / "early")
+    saved = load_checkpoint(run.checkpoints, 2).weights
+    loaded = dict(backbone.denoiser.named_parameters())
+    assert all(any(weight.equal(other) for other in loaded.values() if other.shape == weight.shape) for weight in saved.values())
+
+
+def test_pairs_without_rejected_members_serve_sft_alone(raw_config, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "red.png")
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "red", "chosen": "red.png"}\n')
+    raw = with_(raw_config, data={"path": str(tmp_path / "pairs.jsonl")})
+    with pytest.raises(UserError, match="serve loss.name: sft, not SIPO"):
+        train(parse_config(raw), QUIET)
+    assert len(train(parse_config({**raw, "loss": {"name": "sft"}}), QUIET).read_metrics("train")) == 4
