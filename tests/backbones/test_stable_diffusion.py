@@ -48,8 +48,13 @@ def test_sdxl_prediction_equals_a_call_with_explicit_conditioning(tiny_sdxl):
     pipeline = DiffusionPipeline.from_pretrained(tiny_sdxl)
     # conventions of the reference implementation: hidden_states[-2] of both encoders, pooled output of the second
     hidden, pooled = [], None
-    for tokenizer, encoder in ((pipeline.tokenizer, pipeline.text_encoder), (pipeline.tokenizer_2, pipeline.text_encoder_2)):
-        ids = tokenizer(["a cat", "a dog"], padding="max_length", max_length=16, truncation=True, return_tensors="pt").input_ids
+    for tokenizer, encoder in (
+        (pipeline.tokenizer, pipeline.text_encoder),
+        (pipeline.tokenizer_2, pipeline.text_encoder_2),
+    ):
+        ids = tokenizer(
+            ["a cat", "a dog"], padding="max_length", max_length=16, truncation=True, return_tensors="pt"
+        ).input_ids
         out = encoder(ids, output_hidden_states=True)
         hidden.append(out.hidden_states[-2])
         pooled = out[0]

@@ -68,7 +68,7 @@ def test_goes_on_after_a_stop_and_refuses_other_settings(artist, tmp_path):
     out, settings = tmp_path / "p.parquet", PairSettings(num_prompts=20)
     make_pairs(out, None, settings, chunk=10, console=QUIET)
     whole = pq.read_table(out)
-    (tmp_path / "p.parquet.parts" / "000010.parquet").unlink()
+    (tmp_path / "p.parquet.parts" / "000010-010.parquet").unlink()
     make_pairs(out, None, settings, chunk=10, console=QUIET)
     assert artist.pictures == 3 * (20 + 10)
     assert pq.read_table(out).equals(whole)

@@ -1,0 +1,75 @@
+"""The command line as a user meets it: help, exit codes, no tracebacks."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from sipo.cli import app
+
+
+def sipo(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "sipo", *arguments], capture_output=True, text=True)
+
+
+def test_every_command_has_help():
+    commands = [c.name or c.callback.__name__ for c in app.registered_commands]
+    groups = {g.name: [c.name for c in g.typer_instance.registered_commands] for g in app.registered_groups}
+    assert {"train", "generate", "compare", "report", "export", "benchmark"} == set(commands)
+    for words in [[], *([c] for c in commands), *([g, c] for g, cs in groups.items() for c in cs)]:
+        result = CliRunner().invoke(app, [*words, "--help"])
+        assert result.exit_code == 0, words
+        assert "Usage" in result.output
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys; from sipo.cli import app; sys.exit(any(m in sys.modules for m in ('torch', 'diffusers', 'datasets')))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["train", "absent.yaml"], 2, "there is no config file absent.yaml"),
+        (["train"], 2, "Missing argument"),
+        (["data", "check", "absent.parquet"], 1, "absent.parquet does not exist"),
+        (["report", "."], 1, "is no run directory"),
+    ],
+)
+def test_a_users_mistake_is_a_message_and_an_exit_code(arguments, code, message):
+    result = sipo(*arguments)
+    assert result.returncode == code
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_check_exits_with_1_for_bad_rows_and_writes_them(tiny_pairs, tmp_path):
+    assert sipo("data", "check", str(tiny_pairs)).returncode == 0
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "x", "chosen": "gone.png", "rejected": "gone.png"}\n')
+    result = sipo("data", "check", str(tmp_path / "pairs.jsonl"), "--json", str(tmp_path / "found.json"))
+    assert result.returncode == 1
+    assert "missing_file" in (tmp_path / "found.json").read_text()
+
+
+def test_train_generate_report_export(raw_config, tmp_path):
+    run = Path(raw_config["run"])
+    raw_config["train"]["num_steps"] = 2
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(raw_config))
+    trained = sipo("train", str(config))
+    assert trained.returncode == 0, trained.stderr
+    assert "1 (paper) = 1000 (salesforce) = 500 (diffusers)" in trained.stdout
+    assert (run / "report.html").is_file()
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
+    out = tmp_path / "pictures"
+    made = sipo("generate", str(run), "--prompts", str(tmp_path / "prompts.txt"), "--out", str(out))
+    assert made.returncode == 0, made.stderr
+    assert len(list(out.glob("*.png"))) == 2
+    assert sipo("report", str(run)).returncode == 0
+    assert sipo("export", str(run), "--out", str(tmp_path / "weights")).returncode == 0
+    again = sipo("train", str(config), "train.learning_rate=1")
+    assert again.returncode == 2
+    assert "train.learning_rate: 0.001 in the run, 1.0 now" in again.stderr

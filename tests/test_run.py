@@ -1,0 +1,52 @@
+"""The run directory: its record, its lock, its comparison of configs."""
+
+import pytest
+
+from sipo.config import parse_config
+from sipo.errors import UsageError, UserError
+from sipo.run import RunDir, environment
+
+RAW = {"run": "r", "model": {"path": "m"}, "data": {"path": "d"}, "loss": {"name": "sipo"}}
+
+
+def config(**train):
+    return parse_config({**RAW, "train": train})
+
+
+def test_only_growth_of_steps_is_the_same_config(tmp_path):
+    run = RunDir(tmp_path)
+    run.require_same_config(config(), has_checkpoint=True)  # nothing there yet
+    run.write_config(config(num_steps=10))
+    run.require_same_config(config(num_steps=11), has_checkpoint=True)
+    run.require_same_config(config(num_steps=9, seed=3), has_checkpoint=False)
+    with pytest.raises(UsageError, match=r"(?s)train.num_steps: 10 .* 9 now.*train.seed: 0 in the run, 3 now"):
+        run.require_same_config(config(num_steps=9, seed=3), has_checkpoint=True)
+
+
+def test_a_moved_run_is_the_same_run(tmp_path):
+    RunDir(tmp_path).write_config(config())
+    RunDir(tmp_path).require_same_config(parse_config({**RAW, "run": "elsewhere"}), has_checkpoint=True)
+
+
+def test_one_training_at_a_time(tmp_path):
+    with RunDir(tmp_path).lock(), pytest.raises(UserError, match="in use by another training"), RunDir(tmp_path).lock():
+        pass
+    with RunDir(tmp_path).lock():
+        pass
+
+
+def test_a_torn_line_ends_the_metrics(tmp_path):
+    RunDir(tmp_path).metrics.write_text('{"kind": "train", "step": 1}\n{"kind": "validation", "step": 1}\n{"kind": "tr')
+    assert [line["kind"] for line in RunDir(tmp_path).read_metrics()] == ["train", "validation"]
+    assert RunDir(tmp_path).read_metrics("train") == [{"kind": "train", "step": 1}]
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(UserError, match="holds no config.yaml"):
+        RunDir(tmp_path).require()
+
+
+def test_environment_names_what_matters():
+    found = environment("cpu", 1)
+    assert found["packages"]["torch"]
+    assert found["num_threads"] >= 1
