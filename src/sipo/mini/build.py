@@ -73,8 +73,18 @@ def export(vae: AutoencoderKL, networks: Networks, out: Path) -> None:
     copies.load(networks.state())
     small_vae = AutoencoderKL.from_config(vae.config)
     small_vae.load_state_dict(vae.state_dict())
-    pipeline = assemble(small_vae, copies.unet, copies.text_encoder).to(torch.float16)
-    pipeline.save_pretrained(out, safe_serialization=True)
+    for part in (small_vae, copies.unet, copies.text_encoder):
+        part.half()
+    assemble(small_vae, copies.unet, copies.text_encoder).save_pretrained(out, safe_serialization=True)
+    for path in out.rglob("*.safetensors"):
+        path.chmod(0o644)
+    _load_in_float32(out / "text_encoder" / "config.json")
+
+
+def _load_in_float32(path: Path) -> None:
+    """Let plain diffusers open all parts alike: transformers would load half-precision weights as such, diffusers not."""
+    config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": "float32"}
+    write_atomic(path, json.dumps(config, indent=2) + "\n")
 
 
 def _claim(work: Path, recipe: Recipe) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ class PairSettings:
     With `need_right` (the default) the better one must also be right, so that what is preferred is what was asked for.
     """
 
-    num_prompts: int = 2000
+    num_prompts: int = 2400
     candidates: int = 3
     margin: float = 0.1
     need_right: bool = True
@@ -51,19 +51,21 @@ def make_pairs(
     """Write `out` (parquet) and return its number of pairs.
 
     Works through the prompts in chunks, each a parquet part in the folder `out` + ".parts"; the same call again goes on
-    after the last whole part. Raises `UserError` if the parts there were made with other settings.
+    after the last whole part, and more prompts may be asked for. Raises `UserError` if the parts there were made with
+    other settings or weights.
     """
     settings, out, console = settings or PairSettings(), Path(out), console or Console()
     parts = out.with_name(out.name + ".parts")
-    _claim(parts, f"{settings}\nbf16={bf16} chunk={chunk}\nunet={_fingerprint(pipeline)}\n")
+    _claim(parts, f"{replace(settings, num_prompts=0)}\nbf16={bf16} chunk={chunk}\nunet={_fingerprint(pipeline)}\n")
     prompts = sample_prompts(settings.num_prompts, settings.seed, "train", MIXTURE)
     paths = []
     starts = list(range(0, len(prompts), chunk))
     for start in track(starts, "Sampling and ranking", console=console, transient=True):
-        path = parts / f"{start:06}.parquet"
+        part = prompts[start : start + chunk]
+        path = parts / f"{start:06}-{len(part):03}.parquet"
         paths.append(path)
         if not path.is_file():
-            rows = _ranked(pipeline, prompts[start : start + chunk], start, settings, bf16)
+            rows = _ranked(pipeline, part, start, settings, bf16)
             write_atomic(path, _encode_table(rows))
     table = pa.concat_tables([pq.read_table(path) for path in paths])
     buffer = io.BytesIO()

@@ -30,9 +30,11 @@ def assemble(vae: AutoencoderKL, unet: nn.Module, text_encoder: nn.Module) -> St
     return pipeline
 
 
-def load_pipeline(folder: Path = WEIGHTS, dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
-    """The shipped miniature, or one that was built into `folder`."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True).to(dtype)
+def load_pipeline(folder: Path = WEIGHTS) -> StableDiffusionPipeline:
+    """The shipped miniature, or one that was built into `folder`, in float32."""
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        part.float()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
