@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw
 from sipo.data.check_report import CheckReport, Problem
 from sipo.evaluate.compare import compare
 from sipo.evaluate.comparison_files import write_comparison
-from sipo.samples.generate import generate
-from sipo.samples.folder import PromptItem
 from sipo.evaluate.score import score
+from sipo.samples.folder import PromptItem
+from sipo.samples.generate import generate
 
 COLOURS = {"red": (214, 60, 50), "green": (52, 160, 84), "blue": (48, 100, 200), "yellow": (236, 196, 56),
            "purple": (130, 70, 170), "orange": (240, 140, 40)}  # fmt: skip

@@ -7,9 +7,9 @@ from PIL import Image
 from sipo.errors import UserError
 from sipo.evaluate.compare import compare
 from sipo.evaluate.comparison_files import read_comparison, write_comparison
-from sipo.samples.generate import generate
-from sipo.samples.folder import PromptItem
 from sipo.evaluate.score import score
+from sipo.samples.folder import PromptItem
+from sipo.samples.generate import generate
 
 
 class Grey:

@@ -5,9 +5,9 @@ from PIL import Image
 from synthetic_run import ColourScorer, draw, prompt_items, sampler
 
 from sipo.errors import UserError
+from sipo.evaluate.score import read_scores, score
 from sipo.samples.generate import generate
 from sipo.samples.jsonl import read_jsonl
-from sipo.evaluate.score import read_scores, score
 
 
 class Brightness:

@@ -4,8 +4,8 @@ from PIL import Image
 from synthetic_run import prompt_items, sampler
 
 from sipo.errors import UserError
-from sipo.samples.generate import generate
 from sipo.samples.folder import read_samples, read_settings
+from sipo.samples.generate import generate
 
 SETTINGS = {"model": "miniature", "num_inference_steps": 25, "size": (64, 64)}
 

@@ -60,3 +60,9 @@ def test_a_missing_file_is_named(tmp_path):
 def test_limit_must_be_positive(tmp_path):
     with pytest.raises(UserError, match="at least 1"):
         read_prompts(tmp_path / "p.txt", limit=0)
+
+
+def test_the_packaged_prompts_are_there_with_their_categories():
+    items = read_prompts("miniature", limit=240)
+    assert len({(item.prompt, item.seed) for item in items}) == 240
+    assert len({item.metadata["tag"] for item in items}) == 6

@@ -8,11 +8,11 @@ from pathlib import Path
 from sipo.errors import UserError
 from sipo.evaluate.compare import Comparison, Outcome, Pair, verdict
 from sipo.evaluate.gallery import sections
-from sipo.samples.folder import read_settings
 from sipo.evaluate.page import render
 from sipo.evaluate.score import Score
 from sipo.evaluate.words import cautions, comparison_paragraph
 from sipo.files import write_atomic
+from sipo.samples.folder import read_settings
 
 JSON, HTML = "comparison.json", "comparison.html"
 

@@ -8,8 +8,8 @@ from statistics import median
 
 from sipo.errors import UserError
 from sipo.evaluate.comparison_files import read_comparison
-from sipo.samples.folder import SAMPLES, Sample, read_samples
 from sipo.run import RunDir
+from sipo.samples.folder import SAMPLES, Sample, read_samples
 
 PARTS = ("policy", "reference", "data", "other")
 

@@ -12,10 +12,10 @@ from PIL import Image
 from rich.console import Console
 
 from sipo.errors import UserError
-from sipo.samples.jsonl import append_jsonl, dump_jsonl, mend_tail, read_jsonl
-from sipo.samples.folder import Sample, read_samples
-from sipo.samples.progress import track_batches
 from sipo.files import write_atomic
+from sipo.samples.folder import Sample, read_samples
+from sipo.samples.jsonl import append_jsonl, dump_jsonl, mend_tail, read_jsonl
+from sipo.samples.progress import track_batches
 
 
 class Scorer(Protocol):

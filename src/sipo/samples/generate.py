@@ -10,10 +10,10 @@ from PIL import Image
 from rich.console import Console
 
 from sipo.errors import UserError
-from sipo.samples.jsonl import append_jsonl, mend_tail
-from sipo.samples.folder import SAMPLES, SETTINGS, PromptItem, Sample, read_samples, read_settings
-from sipo.samples.progress import track_batches
 from sipo.files import write_atomic
+from sipo.samples.folder import SAMPLES, SETTINGS, PromptItem, Sample, read_samples, read_settings
+from sipo.samples.jsonl import append_jsonl, mend_tail
+from sipo.samples.progress import track_batches
 
 Sampler = Callable[[list[str], list[int]], list[Image.Image]]
 """Prompts and seeds in, a picture each out. A picture depends on its own prompt and seed, never on its batch."""
