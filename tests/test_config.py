@@ -31,7 +31,9 @@ def test_defaults():
 
 
 def test_what_is_written_reads_back_as_the_same_config(tmp_path):
-    config = parse_config({**MINIMAL, "train": {"betas": [0.8, 0.99], "ema_decay": 0.9}, "data": {"path": "x", "validation": 0.1}})
+    config = parse_config(
+        {**MINIMAL, "train": {"betas": [0.8, 0.99], "ema_decay": 0.9}, "data": {"path": "x", "validation": 0.1}}
+    )
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config.to_dict()))
     assert load_config(path) == config

@@ -42,7 +42,7 @@ def test_a_torn_line_ends_the_metrics(tmp_path):
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(UserError, match="holds no config.yaml"):
+    with pytest.raises(UserError, match=r"holds no config\.yaml"):
         RunDir(tmp_path).require()
 
 

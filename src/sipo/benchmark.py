@@ -64,7 +64,10 @@ def _variants(raw: dict[str, Any], folder: Path, num_steps: int) -> dict[str, di
     train_settings = {**raw.get("train", {}), "num_steps": num_steps + WARM_UP, "sample_every": 0, "validate_every": 0,
                       "checkpoint_every": 10**9}  # fmt: skip
     common = {**raw, "train": train_settings, "log": {"tensorboard": False}}
-    losses = {"sipo": raw["loss"] if raw["loss"]["name"] == "sipo" else {"name": "sipo"}, "diffusion_dpo": {"name": "diffusion_dpo"}}
+    losses = {
+        "sipo": raw["loss"] if raw["loss"]["name"] == "sipo" else {"name": "sipo"},
+        "diffusion_dpo": {"name": "diffusion_dpo"},
+    }
     return {
         f"{loss} {'cached' if cached else 'uncached'}": {
             **common,

@@ -171,9 +171,7 @@ def data_encode(config: ConfigFile, overrides: Overrides = None) -> None:
 
     console, accelerator = _console(), make_accelerator(parsed)
     train_rows, validation_rows, _ = open_rows(parsed, console)
-    inputs = open_inputs(
-        parsed, train_rows, validation_rows, load_model(parsed, accelerator), accelerator, console
-    )
+    inputs = open_inputs(parsed, train_rows, validation_rows, load_model(parsed, accelerator), accelerator, console)
     typer.echo(f"{len(inputs.train)} pairs in {parsed.data.cache}")
 
 

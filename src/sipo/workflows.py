@@ -10,12 +10,12 @@ from sipo.backbones.opening import Opened, open_for_sampling
 from sipo.errors import UsageError
 from sipo.evaluate.compare import compare
 from sipo.evaluate.comparison_files import write_comparison
-from sipo.samples.generate import generate
-from sipo.samples.folder import SAMPLES, PromptItem, read_settings
-from sipo.samples.prompts import read_prompts
 from sipo.evaluate.report import report, summary
 from sipo.evaluate.score import Scorer, score
 from sipo.run import RunDir
+from sipo.samples.folder import SAMPLES, PromptItem, read_settings
+from sipo.samples.generate import generate
+from sipo.samples.prompts import read_prompts
 
 SCORERS = ("miniature",)
 

@@ -104,7 +104,7 @@ def test_fingerprint_tells_encoders_apart(tiny_sd, tmp_path):
 
 
 def test_messages_for_paths_without_a_model(tmp_path):
-    with pytest.raises(UserError, match="should hold a model_index.json"):
+    with pytest.raises(UserError, match=r"should hold a model_index\.json"):
         load_backbone(ModelConfig(str(tmp_path)))
     with pytest.raises(UserError, match="neither a folder here nor a hub id"):
         load_backbone(ModelConfig("nobody/nothing-of-the-kind"))

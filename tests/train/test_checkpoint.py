@@ -21,7 +21,9 @@ def trained(steps: int = 3):
 def checkpoint_at(step: int) -> Checkpoint:
     weights, optimizer = trained()
     state = {f"w{i}": weight.detach() for i, weight in enumerate(weights)}
-    return Checkpoint(step, state, optimizer.state_dict(), {"w0": torch.ones(2)}, {"skipped": 2, "scaler": {"scale": 65536.0}})
+    return Checkpoint(
+        step, state, optimizer.state_dict(), {"w0": torch.ones(2)}, {"skipped": 2, "scaler": {"scale": 65536.0}}
+    )
 
 
 def test_round_trip_continues_the_optimizer_exactly(tmp_path):

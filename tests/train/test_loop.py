@@ -28,7 +28,10 @@ LOSSES = {
 
 
 def with_(raw: dict, **sections) -> dict:
-    return {**raw, **{name: {**raw.get(name, {}), **keys} if isinstance(keys, dict) else keys for name, keys in sections.items()}}
+    return {
+        **raw,
+        **{name: {**raw.get(name, {}), **keys} if isinstance(keys, dict) else keys for name, keys in sections.items()},
+    }
 
 
 def plain_images(pipeline):
@@ -81,7 +84,9 @@ def test_every_objective_trains_and_starts_where_theory_says(raw_config, name):
 
 
 def test_metrics_seconds_samples_and_card(raw_config):
-    raw = with_(raw_config, train={"sample_every": 2, "validate_every": 2}, data={"validation": 0.2}, log={"tensorboard": True})
+    raw = with_(
+        raw_config, train={"sample_every": 2, "validate_every": 2}, data={"validation": 0.2}, log={"tensorboard": True}
+    )
     run = train(parse_config(raw), QUIET)
     assert run.sample_steps() == [0, 2, 4]
     assert [line["step"] for line in run.read_metrics("validation")] == [0, 2, 4]
@@ -97,7 +102,9 @@ def test_metrics_seconds_samples_and_card(raw_config):
 
 def test_cached_training_equals_uncached_training(raw_config, tmp_path):
     plain = train(parse_config(with_(raw_config, run=str(tmp_path / "plain"))), QUIET)
-    cached = train(parse_config(with_(raw_config, run=str(tmp_path / "cached"), data={"cache": str(tmp_path / "cache")})), QUIET)
+    cached = train(
+        parse_config(with_(raw_config, run=str(tmp_path / "cached"), data={"cache": str(tmp_path / "cache")})), QUIET
+    )
     one, two = (load_checkpoint(run.checkpoints, 4).weights for run in (plain, cached))
     for name, weight in one.items():
         # The encoders see other batches, so the latents differ in the last bits.
@@ -118,7 +125,7 @@ def test_a_changed_config_names_its_keys_and_only_steps_may_grow(raw_config):
         train(parse_config(changed), QUIET)
     assert "loss.beta: 1.0 in the run, 2.0 now" in str(error.value)
     assert "train.learning_rate: 0.001 in the run, 0.0005 now" in str(error.value)
-    with pytest.raises(UsageError, match="train.num_steps: 4 in the run, 3 now"):
+    with pytest.raises(UsageError, match=r"train\.num_steps: 4 in the run, 3 now"):
         train(parse_config(with_(raw_config, train={"num_steps": 3})), QUIET)
 
 
@@ -177,7 +184,10 @@ def test_export_of_an_earlier_step(raw_config, tmp_path):
     backbone.load_lora(tmp_path / "early")
     saved = load_checkpoint(run.checkpoints, 2).weights
     loaded = dict(backbone.denoiser.named_parameters())
-    assert all(any(weight.equal(other) for other in loaded.values() if other.shape == weight.shape) for weight in saved.values())
+    assert all(
+        any(weight.equal(other) for other in loaded.values() if other.shape == weight.shape)
+        for weight in saved.values()
+    )
 
 
 def test_pairs_without_rejected_members_serve_sft_alone(raw_config, tmp_path):
@@ -186,6 +196,6 @@ def test_pairs_without_rejected_members_serve_sft_alone(raw_config, tmp_path):
     Image.new("RGB", (20, 20), "red").save(tmp_path / "red.png")
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "red", "chosen": "red.png"}\n')
     raw = with_(raw_config, data={"path": str(tmp_path / "pairs.jsonl")})
-    with pytest.raises(UserError, match="serve loss.name: sft, not SIPO"):
+    with pytest.raises(UserError, match=r"serve loss\.name: sft, not SIPO"):
         train(parse_config(raw), QUIET)
     assert len(train(parse_config({**raw, "loss": {"name": "sft"}}), QUIET).read_metrics("train")) == 4

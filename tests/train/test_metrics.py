@@ -65,7 +65,9 @@ def test_a_resumed_file_has_neither_gaps_nor_doubles_nor_torn_lines(tmp_path):
 def drift(chosen: float, rejected: float, steps: int = 200) -> list[str]:
     rng, falling = np.random.default_rng(0), FallingRewards()
     noise = rng.normal(0, 0.01, (steps, 2))
-    lines = [{"reward_chosen": chosen * i + noise[i, 0], "reward_rejected": rejected * i + noise[i, 1]} for i in range(steps)]
+    lines = [
+        {"reward_chosen": chosen * i + noise[i, 0], "reward_rejected": rejected * i + noise[i, 1]} for i in range(steps)
+    ]
     return [warning for i, line in enumerate(lines) if (warning := falling.update(i + 1, line))]
 
 

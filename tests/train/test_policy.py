@@ -46,7 +46,9 @@ def test_only_what_is_trained_takes_gradients(backbone):
     policy = make_policy(backbone, PolicyConfig("lora", rank=4), needs_reference=True, seed=0)
     assert policy.frozen_copy is None
     assert all("lora_" in name for name in policy.trainable)
-    assert not any(w.requires_grad for part in (backbone.pipeline.vae, backbone.pipeline.text_encoder) for w in part.parameters())
+    assert not any(
+        w.requires_grad for part in (backbone.pipeline.vae, backbone.pipeline.text_encoder) for w in part.parameters()
+    )
 
 
 def test_no_copy_where_no_reference_is_needed(backbone):
@@ -62,7 +64,8 @@ def test_trained_weights_are_float32_masters(tiny_sd, kind):
 
 def test_same_seed_same_adapters(tiny_sd):
     states = [
-        make_policy(load_backbone(ModelConfig(str(tiny_sd))), PolicyConfig(rank=4), True, seed).state() for seed in (1, 1, 2)
+        make_policy(load_backbone(ModelConfig(str(tiny_sd))), PolicyConfig(rank=4), True, seed).state()
+        for seed in (1, 1, 2)
     ]
     same, other = ([a[name].equal(b[name]) for name in a if "lora_A" in name] for a, b in (states[:2], states[1:]))
     assert all(same)

@@ -54,5 +54,5 @@ def test_a_workers_traceback_is_cut_to_its_message():
     with pytest.raises(UserError) as error, worker_errors():
         raise UserError(text)
     assert str(error.value) == "pairs.parquet:3: the image is truncated"
-    with pytest.raises(UserError, match="^plain$"), worker_errors():
+    with pytest.raises(UserError, match=r"^plain$"), worker_errors():
         raise UserError("plain")
