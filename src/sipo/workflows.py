@@ -1,7 +1,7 @@
 """What takes several packages: the commands of the command line call these, and nothing imports them."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from sipo.evaluate.compare import compare
 from sipo.evaluate.comparison_files import write_comparison
 from sipo.evaluate.report import report, summary
 from sipo.evaluate.score import Scorer, score
+from sipo.evaluate.words import interval, percent
 from sipo.run import RunDir
 from sipo.samples.folder import SAMPLES, PromptItem, read_settings
 from sipo.samples.generate import generate
@@ -62,29 +63,24 @@ def compare_models(
     into the run and its report.
     """
     scorer = load_scorer(scorer_name)
-    of_run = b is None
-    if of_run:
+    if b is None:
         run = RunDir(a).require()
-        folder = out or run.evaluation / prompts.name
-        sides = {"policy": _pictures(a, False, folder / "policy", prompts, batch_size, console),
-                 "base": _pictures(a, True, folder / "base", prompts, batch_size, console)}  # fmt: skip
+        folder, names = out or run.evaluation / prompts.name, ("policy", "base")
+        first = _pictures(a, False, folder / "policy", prompts, batch_size, console)
+        second = _pictures(a, True, folder / "base", prompts, batch_size, console)
     else:
-        names = (a.name, b.name) if a.name != b.name else (str(a), str(b))
-        folder = out or Path(f"{a.name}-vs-{b.name}")
-        sides = {name: _side(side, folder / "pictures" / f"{letter}-{side.name}", prompts, batch_size, console)
-                 for name, side, letter in zip(names, (a, b), "ab", strict=True)}  # fmt: skip
-    for pictures in sides.values():
+        folder, names = out or Path(f"{a.name}-vs-{b.name}"), (a.name, b.name)
+        first = _side(a, folder / f"a-{a.name}", prompts, batch_size, console)
+        second = _side(b, folder / f"b-{b.name}", prompts, batch_size, console)
+    for pictures in (first, second):
         score(pictures, scorer, batch_size, console)
-    first, second = sides.values()
-    comparison = compare(first, second, scorer.name, tuple(sides))
+    comparison = compare(first, second, scorer.name, names)
     page = write_comparison(comparison, folder)
-    if not of_run:
-        rate = comparison.overall.win_rate
-        return (
-            f"{names[0]} wins {rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}] against {names[1]}\ncomparison: {page}"
-        )
-    report(run)
-    return f"{summary(run)}\ncomparison: {page}"
+    if b is None:
+        report(run)
+        return f"{summary(run)}\ncomparison: {page}"
+    rate = comparison.overall.win_rate
+    return f"{names[0]} wins {percent(rate.value)} against {names[1]} ({interval(asdict(rate))})\ncomparison: {page}"
 
 
 def _side(path: Path, folder: Path, prompts: PromptChoice, batch_size: int, console: Console) -> Path:
