@@ -193,12 +193,12 @@ def mini_build(
 def mini_pairs(
     out: Annotated[Path, typer.Option(help="The parquet file to write.")],
     model: Annotated[str, typer.Option(help="miniature, or a folder that `sipo mini build` made.")] = "miniature",
-    num_prompts: Annotated[int, typer.Option(help="Prompts drawn from the training prompts.")] = 2400,
-    candidates: Annotated[int, typer.Option(help="Pictures for each; the best is paired with the worst.")] = 3,
+    num_prompts: Annotated[int, typer.Option(help="Prompts drawn from the training prompts.")] = 900,
+    candidates: Annotated[int, typer.Option(help="Pictures for each, from which up to two pairs are made.")] = 4,
     seed: Annotated[int, typer.Option()] = 0,
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
 ) -> None:
-    """Sample pictures from the miniature, score them, and pair the best with the worst."""
+    """Sample pictures from the miniature, score them, and pair the better with the worse."""
     _quiet_libraries()
     from sipo.backbones import resolve_path
     from sipo.mini.pairs import PairSettings, make_pairs

@@ -25,15 +25,16 @@ SHIPPED = Path(__file__).parent / "pairs" / "train.parquet"
 
 @dataclass(frozen=True)
 class PairSettings:
-    """`num_prompts` draws of a train prompt, `candidates` pictures for each; the best against the worst is a pair
-    if their scores (in [0, 2]) differ by `margin` or more, else a tie, which is dropped.
+    """`num_prompts` draws of a train prompt, `candidates` pictures for each, up to two pairs: the best against the worst,
+    and, among the right ones, the cleanest against the least clean (else nearly every pair would be right against wrong,
+    and say little of how a picture should look). Scores (in [0, 2]) must differ by `margin`, or it is a tie, and dropped.
 
     With `need_right` (the default) the better one must also be right, so that what is preferred is what was asked for.
     """
 
-    num_prompts: int = 2400
-    candidates: int = 3
-    margin: float = 0.1
+    num_prompts: int = 900
+    candidates: int = 4
+    margin: float = 0.05
     need_right: bool = True
     num_inference_steps: int = NUM_INFERENCE_STEPS
     guidance_scale: float = GUIDANCE_SCALE
@@ -110,12 +111,20 @@ def _ranked(
     rows = []
     for i, prompt in enumerate(prompts):
         group = range(i * settings.candidates, (i + 1) * settings.candidates)
-        best = max(group, key=lambda k: details[k]["score"])
-        worst = min(group, key=lambda k: details[k]["score"])
-        gap = details[best]["score"] - details[worst]["score"]
-        if gap >= settings.margin and (details[best]["correct"] or not settings.need_right):
-            rows.append(_row(prompt["prompt"], start + i, images[best], images[worst], gap, settings))
+        for kind, (better, worse) in enumerate(_contrasts(list(group), details)):
+            gap = details[better]["score"] - details[worse]["score"]
+            if gap >= settings.margin and (details[better]["correct"] or not settings.need_right):
+                number = 2 * (start + i) + kind
+                rows.append(_row(prompt["prompt"], number, images[better], images[worse], gap, settings))
     return rows
+
+
+def _contrasts(group: list[int], details: list[dict]) -> list[tuple[int, int]]:
+    """(better, worse): the best and the worst picture, and the cleanest and the least clean of the right ones."""
+    ranked = sorted(group, key=lambda k: details[k]["score"], reverse=True)
+    right = [k for k in ranked if details[k]["correct"]]
+    overall = (ranked[0], ranked[-1])
+    return [overall] if len(right) < 2 or right[-1] == ranked[-1] else [overall, (right[0], right[-1])]
 
 
 def _row(caption: str, number: int, best: Image.Image, worst: Image.Image, gap: float, settings: PairSettings) -> dict:
