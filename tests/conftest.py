@@ -77,3 +77,14 @@ def raw_config(tiny_sd, tiny_pairs, tmp_path) -> dict:
 def own_memory(tmp_path_factory, monkeypatch) -> None:
     """Results of data checks are remembered in the user's cache folder; tests have their own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "xdg"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def arrow_cache(tmp_path_factory):
+    """Tables are converted into a folder of this session, not into the user's cache of Hugging Face `datasets`."""
+    import datasets
+
+    before = datasets.config.HF_DATASETS_CACHE
+    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("arrow")
+    yield
+    datasets.config.HF_DATASETS_CACHE = before

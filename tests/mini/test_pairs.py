@@ -50,15 +50,17 @@ def sides(row):
     return images if row["label_0"] == 1 else images[::-1]
 
 
-def test_the_chosen_is_right_and_the_rejected_is_not(artist, tmp_path):
-    number = make_pairs(tmp_path / "p.parquet", None, PairSettings(num_prompts=30, candidates=3), chunk=10, console=QUIET)
+def test_the_chosen_is_right_and_the_rejected_is_wrong_or_less_clean(artist, tmp_path):
+    number = make_pairs(
+        tmp_path / "p.parquet", None, PairSettings(num_prompts=30, candidates=3), chunk=10, console=QUIET
+    )
     rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
     assert number == len(rows) >= 29
     scorer = MiniatureScorer()
     for row in rows:
         chosen, rejected = scorer.details(sides(row), [row["caption"]] * 2)
         assert chosen["correct"]
-        assert not rejected["correct"]
+        assert not rejected["correct"] or chosen["cleanliness"] > rejected["cleanliness"]
         assert row["score_gap"] == pytest.approx(chosen["score"] - rejected["score"])
         assert row["label_0"] + row["label_1"] == 1
     assert 5 < sum(row["label_0"] for row in rows) < 25  # both sides occur
@@ -91,7 +93,10 @@ def test_goes_on_after_a_stop_and_refuses_other_settings(artist, tmp_path):
 
 
 def test_ties_are_dropped(artist, tmp_path):
-    assert make_pairs(tmp_path / "p.parquet", None, PairSettings(num_prompts=8, candidates=3, margin=2.1), console=QUIET) == 0
+    assert (
+        make_pairs(tmp_path / "p.parquet", None, PairSettings(num_prompts=8, candidates=3, margin=2.1), console=QUIET)
+        == 0
+    )
 
 
 def test_the_shipped_pairs():
@@ -105,4 +110,12 @@ def test_the_shipped_pairs():
     scorer = MiniatureScorer()
     for row in rows[:: len(rows) // 40]:
         chosen, rejected = scorer(sides(row), [row["caption"]] * 2)
-        assert chosen >= rejected + 0.1 - 1e-9
+        assert chosen >= rejected + PairSettings().margin - 1e-9
+
+
+def test_the_clean_pairs_are_the_close_ones_and_nearly_all_have_both_right():
+    rows, clean = (pq.read_table(path).to_pylist() for path in (SHIPPED, SHIPPED.with_name("clean.parquet")))
+    assert clean == [row for row in rows if row["score_gap"] < 0.9]
+    scorer = MiniatureScorer()
+    both = [all(side["correct"] for side in scorer.details(sides(row), [row["caption"]] * 2)) for row in clean]
+    assert np.mean(both) > 0.95

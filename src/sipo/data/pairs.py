@@ -16,10 +16,14 @@ ACCEPTED = (
 )
 
 
+SHIPPED = {"miniature": "train.parquet", "miniature-clean": "clean.parquet"}
+
+
 def open_pairs(path: str | Path, ties: Ties = "drop", max_pairs: int | None = None) -> PairSource:
     """Open preference pairs; nothing is decoded yet.
 
-    path: see `ACCEPTED`; "miniature" is the set of pairs that ships with the package.
+    path: see `ACCEPTED`; "miniature" is the set of pairs that ships with the package, "miniature-clean" the close
+    ones among them: both pictures are right (nearly always), and one is cleaner.
     ties: whether rows without a preference are left out ("drop") or are bad rows ("error").
     max_pairs: look at the first so many rows only.
 
@@ -29,7 +33,7 @@ def open_pairs(path: str | Path, ties: Ties = "drop", max_pairs: int | None = No
         raise UserError(f"ties is 'drop' or 'error', not {ties!r}")
     if max_pairs is not None and max_pairs < 1:
         raise UserError(f"max_pairs should be at least 1, not {max_pairs}")
-    where = shipped_pairs() if str(path) == "miniature" else Path(path).expanduser().absolute()
+    where = shipped_pairs(str(path)) if str(path) in SHIPPED else Path(path).expanduser().absolute()
     if not where.exists():
         raise UserError(f"{path} does not exist. Data is read from local files: {ACCEPTED}")
     if where.is_dir():
@@ -41,8 +45,8 @@ def open_pairs(path: str | Path, ties: Ties = "drop", max_pairs: int | None = No
     raise UserError(f"{path} is none of the files that can be read: {ACCEPTED}")
 
 
-def shipped_pairs() -> Path:
-    return Path(str(importlib.resources.files("sipo"))) / "mini" / "pairs" / "train.parquet"
+def shipped_pairs(name: str) -> Path:
+    return Path(str(importlib.resources.files("sipo"))) / "mini" / "pairs" / SHIPPED[name]
 
 
 def _open_folder(folder: Path, ties: Ties, max_pairs: int | None) -> PairSource:
