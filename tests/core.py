@@ -26,7 +26,7 @@ def cogvideox(f: float) -> Tensor:
 
 
 def stable_diffusion(prediction: str = "epsilon") -> VPSchedule:
-    return VPSchedule(scaled_linear(), prediction)  # type: ignore[arg-type]
+    return VPSchedule(scaled_linear(), prediction)  # type: ignore[arg-type]  # tests pass wrong names too
 
 
 def every_schedule() -> dict[str, VPSchedule | FlowSchedule]:

@@ -15,12 +15,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from sipo.errors import UsageError
-from sipo.kernels import DDIM, FlowSDE
+from sipo.kernels import DDIM, KERNELS
 from sipo.losses import LOSSES
 from sipo.terms import ImportanceWeight
 from sipo.timesteps import TIMESTEPS, Uniform
-
-KERNELS = {"ddim": DDIM, "flow_sde": FlowSDE}
 
 
 @dataclass(frozen=True)
