@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from sipo.errors import UsageError
 from sipo.kernels import DDIM, KERNELS
 from sipo.losses import LOSSES
+from sipo.size import Size
 from sipo.terms import ImportanceWeight
 from sipo.timesteps import TIMESTEPS, Uniform
 
@@ -42,7 +43,9 @@ class DataConfig:
     on_bad_rows: Literal["stop", "skip"] = "stop"
     max_pairs: int | None = None
     max_pixels: int = 64_000_000  # larger images are reported, not decoded
-    resolution: int | None = None  # null: the model's own
+    resolution: int | tuple[int, int] | None = None  # pixels, a square's side or [height, width]; null: the model's own
+    num_frames: int | None = None  # of a video; null: the model's own
+    fps: float | None = None  # frames are taken at this rate, from the first on; null: the model's own
     crop: Literal["center", "random"] = "center"
     flip: bool = False
     prompt_dropout: float = 0.0
@@ -57,6 +60,19 @@ class DataConfig:
         if isinstance(self.validation, float) and not 0 < self.validation < 1:
             raise ValueError(f"validation is a share between 0 and 1 or a file, got {self.validation}")
         _at_least(self, workers=0, max_validation_pairs=1, max_pixels=1)
+        sides = self.resolution if isinstance(self.resolution, tuple | list) else [self.resolution or 1]
+        if min(sides) < 1 or (self.num_frames is not None and self.num_frames < 1):
+            raise ValueError("resolution and num_frames must be positive")
+        if self.fps is not None and self.fps <= 0:
+            raise ValueError(f"fps must be positive, got {self.fps}")
+
+    def size(self, own: Size) -> Size:
+        """The size asked for, with the model's own where nothing is said. Raises UsageError for frames of an image."""
+        if not own.is_video and (self.num_frames, self.fps) != (None, None):
+            raise UsageError("data.num_frames and data.fps are for video models; this model makes images")
+        sides = self.resolution or (own.height, own.width)
+        height, width = (sides, sides) if isinstance(sides, int) else sides
+        return Size(height, width, self.num_frames or own.num_frames, self.fps or own.fps)
 
 
 @dataclass(frozen=True)
