@@ -1,0 +1,1 @@
+"""What a training would cost, from shapes alone: parameters, memory by part, FLOPs per step, the time floor on a GPU."""
