@@ -74,7 +74,10 @@ class FakeEncoder:
 
     def encode_media(self, pixels: Tensor) -> Tensor:
         self.pictures += len(pixels)
-        mean = torch.nn.functional.avg_pool2d(pixels, 4)
+        frames = pixels.flatten(0, -4)
+        mean = torch.nn.functional.avg_pool2d(frames, 4).unflatten(
+            0, pixels.shape[:-3]
+        )  # (B, 3, h, w) or (B, F, 3, h, w)
         return torch.stack([mean, mean.square() - 3.0], dim=1)
 
     def fingerprint(self) -> dict[str, str]:

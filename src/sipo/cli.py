@@ -168,7 +168,9 @@ def data_check(
     path: Annotated[str, typer.Argument(help="Parquet shards, a datasets folder, a JSONL manifest, or miniature.")],
     ties: Annotated[str, typer.Option(help="drop: left out; error: reported as bad rows.")] = "drop",
     max_pairs: Annotated[int | None, typer.Option(help="Look at the first so many rows.")] = None,
-    max_pixels: Annotated[int, typer.Option(help="Larger images are reported, not decoded.")] = 64_000_000,
+    max_pixels: Annotated[int, typer.Option(help="Larger images and frames are reported, not decoded.")] = 64_000_000,
+    num_frames: Annotated[int | None, typer.Option(help="Frames of the video model: shorter videos are bad.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Rate of the video model; needed with --num-frames.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
     all_rows: Annotated[bool, typer.Option("--all", help="Name every bad row, not the first few of a kind.")] = False,
 ) -> None:
@@ -177,8 +179,16 @@ def data_check(
 
     from sipo.data.check import check_pairs
     from sipo.files import write_atomic
+    from sipo.size import Size
 
-    found = check_pairs(path, ties, max_pairs, max_pixels)
+    if (num_frames is None) != (fps is None):
+        raise UsageError("--num-frames and --fps say how long a model's videos are together: give both or neither")
+    size = None
+    if num_frames is not None and fps is not None:
+        if num_frames < 1 or fps <= 0:
+            raise UsageError("--num-frames and --fps must be positive")
+        size = Size(height=1, width=1, num_frames=num_frames, fps=fps)  # pixels do not matter to the check
+    found = check_pairs(path, ties, max_pairs, max_pixels, size=size)
     found.render(_console(), None if all_rows else 5)
     if json_file:
         write_atomic(json_file, json.dumps(found.to_dict(), indent=2, ensure_ascii=False))

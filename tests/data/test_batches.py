@@ -55,7 +55,18 @@ def test_impossible_batches(num_pairs: int, step: int, global_batch: int) -> Non
 
 def test_collate_pixels() -> None:
     items = [
-        Item(f"f:{n}", n + 3, f"p{n}", None, torch.full((3, 2, 2), n), torch.zeros(3, 2, 2), 0.5 + n) for n in range(2)
+        Item(
+            f"f:{n}",
+            n + 3,
+            f"p{n}",
+            None,
+            torch.full((3, 2, 2), n),
+            torch.zeros(3, 2, 2),
+            0.5 + n,
+            torch.full((4,), n),
+            torch.zeros(4),
+        )
+        for n in range(2)
     ]
     batch = collate(items)
     assert (batch.ids, batch.prompts, batch.encoded, batch.conditioning) == (["f:0", "f:1"], ["p0", "p1"], False, None)
@@ -64,12 +75,14 @@ def test_collate_pixels() -> None:
     assert batch.chosen.shape == batch.rejected.shape == (2, 3, 2, 2)
     assert batch.chosen[1].eq(1).all()
     assert torch.equal(batch.strength, torch.tensor([0.5, 1.5]))
+    assert batch.chosen_geometry.tolist() == [[0] * 4, [1] * 4]
+    assert batch.rejected_geometry.shape == (2, 4)
 
 
 def test_collate_what_is_encoded_and_without_rejected() -> None:
     conditioning = {"prompt_embeds": torch.ones(7, 5, dtype=torch.bfloat16)}
-    batch = collate([Item("f:0", 0, "p", conditioning, torch.zeros(2, 4, 8, 8), None, 1.0)] * 3)
+    batch = collate([Item("f:0", 0, "p", conditioning, torch.zeros(2, 4, 8, 8), None, 1.0, torch.zeros(4), None)] * 3)
     assert batch.encoded
-    assert batch.rejected is None
+    assert (batch.rejected, batch.rejected_geometry) == (None, None)
     assert batch.conditioning["prompt_embeds"].shape == (3, 7, 5)
     assert batch.conditioning["prompt_embeds"].dtype == torch.bfloat16

@@ -8,12 +8,15 @@ import pytest
 import torch
 from pictures import FakeEncoder, pick_a_pic, write_parquet
 
+from sipo.data import cache as cache_module
 from sipo.data.cache import Cache, encode_cache, made_by
 from sipo.data.dataset import CachedPairs, Slot
 from sipo.data.pairs import PairSource, open_pairs
 from sipo.errors import UserError
+from sipo.size import Size
 
 ROWS = [0, 1, 2, 4, 5]
+SIZE = Size(8, 8)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +27,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> PairSource:
 @pytest.fixture(scope="module")
 def made(source: PairSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("cache") / "cache"
-    encode_cache(FakeEncoder(), source, ROWS, out, 8, progress=False, pairs_per_shard=2)
+    encode_cache(FakeEncoder(), source, ROWS, out, SIZE, progress=False, pairs_per_shard=2)
     return out
 
 
@@ -36,7 +39,7 @@ def path(made: Path, tmp_path: Path) -> Path:
 def test_a_sound_cache(path: Path, source: PairSource) -> None:
     cache = Cache(path)
     cache.verify()
-    cache.require(made_by(FakeEncoder().fingerprint(), source, ROWS, 8, "center", False, 0))
+    cache.require(made_by(FakeEncoder().fingerprint(), source, ROWS, SIZE, "center", False, 0))
     assert len(cache) == 5
     assert cache.get(cache.position(4)).id == "pairs.parquet:4"
     with pytest.raises(KeyError):
@@ -76,7 +79,7 @@ def test_a_damaged_header_is_named_on_reading(path: Path) -> None:
 def test_mending_encodes_the_missing_shard_alone(path: Path, made: Path, source: PairSource) -> None:
     (path / "pairs-00001.safetensors").unlink()
     backbone = FakeEncoder()
-    encode_cache(backbone, source, ROWS, path, 8, progress=False, pairs_per_shard=2)
+    encode_cache(backbone, source, ROWS, path, SIZE, progress=False, pairs_per_shard=2)
     assert backbone.pictures == 4
     Cache(path).verify()
     assert all((path / file.name).read_bytes() == file.read_bytes() for file in made.iterdir())
@@ -98,13 +101,45 @@ def test_damaged_json_is_an_error_for_people(path: Path, name: str) -> None:
 
 
 def test_every_difference_of_origin_is_named(path: Path, source: PairSource) -> None:
-    wanted = made_by({"name": "other", "dtype": "float16"}, source, ROWS[:4], 16, "center", True, 0)
+    wanted = made_by({"name": "other", "dtype": "float16"}, source, ROWS[:4], Size(16, 16, 5, 8.0), "center", True, 0)
     with pytest.raises(UserError) as caught:
         Cache(path).require(wanted)
     lines = str(caught.value).splitlines()
     named = {line.split(":")[0].strip() for line in lines[1:-1]}
-    assert named == {"model.name", "model.dtype", "resolution", "flip", "usable pairs", "usable rows"}
-    assert "  resolution: 8 in the cache, 16 here" in lines
+    assert named == {
+        "model.name",
+        "model.dtype",
+        "height",
+        "width",
+        "num_frames",
+        "fps",
+        "flip",
+        "usable pairs",
+        "usable rows",
+    }
+    assert "  height: 8 in the cache, 16 here" in lines
+    assert "  num_frames: None in the cache, 5 here" in lines
+
+
+def test_a_cache_of_an_older_version_is_refused(path: Path, source: PairSource) -> None:
+    for name in ("plan.json", "manifest.json"):
+        saved = json.loads((path / name).read_text())
+        del saved["made_by"]["format"]
+        (path / name).write_text(json.dumps(saved))
+    message = r"written by another version of sipo \(format 1; this one reads 2\)\. Encode into another folder"
+    with pytest.raises(UserError, match=message):
+        Cache(path)
+    with pytest.raises(UserError, match=message):
+        encode_cache(FakeEncoder(), source, ROWS, path, SIZE, progress=False)
+
+
+def test_many_shards_are_not_all_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [Cache(path).get(n).chosen for n in range(5)]
+    monkeypatch.setattr(cache_module, "OPEN_SHARDS", 2)
+    cache = Cache(path)
+    for n in (0, 1, 2, 3, 4, 0, 4, 2):
+        assert torch.equal(cache.get(n).chosen, expected[n])
+        assert len(cache._open) <= 2
 
 
 def test_flip_needs_both_orientations(path: Path) -> None:

@@ -6,15 +6,19 @@ import os
 from pathlib import Path
 
 import pytest
+import videos
 from pictures import pick_a_pic, picture, raw_png, write_parquet
 from rich.console import Console
+from typer.testing import CliRunner
 
+from sipo.cli import app
 from sipo.data import check as check_module
 from sipo.data.check import check_pairs
 from sipo.data.check_report import CheckReport
 from sipo.data.pairs import open_pairs
 from sipo.data.rows import KINDS
-from sipo.errors import UserError
+from sipo.errors import UsageError, UserError
+from sipo.size import Size
 
 
 def check(path: Path, **options) -> CheckReport:
@@ -113,7 +117,7 @@ def test_files_of_a_manifest(tmp_path: Path) -> None:
         "3": "empty_image",
         "4": "undecodable",
         "5": "malformed",
-        "6": "missing_file",
+        "6": "empty_image",  # a folder is a video of its pictures, and one of them is empty
         "8": "missing_file",
         "9": "malformed",
     }
@@ -122,8 +126,8 @@ def test_files_of_a_manifest(tmp_path: Path) -> None:
 
 
 def test_every_kind_can_occur() -> None:
-    """The two tests above show them all."""
-    shown = {*spoilt()[1], "missing_file", "malformed"}
+    """The tests above and below show them all."""
+    shown = {*spoilt()[1], "missing_file", "malformed", "too_short", "mismatched"}
     assert shown == set(KINDS)
 
 
@@ -179,6 +183,8 @@ def test_an_unchanged_data_set_is_checked_once(tmp_path: Path, monkeypatch: pyte
     os.utime(path, ns=(1, 1))  # touched
     check(path, remember=memory)
     assert len(probed) == 18
+    check(path, remember=memory, size=Size(8, 8))
+    assert len(probed) == 24
     for file in memory.iterdir():  # a damaged memory is none
         file.write_text("{")
     assert check(path, remember=memory) == first
@@ -188,3 +194,73 @@ def test_an_opened_source_brings_its_own_options(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "pairs.parquet", pick_a_pic(4) | {"label_0": [1.0, 0.5, 1.0, 1.0]})
     report = check(open_pairs(path, ties="error", max_pairs=3))
     assert (report.num_rows, report.ties, report.num_bad) == (3, "error", 1)
+
+
+# videos
+
+
+def clips(tmp_path: Path) -> Path:
+    """A manifest of videos: two sound pairs, then one of every fault that only videos have."""
+    short, long, slow = (videos.video(videos.grey(n), fps) for n, fps in ((8, 8), (12, 8), (4, 4)))
+    files = {"a.mp4": long, "b.webm": videos.video(videos.grey(24), 16, "webm"), "short.mp4": short, "slow.mov": slow,
+             "cut.mp4": long[:-40], "sound.mp4": videos.audio(), "picture.png": picture(0)}  # fmt: skip
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    videos.folder(tmp_path / "frames", videos.grey(12))
+    pairs = [("a.mp4", "b.webm"), ("frames", "a.mp4"), ("a.mp4", "short.mp4"), ("slow.mov", "short.mp4"),
+             ("a.mp4", "cut.mp4"), ("a.mp4", "sound.mp4"), ("a.mp4", "picture.png"), ("b.webm", "a.mp4")]  # fmt: skip
+    rows = [{"prompt": "p", "chosen": chosen, "rejected": rejected} for chosen, rejected in pairs]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return tmp_path / "pairs.jsonl"
+
+
+def kinds(report: CheckReport) -> dict[int, str]:
+    return {problem.index + 1: problem.kind for problem in report.problems}
+
+
+def test_faults_of_videos(tmp_path: Path) -> None:
+    """Lines 3 and 4 are of 1.5 and 1 s, and of 1 s both; a model that needs 1.25 s finds the short ones too short."""
+    path = clips(tmp_path)
+    always = {5: "truncated", 6: "undecodable", 7: "mismatched", 8: "duplicate"}
+    plain = check(path)
+    assert kinds(plain) == {3: "mismatched", **always}
+    details = {problem.index + 1: problem.detail for problem in plain.problems}
+    assert details[3].startswith("chosen lasts 1.50 s (12 frames), rejected 1.00 s (8 frames)")
+    assert details[7] == "the chosen member is a video, the other an image"
+    assert "no video stream" in details[6]
+    assert kinds(check(path, size=Size(8, 8, 11, 8.0))) == {
+        3: "too_short", 4: "too_short", **always, 7: "too_short"
+    }  # fmt: skip
+    assert kinds(check(path, size=Size(8, 8, 8, 8.0)))[7] == "too_short"  # an image has one frame
+
+
+def test_a_model_of_images_takes_no_videos(tmp_path: Path) -> None:
+    assert set(check(clips(tmp_path), size=Size(8, 8)).counts.items()) >= {("mismatched", 8)}
+    pictures = write_parquet(tmp_path / "pairs.parquet", pick_a_pic(2))
+    assert check(pictures, size=Size(8, 8)).num_usable == 2
+
+
+def test_videos_in_a_table(tmp_path: Path) -> None:
+    sound, other = videos.video(videos.noise(8)), videos.video(videos.noise(8, seed=1))
+    table = pick_a_pic(3) | {"jpg_0": [sound, sound, sound[:-9]], "jpg_1": [other, picture(0), other]}
+    report = check(write_parquet(tmp_path / "pairs.parquet", table))
+    assert kinds(report) == {2: "mismatched", 3: "truncated"}
+
+
+def test_a_frame_that_changes_changes_the_stamp(tmp_path: Path) -> None:
+    path = clips(tmp_path)
+    before, name = open_pairs(path).stamp, tmp_path / "frames" / "frame-3.png"
+    assert open_pairs(path).stamp == before
+    fingerprint = open_pairs(path).fingerprint
+    name.write_bytes(picture(5, (32, 24)))
+    assert open_pairs(path).stamp != before
+    assert open_pairs(path).fingerprint != fingerprint
+
+
+def test_the_command_says_how_long_videos_must_be(tmp_path: Path) -> None:
+    path = str(clips(tmp_path))
+    result = CliRunner().invoke(app, ["data", "check", path, "--num-frames", "11", "--fps", "8", "--all"])
+    assert result.exit_code == 1
+    assert "pairs.jsonl:4 too_short: lasts 1.00 s (4 frames); 11 frames at 8 fps" in " ".join(result.output.split())
+    with pytest.raises(UsageError, match="give both or neither"):
+        CliRunner().invoke(app, ["data", "check", path, "--fps", "8"], catch_exceptions=False)

@@ -6,17 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import videos
 from pictures import FakeEncoder, pick_a_pic, write_parquet
 from torch.utils.data import DataLoader
 
 from sipo.data.cache import Cache, encode_cache
 from sipo.data.dataset import CachedPairs, MediaPairs, Slot, collate, schedule_slots
 from sipo.data.draws import draw
-from sipo.data.media import load_pixels
-from sipo.data.pairs import open_pairs
+from sipo.data.load import load_pixels
+from sipo.data.pairs import PairSource, open_pairs
 from sipo.errors import UserError
+from sipo.size import Size
 
-RESOLUTION = 8
+SIZE = Size(height=8, width=6)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def columns() -> dict[str, list]:
 @pytest.fixture(scope="module")
 def pairs(columns: dict[str, list], tmp_path_factory: pytest.TempPathFactory) -> MediaPairs:
     source = open_pairs(write_parquet(tmp_path_factory.mktemp("data") / "pairs.parquet", columns))
-    return MediaPairs(source, [0, 2, 3, 5, 7, 11], RESOLUTION, crop="random", flip=True, prompt_dropout=0.3, seed=4)
+    return MediaPairs(source, [0, 2, 3, 5, 7, 11], SIZE, crop="random", flip=True, prompt_dropout=0.3, seed=4)
 
 
 def test_members_share_crop_and_flip(pairs: MediaPairs) -> None:
@@ -44,8 +46,10 @@ def test_an_item_is_what_its_draw_says(pairs: MediaPairs, columns: dict[str, lis
     for epoch in range(8):
         drawn = draw(4, epoch, "pairs.parquet:3", flip=True, prompt_dropout=0.3)
         item = pairs[Slot(2, epoch, 9)]  # the third usable row is row 3
-        expected = load_pixels(columns["jpg_0"][3], RESOLUTION, drawn.crop, drawn.flip)
-        assert torch.equal(item.chosen, expected)
+        expected, geometry = load_pixels(columns["jpg_0"][3], SIZE, drawn.crop)
+        assert torch.equal(item.chosen, expected.flip(-1) if drawn.flip else expected)
+        assert torch.equal(item.chosen_geometry, geometry[int(drawn.flip)])
+        assert torch.equal(item.rejected_geometry, item.chosen_geometry)
         assert item.prompt == ("" if drawn.empty_prompt else "prompt 3")
         assert (item.id, item.slot) == ("pairs.parquet:3", 9)
         seen.add((drawn.flip, drawn.empty_prompt))
@@ -76,16 +80,16 @@ def test_centre_crop_without_flip_is_the_same_in_every_epoch(pairs: MediaPairs) 
 def test_sft_does_not_read_the_rejected_member(columns: dict[str, list], tmp_path: Path) -> None:
     broken = columns | {"label_0": [1.0] * 12, "jpg_1": [b"not an image"] * 12}
     source = open_pairs(write_parquet(tmp_path / "pairs.parquet", broken))
-    pairs = MediaPairs(source, list(range(12)), RESOLUTION, with_rejected=False)
-    assert collate([pairs[Slot(0, 0, 0)]]).rejected is None
+    pairs = MediaPairs(source, list(range(12)), SIZE, with_rejected=False)
+    batch = collate([pairs[Slot(0, 0, 0)]])
+    assert (batch.rejected, batch.rejected_geometry) == (None, None)
+    assert batch.chosen_geometry.shape == (1, 4)
     with pytest.raises(UserError, match=r"pairs\.parquet:1: .*not an image.*sipo data check"):
         replace(pairs, with_rejected=True)[Slot(1, 0, 0)]
 
 
 def cached(pairs: MediaPairs, out: Path) -> CachedPairs:
-    encode_cache(
-        FakeEncoder(), pairs.source, pairs.usable, out, RESOLUTION, flip=True, progress=False, pairs_per_shard=4
-    )
+    encode_cache(FakeEncoder(), pairs.source, pairs.usable, out, SIZE, flip=True, progress=False, pairs_per_shard=4)
     return CachedPairs(Cache(out), pairs.usable, flip=True, prompt_dropout=0.3, seed=4)
 
 
@@ -99,6 +103,49 @@ def test_loader_workers_change_nothing(pairs: MediaPairs, tmp_path: Path) -> Non
             assert (found.ids, found.prompts) == (expected.ids, expected.prompts)
             assert torch.equal(found.chosen, expected.chosen)
             assert torch.equal(found.rejected, expected.rejected)
+            assert torch.equal(found.chosen_geometry, expected.chosen_geometry)
+            assert found.chosen_geometry.shape == found.rejected_geometry.shape == (4, 4)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> PairSource:
+    """Eight pairs of videos as bytes: the same one twice in each."""
+    contents = [videos.video(videos.noise(7, (48, 32), seed), 16) for seed in range(8)]
+    table = {"prompt": [f"prompt {n}" for n in range(8)], "chosen": contents, "rejected": contents}
+    return open_pairs(write_parquet(tmp_path_factory.mktemp("clips") / "clips.parquet", table))
+
+
+def test_members_that_are_videos_share_crop_flip_and_frames(clips: PairSource) -> None:
+    size = Size(16, 16, 3, 8.0)
+    pairs = MediaPairs(clips, list(range(8)), size, crop="random", flip=True, seed=1)
+    flips = set()
+    for index in range(8):
+        item = pairs[Slot(index, 0, 0)]
+        drawn = draw(1, 0, item.id, True, 0.0)
+        expected, geometry = load_pixels(clips[index].chosen, size, drawn.crop)
+        assert torch.equal(item.chosen, item.rejected)
+        assert torch.equal(item.chosen, expected.flip(-1) if drawn.flip else expected)
+        assert torch.equal(item.chosen_geometry, geometry[int(drawn.flip)])
+        flips.add(drawn.flip)
+    assert flips == {True, False}
+    assert collate([pairs[Slot(n, 0, n)] for n in range(2)]).chosen.shape == (2, 3, 3, 16, 16)
+
+
+def test_a_cache_of_videos_gives_what_encoding_them_gives(clips: PairSource, tmp_path: Path) -> None:
+    size = Size(16, 16, 3, 8.0)
+    encode_cache(FakeEncoder(), clips, list(range(8)), tmp_path, size, flip=True, progress=False)
+    plain = MediaPairs(clips, list(range(8)), size, flip=True, seed=1)
+    stored = CachedPairs(Cache(tmp_path), list(range(8)), flip=True, seed=1)
+    for index in range(8):
+        one, other = plain[Slot(index, 2, 0)], stored[Slot(index, 2, 0)]
+        assert torch.equal(FakeEncoder().encode_media(one.chosen[None])[0], other.chosen)
+        assert torch.equal(one.chosen_geometry, other.chosen_geometry)
+        assert torch.equal(one.rejected_geometry, other.rejected_geometry)
+
+
+def test_a_video_that_has_become_too_short_is_named(clips: PairSource) -> None:
+    with pytest.raises(UserError, match=r"clips\.parquet:2: lasts 0\.44 s \(7 frames\).*sipo data check"):
+        MediaPairs(clips, [2], Size(16, 16, 5, 8.0))[Slot(0, 0, 0)]
 
 
 def test_data_sets_travel_to_spawned_workers(pairs: MediaPairs, tmp_path: Path) -> None:

@@ -47,15 +47,18 @@ class Item:
     chosen: Tensor
     rejected: Tensor | None
     strength: float
+    chosen_geometry: Tensor  # (4,)
+    rejected_geometry: Tensor | None
 
 
 @dataclass(frozen=True)
 class PairBatch:
     """What one micro-step sees.
 
-    encoded False: `chosen`, `rejected` are pixels (B, 3, H, W), float32 in [-1, 1], and `conditioning` is None.
-    encoded True: they are the VAE's moments (B, 2, C, h, w), mean and log-variance, float32, and `conditioning` holds
-    the text embeddings as the pipeline passes them, (B, ...) each. `rejected` is None in data for SFT.
+    encoded False: `chosen`, `rejected` are pixels (B, 3, H, W), of videos (B, F, 3, H, W), float32 in [-1, 1], and
+    `conditioning` is None. encoded True: they are the VAE's moments (B, 2, ...), mean and log-variance, float32, and
+    `conditioning` holds the text embeddings as the pipeline passes them, (B, ...) each. `rejected` is None in data for
+    SFT. The geometry is what SDXL is told: original height and width, crop top and left (see `Cut.geometry`).
     """
 
     ids: list[str]
@@ -66,6 +69,8 @@ class PairBatch:
     rejected: Tensor | None
     strength: Tensor  # (B,) float32
     encoded: bool
+    chosen_geometry: Tensor  # (B, 4) float32
+    rejected_geometry: Tensor | None
 
 
 def collate(items: list[Item]) -> PairBatch:
@@ -79,7 +84,14 @@ def collate(items: list[Item]) -> PairBatch:
         prompts=[item.prompt for item in items],
         conditioning=conditioning,
         chosen=torch.stack([item.chosen for item in items]),
-        rejected=None if first.rejected is None else torch.stack([item.rejected for item in items]),
+        rejected=_stack([item.rejected for item in items]),
         strength=torch.tensor([item.strength for item in items], dtype=torch.float32),
         encoded=conditioning is not None,
+        chosen_geometry=torch.stack([item.chosen_geometry for item in items]),
+        rejected_geometry=_stack([item.rejected_geometry for item in items]),
     )
+
+
+def _stack(tensors: list[Tensor | None]) -> Tensor | None:
+    """None where there is none; a batch never mixes both."""
+    return None if tensors[0] is None else torch.stack([tensor for tensor in tensors if tensor is not None])

@@ -9,21 +9,25 @@ import safetensors
 from torch import Tensor
 
 from sipo.data.encode import encode_cache
-from sipo.data.shards import MANIFEST, made_by, read_plan, require_same, sha256
+from sipo.data.shards import MANIFEST, made_by, read_plan, require_format, require_same, sha256
 from sipo.errors import UserError
 
 __all__ = ["Cache", "CachedSample", "encode_cache", "made_by"]
 
+OPEN_SHARDS = 128  # mapped at the same time; of large videos a cache has many
+
 
 @dataclass(frozen=True)
 class CachedSample:
-    """chosen, rejected: (orientations, 2, C, h, w) float32, mean and log-variance; orientation 1 is mirrored."""
+    """chosen, rejected: (orientations, 2, ...) float32, mean and log-variance; orientation 1 is mirrored."""
 
     id: str
     prompt: int  # for `Cache.conditioning`; 0 is the empty prompt
     chosen: Tensor
     rejected: Tensor | None
     strength: float
+    chosen_geometry: Tensor  # (orientations, 4); see `Cut.geometry`
+    rejected_geometry: Tensor | None
 
 
 class Cache:
@@ -43,6 +47,7 @@ class Cache:
             self.seals: dict[str, dict[str, Any]] = manifest["shards"]
         except (ValueError, KeyError) as error:
             raise UserError(f"{self.path / MANIFEST} is damaged ({error}): run `sipo data encode` again") from error
+        require_format(self.made_by, self.path)
         self.plan = read_plan(self.path)
         self.orientations = 2 if self.made_by["flip"] else 1
         self._positions = {row: position for position, row in enumerate(self.plan.rows)}
@@ -78,12 +83,15 @@ class Cache:
         name = self.plan.pair_shards[position // self.plan.pairs_per_shard]
         within = position % self.plan.pairs_per_shard
         shard, keys, ids = self._shard(name)
+        rejected = "rejected" in keys
         return CachedSample(
             id=ids[within],
             prompt=self.plan.prompt_of[position],
             chosen=self._row(shard, "chosen", within),
-            rejected=self._row(shard, "rejected", within) if "rejected" in keys else None,
+            rejected=self._row(shard, "rejected", within) if rejected else None,
             strength=self._row(shard, "strength", within).item(),
+            chosen_geometry=self._row(shard, "chosen_geometry", within),
+            rejected_geometry=self._row(shard, "rejected_geometry", within) if rejected else None,
         )
 
     def prompt(self, number: int) -> str:
@@ -100,6 +108,8 @@ class Cache:
 
     def _shard(self, name: str) -> tuple[Any, list[str], list[str]]:
         if name not in self._open:
+            while len(self._open) >= OPEN_SHARDS:
+                del self._open[next(iter(self._open))]
             try:
                 shard = safetensors.safe_open(str(self.path / name), framework="pt")
             except (safetensors.SafetensorError, OSError) as error:

@@ -1,14 +1,17 @@
-"""The two data sets of training, pictures and cached latents, behind one protocol: `dataset[Slot] -> Item`."""
+"""The two data sets of training, pixels and cached latents, behind one protocol: `dataset[Slot] -> Item`."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from sipo.data.batches import Item, PairBatch, Slot, collate, schedule_slots
 from sipo.data.cache import Cache
+from sipo.data.crop import CENTER, Position
 from sipo.data.draws import Draw, draw
-from sipo.data.media import MAX_PIXELS, load_pixels
+from sipo.data.load import load_pixels
+from sipo.data.media import MAX_PIXELS
 from sipo.data.rows import BadRow, PairSource
 from sipo.errors import UserError
+from sipo.size import Size
 
 __all__ = ["CachedPairs", "Item", "MediaPairs", "PairBatch", "PairDataset", "Slot", "collate", "schedule_slots"]
 
@@ -23,8 +26,8 @@ class PairDataset(Protocol):
     def __getitem__(self, slot: Slot) -> Item: ...
 
 
-def crop_position(crop: Crop, drawn: Draw) -> tuple[float, float]:
-    return drawn.crop if crop == "random" else (0.5, 0.5)
+def crop_position(crop: Crop, drawn: Draw) -> Position:
+    return drawn.crop if crop == "random" else CENTER
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class MediaPairs:
 
     source: PairSource
     usable: list[int]
-    resolution: int
+    size: Size
     crop: Crop = "center"
     flip: bool = False
     prompt_dropout: float = 0.0
@@ -55,11 +58,22 @@ class MediaPairs:
             drawn = draw(self.seed, slot.epoch, pair.id, self.flip, self.prompt_dropout)
             members = [pair.chosen, *([pair.rejected] if self.with_rejected and pair.rejected is not None else [])]
             crop = crop_position(self.crop, drawn)  # chosen and rejected share crop and flip
-            pixels = [load_pixels(media, self.resolution, crop, drawn.flip, self.max_pixels) for media in members]
+            loaded = [load_pixels(media, self.size, crop, self.max_pixels) for media in members]
         except BadRow as error:
             raise UserError(f"{self.source.id(row)}: {error}. Has the data changed since `sipo data check`?") from error
-        prompt = "" if drawn.empty_prompt else pair.prompt
-        return Item(pair.id, slot.slot, prompt, None, pixels[0], pixels[1] if len(pixels) == 2 else None, pair.strength)
+        pixels = [member.flip(-1) if drawn.flip else member for member, _ in loaded]
+        geometry = [orientations[int(drawn.flip)] for _, orientations in loaded]
+        return Item(
+            id=pair.id,
+            slot=slot.slot,
+            prompt="" if drawn.empty_prompt else pair.prompt,
+            conditioning=None,
+            chosen=pixels[0],
+            rejected=pixels[1] if len(pixels) == 2 else None,
+            strength=pair.strength,
+            chosen_geometry=geometry[0],
+            rejected_geometry=geometry[1] if len(geometry) == 2 else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,7 @@ class CachedPairs:
         drawn = draw(self.seed, slot.epoch, sample.id, self.flip, self.prompt_dropout)
         prompt = 0 if drawn.empty_prompt else sample.prompt
         rejected = sample.rejected if self.with_rejected else None
+        rejected_geometry = sample.rejected_geometry if self.with_rejected else None
         return Item(
             id=sample.id,
             slot=slot.slot,
@@ -96,4 +111,6 @@ class CachedPairs:
             chosen=sample.chosen[int(drawn.flip)],
             rejected=None if rejected is None else rejected[int(drawn.flip)],
             strength=sample.strength,
+            chosen_geometry=sample.chosen_geometry[int(drawn.flip)],
+            rejected_geometry=None if rejected_geometry is None else rejected_geometry[int(drawn.flip)],
         )

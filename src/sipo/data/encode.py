@@ -1,6 +1,7 @@
-"""Encode a data set once: pictures to the VAE's moments, prompts to text embeddings; resumable, by many processes."""
+"""Encode a data set once: media to the VAE's moments, prompts to text embeddings; resumable, by many processes."""
 
 import json
+import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -22,13 +23,17 @@ from rich.progress import (
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from sipo.data.crop import CENTER
 from sipo.data.draws import draw
-from sipo.data.media import MAX_PIXELS, load_pixels
+from sipo.data.load import load_pixels
+from sipo.data.media import MAX_PIXELS
 from sipo.data.rows import BadRow, PairSource
 from sipo.data.shards import (
     MANIFEST,
     PAIRS_PER_SHARD,
     PLAN,
+    PROMPTS_PER_SHARD,
+    SHARD_BYTES,
     Plan,
     made_by,
     make_plan,
@@ -40,8 +45,10 @@ from sipo.data.shards import (
 )
 from sipo.errors import UserError
 from sipo.files import write_atomic
+from sipo.size import Size
 
 PATIENCE = 3600.0  # seconds without a new shard from the other processes before giving up on them
+BATCH_BYTES = 128_000_000  # of the pixels that are encoded at once, whatever the batch size (but one item at least)
 
 
 class Encoder(Protocol):
@@ -56,7 +63,7 @@ class Encoder(Protocol):
         ...
 
     def encode_media(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, 2, C, h, w) float32: mean and log-variance."""
+        """(B, 3, H, W) or (B, F, 3, H, W) in [-1, 1] -> (B, 2, ...) float32: mean and log-variance."""
         ...
 
     def fingerprint(self) -> dict[str, str]: ...
@@ -66,7 +73,8 @@ class Encoder(Protocol):
 class Encodable:
     id: str
     strength: float
-    pixels: Tensor  # (members, 3, R, R): chosen and, where there is one, rejected
+    pixels: Tensor  # (members, 3, H, W) or (members, F, 3, H, W): chosen and, where there is one, rejected
+    geometry: Tensor  # (members, 2, 4): see `Cut.geometry`
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ class Pixels:
     """Rows decoded with the crop that the cache will hold."""
 
     source: PairSource
-    resolution: int
+    size: Size
     crop: str
     seed: int
     max_pixels: int
@@ -82,12 +90,13 @@ class Pixels:
     def __getitem__(self, row: int) -> Encodable:
         try:
             pair = self.source[row]
-            position = draw(self.seed, 0, pair.id, False, 0.0).crop if self.crop == "random" else (0.5, 0.5)
+            position = draw(self.seed, 0, pair.id, False, 0.0).crop if self.crop == "random" else CENTER
             members = [pair.chosen] if pair.rejected is None else [pair.chosen, pair.rejected]
-            pixels = [load_pixels(media, self.resolution, position, False, self.max_pixels) for media in members]
+            loaded = [load_pixels(media, self.size, position, self.max_pixels) for media in members]
         except BadRow as error:
             raise UserError(f"{self.source.id(row)}: {error}. Has the data changed since `sipo data check`?") from error
-        return Encodable(pair.id, pair.strength, torch.stack(pixels))
+        pixels, geometry = (torch.stack(tensors) for tensors in zip(*loaded, strict=True))
+        return Encodable(pair.id, pair.strength, pixels, geometry)
 
 
 def encode_cache(
@@ -95,7 +104,7 @@ def encode_cache(
     source: PairSource,
     usable: list[int],
     out: str | Path,
-    resolution: int,
+    size: Size,
     crop: str = "center",
     flip: bool = False,
     batch_size: int = 8,
@@ -106,28 +115,37 @@ def encode_cache(
     num_workers: int = 0,
     max_pixels: int = MAX_PIXELS,
     pairs_per_shard: int = PAIRS_PER_SHARD,
+    prompts_per_shard: int = PROMPTS_PER_SHARD,
+    shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Encode the rows `usable` of `source` into the folder `out`, which `Cache` then opens.
 
     Run again after an interruption, it goes on: finished shards are never encoded again. With several processes, each
     calls this with its own `rank` and encodes every `world_size`-th shard; all return when the cache is complete.
     flip: encode both orientations. crop "random": the crop of a pair is drawn here, once for all epochs.
+    pairs_per_shard, prompts_per_shard: at most; fewer where a shard would pass `shard_bytes`.
 
-    Raises UserError where `out` holds a cache made by something else, where a picture fails to decode (with its row),
+    Raises UserError where `out` holds a cache made by something else, where a member fails to decode (with its row),
     and where the VAE gives a NaN or an infinity (with the pairs).
     """
     out = Path(out)
     if not usable:
         raise UserError("there is no usable pair to encode")
-    made = made_by(backbone.fingerprint(), source, usable, resolution, crop, flip, seed)
-    plan = _begin(out, made, source, usable, pairs_per_shard)
-    own = plan.shards[rank::world_size]
-    todo = [name for name in own if read_seal(out, name) is None]
-    pixels = Pixels(source, resolution, crop, seed, max_pixels)
-    with _progress(progress and rank == 0) as bar, backbone.encoders() if todo else nullcontext():
-        sizes = {name: len(plan.contents(name)) for name in own}
-        left = sum(sizes[name] for name in todo)
-        task = bar.add_task("encoding", total=sum(sizes.values()), completed=sum(sizes.values()) - left)
+    made = made_by(backbone.fingerprint(), source, usable, size, crop, flip, seed)
+    plan = _known_plan(out, made)
+    idle = plan is not None and not _missing(out, plan, rank, world_size)
+    with _progress(progress and rank == 0) as bar, nullcontext() if idle else backbone.encoders():
+        if plan is None:
+            pairs, prompts = shard_sizes(backbone, size, flip, source.has_rejected, shard_bytes)
+            plan = make_plan(made, source, usable, min(pairs, pairs_per_shard), min(prompts, prompts_per_shard))
+            write_plan(out, plan)
+        todo = _missing(out, plan, rank, world_size)
+        total, left = (
+            sum(len(plan.contents(name)) for name in names) for names in (plan.shards[rank::world_size], todo)
+        )
+        task = bar.add_task("encoding", total=total, completed=total - left)
+        pixels = Pixels(source, size, crop, seed, max_pixels)
+        at_once = max(min(batch_size, BATCH_BYTES // (4 * math.prod(size.pixel_shape))), 1)
         for name in todo:
             for stale in out.glob(f".{name}.*.tmp"):  # a process that was killed in the middle of this very shard
                 stale.unlink(missing_ok=True)
@@ -135,11 +153,28 @@ def encode_cache(
                 batches = chunks([plan.prompts[n] for n in plan.contents(name)], batch_size)
                 content = _encode_text(backbone, counted(batches, bar, task))
             else:
-                batches = chunks([plan.rows[n] for n in plan.contents(name)], batch_size)
+                batches = chunks([plan.rows[n] for n in plan.contents(name)], at_once)
                 loader = DataLoader(pixels, batch_sampler=batches, num_workers=num_workers, collate_fn=list)
                 content = _encode_pairs(backbone, counted(loader, bar, task), flip)
             write_shard(out, name, content)
     _finish(out, made, plan.shards, rank)
+
+
+def shard_sizes(backbone: Encoder, size: Size, flip: bool, has_rejected: bool, shard_bytes: int) -> tuple[int, int]:
+    """How many pairs and how many prompts fit into a shard: what one of each takes is found by encoding it.
+
+    What is encoded (black, and the empty prompt) does not matter, so every process finds the same.
+    """
+    with torch.no_grad():
+        moments = backbone.encode_media(torch.zeros(1, *size.pixel_shape)).float()
+        texts = backbone.encode_prompts([""])
+    pair = moments.nbytes * (2 if flip else 1) * (2 if has_rejected else 1)
+    prompt = sum(text.nbytes for text in texts.values())
+    return max(shard_bytes // pair, 1), max(shard_bytes // prompt, 1)
+
+
+def _missing(out: Path, plan: Plan, rank: int, world_size: int) -> list[str]:
+    return [name for name in plan.shards[rank::world_size] if read_seal(out, name) is None]
 
 
 def chunks(values: list, size: int) -> list[list]:
@@ -152,8 +187,8 @@ def counted(batches: Iterable[list], bar: Progress, task: TaskID) -> Iterator[li
         bar.advance(task, len(batch))
 
 
-def _begin(out: Path, made: dict[str, Any], source: PairSource, usable: list[int], pairs_per_shard: int) -> Plan:
-    """The plan of an earlier start, or a new one. Every process makes the same, so it does not matter who writes it."""
+def _known_plan(out: Path, made: dict[str, Any]) -> Plan | None:
+    """The plan of an earlier start; None in a new folder. Every process would make the same, whoever writes it first."""
     if (out / PLAN).exists():
         plan = read_plan(out)
         require_same(plan.made_by, made, out)
@@ -161,9 +196,7 @@ def _begin(out: Path, made: dict[str, Any], source: PairSource, usable: list[int
     strangers = [file.name for file in out.glob("[!.]*")] if out.exists() else []
     if strangers and not (out / PLAN).exists():  # asked again: another process may have begun since
         raise UserError(f"{out} holds other files and no cache: choose a folder of its own")
-    plan = make_plan(made, source, usable, pairs_per_shard)
-    write_plan(out, plan)
-    return plan
+    return None
 
 
 @torch.no_grad()
@@ -175,17 +208,18 @@ def _encode_text(backbone: Encoder, batches: Iterable[list[str]]) -> bytes:
 
 @torch.no_grad()
 def _encode_pairs(backbone: Encoder, batches: Iterable[list[Encodable]], flip: bool) -> bytes:
-    ids: list[str] = []
-    strengths: list[float] = []
+    items: list[tuple[str, float]] = []
+    geometry: list[Tensor] = []
     moments: list[Tensor] = []
-    for items in batches:
-        ids += [item.id for item in items]
-        strengths += [item.strength for item in items]
-        pictures = torch.stack([item.pixels for item in items], dim=1)  # (members, B, 3, R, R)
-        views = [pictures, pictures.flip(-1)] if flip else [pictures]
+    for batch in batches:
+        items += [(item.id, item.strength) for item in batch]
+        geometry += [item.geometry[:, : 2 if flip else 1] for item in batch]
+        media = torch.stack([item.pixels for item in batch], dim=1)  # (members, B, 3, H, W) or (members, B, F, 3, H, W)
+        views = [media, media.flip(-1)] if flip else [media]
         encoded = [torch.stack([backbone.encode_media(member).float().cpu() for member in view]) for view in views]
-        moments.append(torch.stack(encoded, dim=2))  # (members, B, orientations, 2, C, h, w)
-    both = torch.cat(moments, dim=1)
+        moments.append(torch.stack(encoded, dim=2))  # (members, B, orientations, 2, ...)
+    both, cuts = torch.cat(moments, dim=1), torch.stack(geometry, dim=1)  # cuts: (members, n, orientations, 4)
+    ids, strengths = zip(*items, strict=True)
     finite = both.isfinite().all(0).flatten(1).all(1).tolist()
     broken = [id for id, sound in zip(ids, finite, strict=True) if not sound]
     if broken:
@@ -193,9 +227,9 @@ def _encode_pairs(backbone: Encoder, batches: Iterable[list[Encodable]], flip: b
             f"the VAE gives NaN or infinity for {len(broken)} pairs ({', '.join(broken[:5])}). SDXL's VAE does in "
             "fp16: use fp32, or madebyollin/sdxl-vae-fp16-fix"
         )
-    tensors = {"chosen": both[0].contiguous(), "strength": torch.tensor(strengths)}
-    if len(both) == 2:
-        tensors["rejected"] = both[1].contiguous()
+    tensors = {"strength": torch.tensor(strengths)}
+    for member, latents, cut in zip(("chosen", "rejected"), both, cuts, strict=False):
+        tensors |= {member: latents.contiguous(), f"{member}_geometry": cut.contiguous()}
     return safetensors.torch.save(tensors, metadata={"ids": json.dumps(ids)})
 
 

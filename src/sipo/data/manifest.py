@@ -1,4 +1,4 @@
-"""Pairs in a JSONL manifest: one object a line, images in files beside it."""
+"""Pairs in a JSONL manifest: one object a line, images and videos in files (or folders of frames) beside it."""
 
 import functools
 import json
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sipo.data.fingerprint import digest
+from sipo.data.frames import frame_files
 from sipo.data.rows import BadRow, Pair, Ties
 from sipo.data.schemas import SCHEMAS, Schema, recognise
 from sipo.errors import UserError
@@ -31,17 +32,18 @@ class ManifestPairs:
 
     @functools.cached_property
     def _state(self) -> tuple[list, list]:
-        """([name, size] of every image, their times of modification); missing files count as such."""
+        """([name, size] of every file, their times of modification); missing files count as such."""
         sizes, times = [], []
         for index in range(len(self)):
             try:
                 pair = self[index]
             except BadRow:
                 continue
-            for path in (pair.chosen, pair.rejected):
-                if isinstance(path, Path):
+            members = [member for member in (pair.chosen, pair.rejected) if isinstance(member, Path)]
+            for member in members:
+                for path in [member, *frame_files(member)] if member.is_dir() else [member]:
                     state = path.stat() if path.exists() else None
-                    sizes.append([path.name, state.st_size if state else -1])
+                    sizes.append([path.name, state.st_size if state and not path.is_dir() else -1])
                     times.append(state.st_mtime_ns if state else -1)
         return sizes, times
 
@@ -61,7 +63,7 @@ class ManifestPairs:
             raise IndexError(index)
         pair = self.layout.read(self._row(index), self.id(index), self.path.parent)
         if self.has_rejected and pair.rejected is None:
-            raise BadRow("there is no rejected image, though other rows have one", "malformed")
+            raise BadRow("there is no rejected member, though other rows have one", "malformed")
         return pair
 
     def _row(self, index: int) -> dict[str, Any]:

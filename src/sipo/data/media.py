@@ -1,15 +1,17 @@
-"""From an encoded picture to the pixels that a network sees: whatever the file holds, RGB comes out, or a `BadRow`."""
+"""Encoded pictures: whatever the file holds, an upright RGB picture comes out, or a `BadRow`."""
 
 import io
 import struct
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from sipo.data.containers import HEAD, container
 from sipo.data.rows import BadRow, Media
 
 MAX_PIXELS = 64_000_000  # of one picture; read from its header before anything is decoded
@@ -17,19 +19,35 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `o
 # No EPS among them: it would run Ghostscript.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
+Kind = Literal["image", "video", "frames"]
 
 
-def media_kind(path: Path) -> str:
-    """Which reader a file needs, by its suffix: "image" or "video"."""
-    return "video" if path.suffix.lower() in VIDEO_SUFFIXES else "image"
+def media_kind(media: Media) -> Kind:
+    """What a medium is: "frames" (a folder), else by its first bytes, else (where they say nothing) by its suffix."""
+    if isinstance(media, Path) and media.is_dir():
+        return "frames"
+    try:
+        head = media[:HEAD] if isinstance(media, bytes) else _head(media)
+    except (OSError, ValueError):
+        head = b""
+    named_video = isinstance(media, Path) and media.suffix.lower() in VIDEO_SUFFIXES
+    return "video" if container(head) or named_video else "image"
+
+
+def named(media: Media) -> str:
+    """A medium in a message."""
+    return f"the file of {len(media):,} bytes" if isinstance(media, bytes) else str(media)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
 
 
 def read_bytes(media: Media) -> bytes:
     """The encoded file's content. Raises BadRow (missing_file, empty_image)."""
     if isinstance(media, bytes):
         return media
-    if media_kind(media) == "video":
-        raise BadRow(f"{media} is a video; this version reads images")
     try:
         content = media.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
@@ -126,32 +144,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def resize_crop(image: Image.Image, resolution: int, crop: tuple[float, float] = (0.5, 0.5)) -> Image.Image:
-    """The shorter side scaled to `resolution` (bilinear, antialiased), then a square cut out of the longer one.
-
-    crop: where, across and down, in [0, 1); 0.5 is the centre. As torchvision's Resize and crop, which the reference
-    implementation uses, but it cuts first: a picture of 1 x 5000 pixels must not become one of 512 x 2,560,000.
-    """
-    short = min(image.size)
-    box = [0.0, 0.0]
-    sides = [0.0, 0.0]
-    for axis, (side, position) in enumerate(zip(image.size, crop, strict=True)):
-        scaled = max(resolution * side // short, resolution)  # this side after scaling, in whole pixels
-        offset = int(position * (scaled - resolution + 1))
-        box[axis], sides[axis] = offset * side / scaled, resolution * side / scaled
-    right, bottom = (min(box[axis] + sides[axis], image.size[axis]) for axis in (0, 1))
-    return image.resize((resolution, resolution), Image.Resampling.BILINEAR, box=(box[0], box[1], right, bottom))
-
-
 def to_tensor(image: Image.Image) -> Tensor:
     """(3, H, W) float32 in [-1, 1] of an RGB picture."""
     pixels = np.asarray(image, dtype=np.float32) / 127.5 - 1.0
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-
-
-def load_pixels(
-    media: Media, resolution: int, crop: tuple[float, float], flip: bool, max_pixels: int = MAX_PIXELS
-) -> Tensor:
-    """(3, resolution, resolution) float32 in [-1, 1]; raises BadRow."""
-    image = resize_crop(decode(media, max_pixels), resolution, crop)
-    return to_tensor(ImageOps.mirror(image) if flip else image)

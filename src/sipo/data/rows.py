@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from sipo.errors import UserError
 
-Media = bytes | Path  # an encoded file's content, or where it lies
+Media = bytes | Path  # an encoded file's content, or where it lies; a folder is a video, a picture a frame
 Ties = Literal["drop", "error"]
 
 # Every reason for which a row is left out, in the order in which reports list them.
@@ -16,12 +16,14 @@ KINDS: dict[str, str] = {
     "malformed": "rows that cannot be read as the schema says",
     "bad_label": "labels other than 0, 0.5 or 1",
     "blank_caption": "null or blank captions",
-    "missing_file": "image files that are not there",
-    "empty_image": "empty images (null, or 0 bytes)",
-    "truncated": "truncated images",
-    "undecodable": "images that cannot be decoded",
-    "too_large": "images over the pixel cap",
-    "duplicate": "duplicates of an earlier pair (same prompt and images, in either order)",
+    "missing_file": "files that are not there",
+    "empty_image": "empty images or videos (null, 0 bytes, a folder without pictures)",
+    "truncated": "truncated images or videos",
+    "undecodable": "images or videos that cannot be decoded",
+    "too_large": "images or videos over the cap on pixels or frames",
+    "too_short": "videos shorter than the model's",
+    "mismatched": "pairs of different length or of an image and a video, videos for a model of images",
+    "duplicate": "duplicates of an earlier pair (same prompt and media, in either order)",
 }
 
 
@@ -38,7 +40,7 @@ class BadRow(UserError):
 
 @dataclass(frozen=True)
 class Pair:
-    """One labelled comparison, its images still encoded.
+    """One labelled comparison, its images or videos still encoded.
 
     id: where it stands, for people and for seeding: "file.parquet:17" (row, from 0) or "pairs.jsonl:17" (line, from 1).
     rejected: None in data without rejected members, which serves SFT alone.
@@ -80,5 +82,5 @@ class PairSource(Protocol):
         ...
 
     def prompts(self, indices: list[int]) -> list[str]:
-        """The prompts of those (usable) rows, without reading their images."""
+        """The prompts of those (usable) rows, without reading their media."""
         ...

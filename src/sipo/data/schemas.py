@@ -37,28 +37,28 @@ class Schema:
 def resolve(path: str, folder: Path) -> Path:
     """Where `path` of a data file in `folder` points. Relative paths may not leave the folder: absolute ones may."""
     if "://" in path:
-        raise BadRow(f"{path!r} is an address, not a file: download the images first", "missing_file")
+        raise BadRow(f"{path!r} is an address, not a file: download it first", "missing_file")
     if os.path.isabs(path):
         return Path(path)
     inside = os.path.normpath(path)
     if inside.split(os.sep)[0] == os.pardir:
         raise BadRow(
-            f"{path!r} leaves the folder of the data: move the images there, or write absolute paths", "malformed"
+            f"{path!r} leaves the folder of the data: move the files there, or write absolute paths", "malformed"
         )
     return folder / inside
 
 
 def media(value: Any, folder: Path) -> Media:
-    """An image cell: bytes, a path, or Hugging Face's {bytes, path}."""
+    """A cell with an image or a video: bytes, a path, or Hugging Face's {bytes, path}."""
     if isinstance(value, dict):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if value is None or value in (b"", ""):
-        raise BadRow("the image is null" if value is None else "the image has 0 bytes", "empty_image")
+        raise BadRow("the image or video is null" if value is None else "the image or video has 0 bytes", "empty_image")
     if isinstance(value, str):
         return resolve(value, folder)
     if isinstance(value, bytes):
         return value
-    raise BadRow(f"an image should be bytes or a path, not {type(value).__name__}", "malformed")
+    raise BadRow(f"an image or video should be bytes or a path, not {type(value).__name__}", "malformed")
 
 
 def prompt(value: Any) -> str:

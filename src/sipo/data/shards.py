@@ -1,10 +1,13 @@
 """The files of a cache: a plan (what goes where), safetensors shards with a seal each, and a manifest, written last.
 
 plan.json                     made_by, the rows, the distinct prompts, the prompt of each row
-text-00000.safetensors        one tensor (n, ...) per kind of conditioning, 128 prompts; prompt 0 is the empty one
-pairs-00000.safetensors       512 pairs: chosen, rejected (n, orientations, 2, C, h, w); strength (n,); header: ids
+text-00000.safetensors        one tensor (n, ...) per kind of conditioning, up to 128 prompts; prompt 0 is the empty one
+pairs-00000.safetensors       up to 512 pairs: chosen, rejected (n, orientations, 2, ...); chosen_geometry,
+                              rejected_geometry (n, orientations, 4); strength (n,); header: ids
 <shard>.seal                  its sha256 and size: a shard with a seal is finished
 manifest.json                 made_by and all seals; a cache without it is not complete
+
+A shard holds fewer than that where its content is large: about `SHARD_BYTES` at most, or a single pair.
 """
 
 import hashlib
@@ -17,22 +20,29 @@ from sipo.data.fingerprint import digest
 from sipo.data.rows import PairSource
 from sipo.errors import UserError
 from sipo.files import write_atomic
+from sipo.size import Size
 
+FORMAT = 2  # of these files; 1 had no geometry
 PAIRS_PER_SHARD = 512
 PROMPTS_PER_SHARD = 128
+SHARD_BYTES = 256_000_000
 PLAN, MANIFEST = "plan.json", "manifest.json"
 
 
 def made_by(
-    backbone: dict[str, str], source: PairSource, usable: list[int], resolution: int, crop: str, flip: bool, seed: int
+    backbone: dict[str, str], source: PairSource, usable: list[int], size: Size, crop: str, flip: bool, seed: int
 ) -> dict[str, Any]:
     """What determines a cache's content.
 
     backbone: the backbone's `fingerprint()`. seed: matters to a random crop alone.
     """
+    frames = {"num_frames": size.num_frames, "fps": size.fps} if size.is_video else {}
     return {
+        "format": FORMAT,
         **{f"model.{name}": value for name, value in backbone.items()},
-        "resolution": resolution,
+        "height": size.height,
+        "width": size.width,
+        **frames,
         "crop": crop,
         "crop seed": seed if crop == "random" else None,
         "flip": flip,
@@ -42,8 +52,18 @@ def made_by(
     }
 
 
+def require_format(found: dict[str, Any], path: Path) -> None:
+    """Raises UserError for a cache that another version of this package wrote in another way."""
+    if found.get("format", 1) != FORMAT:
+        raise UserError(
+            f"the cache {path} was written by another version of sipo (format {found.get('format', 1)}; this one reads "
+            f"{FORMAT}). Encode into another folder, or delete it"
+        )
+
+
 def require_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
     """Raises UserError that names every difference between what made the cache and what is asked of it."""
+    require_format(found, path)
     names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
     if names:
         lines = "\n".join(f"  {name}: {found.get(name)} in the cache, {wanted.get(name)} here" for name in names)
@@ -60,8 +80,8 @@ class Plan:
     rows: list[int]
     prompts: list[str]  # distinct; the first is ""
     prompt_of: list[int]  # per row, an index into `prompts`
-    pairs_per_shard: int = PAIRS_PER_SHARD
-    prompts_per_shard: int = PROMPTS_PER_SHARD
+    pairs_per_shard: int
+    prompts_per_shard: int
 
     @property
     def text_shards(self) -> list[str]:
@@ -83,10 +103,14 @@ class Plan:
         return range(int(number) * size, min((int(number) + 1) * size, total))
 
 
-def make_plan(made: dict[str, Any], source: PairSource, usable: list[int], pairs_per_shard: int) -> Plan:
+def make_plan(
+    made: dict[str, Any], source: PairSource, usable: list[int], pairs_per_shard: int, prompts_per_shard: int
+) -> Plan:
     texts = source.prompts(usable)
     numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(["", *texts]))}
-    return Plan(made, list(usable), list(numbers), [numbers[text] for text in texts], pairs_per_shard)
+    return Plan(
+        made, list(usable), list(numbers), [numbers[text] for text in texts], pairs_per_shard, prompts_per_shard
+    )
 
 
 def read_plan(path: Path) -> Plan:

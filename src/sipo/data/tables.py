@@ -63,7 +63,7 @@ class TablePairs:
         row = self.tables[table][position].to_pylist()[0]
         pair = self.layout.read(row, self.id(index), self.folder)
         if self.has_rejected and pair.rejected is None:
-            raise BadRow("there is no rejected image", "malformed")
+            raise BadRow("there is no rejected member", "malformed")
         return pair
 
     def _locate(self, index: int) -> tuple[int, int]:
