@@ -7,13 +7,19 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from synthetic_run import CONFIG, write_evaluation
+from synthetic_run import CONFIG, draw, prompt_items, write_evaluation
 
 from sipo.errors import UserError
+from sipo.evaluate import report as report_module
+from sipo.evaluate.compare import compare
+from sipo.evaluate.comparison_files import write_comparison
 from sipo.evaluate.panels import BY_TIMESTEP, TRAINING, VALIDATION
 from sipo.evaluate.report import report, summary
 from sipo.evaluate.run_record import best_validation, read_record, seconds_per_step, spread
+from sipo.evaluate.score import content_hash, scores_path
 from sipo.run import RunDir
+from sipo.samples.folder import read_samples
+from sipo.samples.generate import generate
 
 HEADINGS = ("Before and after", "Samples over training", "Training", "By timestep", "Validation", "Speed", "Settings",
             "Data", "Environment")  # fmt: skip
@@ -185,6 +191,33 @@ def test_long_runs_and_large_pictures_stay_small(tmp_path):
             file.write(json.dumps(line) + "\n")
     write_evaluation(tmp_path, 3, size=300)
     assert report(RunDir(tmp_path)).stat().st_size < 500_000
+
+
+def moving(noise):
+    """A sampler of videos: four frames of a shape under noise."""
+    return lambda prompts, seeds: [[draw("red", "circle", seed + t, noise) for t in range(4)] for seed in seeds]
+
+
+def test_a_run_of_videos_shows_sheets_and_videos(tmp_path, monkeypatch):
+    run = RunDir(tmp_path)
+    run.config.write_text(yaml.safe_dump(CONFIG))
+    for step in (0, 10):
+        generate(moving(step), prompt_items(2), run.samples / f"{step:06d}", {"fps": 8})
+    folder = run.evaluation / "heldout"
+    for name, value in (("policy", 1.0), ("base", 0.0)):
+        out = generate(moving(value), prompt_items(3), folder / name, {"fps": 8})
+        lines = [{"file": s.file, "hash": content_hash(out, s), "score": value} for s in read_samples(out)]
+        scores_path(out, "votes").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_comparison(compare(folder / "policy", folder / "base", "votes"), folder)
+    page = report(run).read_text()
+    for path, count in ((run.report, 2 * 3 + 2 * 2), (folder / "comparison.html", 2 * 3)):
+        parsed = Page(path.read_text())
+        assert (parsed.tags.count("video"), parsed.tags.count("img")) == (count, count)
+        assert all(a.startswith(("data:image/", "data:video/mp4;", "#")) for a in parsed.addresses)
+    assert "unreadable" not in page
+    assert page.count("controls muted loop") == 10
+    monkeypatch.setattr(report_module, "STRIP_VIDEOS", 1)
+    assert Page(report(run).read_text()).tags.count("video") == 2 * 3 + 1
 
 
 def test_the_best_step_has_the_lowest_loss_per_pair_kept():

@@ -113,3 +113,10 @@ def test_folders_without_samples_or_scores_are_named(tmp_path, folder):
         score(tmp_path, Brightness())
     with pytest.raises(UserError, match="no scores by 'brightness'"):
         read_scores(folder, "brightness")
+
+
+def test_videos_are_refused_by_scorers_of_pictures(tmp_path):
+    frames = [draw("red", "circle", seed, 5.0) for seed in range(3)]
+    out = generate(lambda prompts, seeds: [frames for _ in prompts], prompt_items(2), tmp_path / "v", {"fps": 8})
+    with pytest.raises(UserError, match="holds videos, and the scorer 'brightness' judges pictures"):
+        score(out, Brightness())

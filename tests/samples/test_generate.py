@@ -1,9 +1,13 @@
+from pathlib import Path
+
+import av
 import numpy as np
 import pytest
 from PIL import Image
 from synthetic_run import prompt_items, sampler
 
 from sipo.errors import UserError
+from sipo.samples import generate as generate_module
 from sipo.samples.folder import read_samples, read_settings
 from sipo.samples.generate import generate
 
@@ -92,14 +96,14 @@ def test_other_prompts_seeds_and_fewer_of_them_are_refused(tmp_path):
     generate(sampler(10, 0.0), items, tmp_path / "a", SETTINGS)
     with pytest.raises(UserError, match=r"00000\.png was made for .* with seed 100"):
         generate(sampler(10, 0.0), items[::-1], tmp_path / "a", SETTINGS)
-    with pytest.raises(UserError, match="holds 3 pictures already, 2 were asked for"):
+    with pytest.raises(UserError, match="holds 3 samples already, 2 were asked for"):
         generate(sampler(10, 0.0), items[:2], tmp_path / "a", SETTINGS)
 
 
 def test_a_lost_picture_is_named(tmp_path):
     out = generate(sampler(10, 0.0), prompt_items(3), tmp_path / "a", SETTINGS)
     (out / "00001.png").unlink()
-    with pytest.raises(UserError, match=r"1 pictures .* gone, 00001\.png first"):
+    with pytest.raises(UserError, match=r"1 files .* gone, 00001\.png first"):
         generate(sampler(10, 0.0), prompt_items(3), out, SETTINGS)
 
 
@@ -111,5 +115,71 @@ def test_pictures_of_unknown_make_are_refused(tmp_path):
 
 
 def test_a_sampler_that_returns_too_few_is_caught(tmp_path):
-    with pytest.raises(ValueError, match="asked for 2 pictures and returned 1"):
+    with pytest.raises(ValueError, match="asked for 2 samples and returned 1"):
         generate(lambda prompts, seeds: sampler(1, 0)(prompts, seeds)[:1], prompt_items(2), tmp_path / "a", SETTINGS)
+
+
+# videos
+
+
+def moving(prompts, seeds):
+    """Five frames: the still sampler's at five seeds."""
+    frames = [sampler(10, 0.0)(prompts, [seed + 1000 * t for seed in seeds]) for t in range(5)]
+    return [list(clip) for clip in zip(*frames, strict=True)]
+
+
+VIDEOS = {"model": "m", "fps": 8.0}
+
+
+def test_videos_are_mp4_beside_their_contact_sheets(tmp_path):
+    out = generate(moving, prompt_items(3), tmp_path / "a", VIDEOS, batch_size=2)
+    samples = read_samples(out)
+    assert [(s.file, s.picture, s.is_video) for s in samples] == [
+        (f"0000{i}.mp4", f"0000{i}.png", True) for i in range(3)
+    ]
+    for sample in samples:
+        (frames,) = moving([sample.prompt], [sample.seed])
+        with av.open(str(out / sample.file)) as file:
+            decoded = [frame.to_image() for frame in file.decode(video=0)]
+            assert file.streams.video[0].average_rate == 8
+        for a, b in zip(decoded, frames, strict=True):
+            assert np.abs(np.asarray(a).astype(int) - np.asarray(b)).mean() < 12
+        assert Image.open(out / sample.picture).size == (4 * 64 + 6, 2 * 64 + 2)
+
+
+def test_a_killed_generation_of_videos_goes_on(tmp_path, monkeypatch):
+    """Wherever it dies, a line stands for both of its files."""
+    whole = generate(moving, prompt_items(4), tmp_path / "whole", VIDEOS, batch_size=2)
+    write = generate_module.write_atomic
+    for dies_at in range(1, 10):
+        written = []
+
+        def dying(path: Path, content, dies_at=dies_at, written=written):
+            written.append(path.name)
+            if len(written) == dies_at:
+                raise Killed
+            write(path, content)
+
+        monkeypatch.setattr(generate_module, "write_atomic", dying)
+        out = tmp_path / str(dies_at)
+        with pytest.raises(Killed):
+            generate(moving, prompt_items(4), out, VIDEOS, batch_size=2)
+        if (out / "samples.jsonl").exists():
+            assert all((out / s.file).exists() and (out / s.picture).exists() for s in read_samples(out))
+        monkeypatch.setattr(generate_module, "write_atomic", write)
+        generate(moving, prompt_items(4), out, VIDEOS, batch_size=2)
+        assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in whole.iterdir()}
+
+
+def test_a_lost_contact_sheet_is_named(tmp_path):
+    out = generate(moving, prompt_items(2), tmp_path / "a", VIDEOS)
+    (out / "00001.png").unlink()
+    with pytest.raises(UserError, match=r"1 files .* gone, 00001\.png first"):
+        generate(moving, prompt_items(2), out, VIDEOS)
+
+
+def test_a_sampler_of_the_other_kind_is_caught(tmp_path):
+    with pytest.raises(ValueError, match=r"returned a picture for 00000\.mp4, but the settings say 8\.0 under fps"):
+        generate(sampler(1, 0), prompt_items(1), tmp_path / "a", VIDEOS)
+    with pytest.raises(ValueError, match=r"returned frames for 00000\.png, but the settings say nothing under fps"):
+        generate(moving, prompt_items(1), tmp_path / "b", SETTINGS)

@@ -1,4 +1,4 @@
-"""Which pairs of a comparison a page shows, each picture embedded once."""
+"""Which pairs of a comparison a page shows, each picture or video embedded once."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from sipo.evaluate.pictures import data_uri
+from sipo.evaluate.pictures import Shown, shown
 
-BUDGET = 5_000_000  # bytes of embedded pictures; what is over stays in its folder
+BUDGET = 5_000_000  # bytes of embedded media; what is over stays in its folder
 
 
 @dataclass(frozen=True)
 class Card:
-    """One pair, ready to show; `pictures` are data URIs (None where unreadable), `sides` as in comparison.json."""
+    """One pair, ready to show; its `sides` are as in comparison.json, `media` holds what to show of each."""
 
     pair: dict
-    pictures: tuple[str | None, str | None]
+    media: tuple[Shown, Shown]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Section:
 def sections(comparison: dict, folder: Path, num_random: int = 12, num_extreme: int = 12) -> list[Section]:
     """Pairs drawn at random first (the fair look), then the largest gains and losses among the others, then the rest.
 
-    `comparison` is a comparison.json, `folder` where it lies. The rest is cut where the pictures pass 5 MB in all; the
+    `comparison` is a comparison.json, `folder` where it lies. The rest is cut where the media pass 5 MB in all; the
     note says how many are left out. Empty sections are dropped.
     """
     pairs = comparison["pairs"]
@@ -43,7 +43,7 @@ def sections(comparison: dict, folder: Path, num_random: int = 12, num_extreme: 
         for pair in chosen:
             if spent < BUDGET:
                 card = _card(pair, comparison["folders"], folder)
-                spent += sum(len(picture or "") for picture in card.pictures)
+                spent += sum(shown.num_bytes for shown in card.media)
                 yield card
 
     a, b = comparison["names"]
@@ -69,5 +69,5 @@ def _largest(pairs: Sequence[dict], count: int, gain: Callable[[dict], float]) -
 
 
 def _card(pair: dict, folders: Sequence[str], root: Path) -> Card:
-    a, b = (data_uri(root / name / side["file"]) for name, side in zip(folders, pair["sides"], strict=True))
+    a, b = (shown(root / name / side["file"]) for name, side in zip(folders, pair["sides"], strict=True))
     return Card(pair, (a, b))

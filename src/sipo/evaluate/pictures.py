@@ -1,13 +1,45 @@
-"""Pictures inside a page: as data, small ones exact, large ones as thumbnails."""
+"""Pictures and videos inside a page, as data: small pictures exact, large ones as thumbnails, videos if they are small."""
 
 import base64
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from sipo.samples.folder import VIDEO, picture_of
+
 THUMBNAIL = 256  # pixels, the longer side of what a page carries
+SHEET = 640  # of a contact sheet, which holds several frames
 EXACT = 128  # up to here a picture is kept as it is, so that a 64-pixel model is judged by its own pixels
+MAX_VIDEO = 2_000_000  # bytes; of a larger video the page carries the contact sheet alone
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One sample on a page, as data URIs. `picture`: itself or a contact sheet (None: unreadable); `video`: or None."""
+
+    picture: str | None
+    video: str | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self.picture or "") + len(self.video or "")
+
+
+def shown(media: Path, videos: bool = True) -> Shown:
+    """A picture, or a video's contact sheet and, where it is small (and `videos`), the video itself."""
+    if media.suffix != VIDEO:
+        return Shown(data_uri(media))
+    return Shown(data_uri(picture_of(media), SHEET), _video_uri(media) if videos else None)
+
+
+def _video_uri(path: Path) -> str | None:
+    try:
+        content = path.read_bytes() if path.stat().st_size < MAX_VIDEO else b""
+    except OSError:
+        return None
+    return f"data:video/mp4;base64,{base64.b64encode(content).decode()}" if content else None
 
 
 def data_uri(path: Path, longest: int = THUMBNAIL) -> str | None:

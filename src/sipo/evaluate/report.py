@@ -6,7 +6,7 @@ from pathlib import Path
 from sipo.evaluate.gallery import sections
 from sipo.evaluate.page import render
 from sipo.evaluate.panels import BY_TIMESTEP, TRAINING, VALIDATION, with_loss_settings
-from sipo.evaluate.pictures import data_uri
+from sipo.evaluate.pictures import Shown, shown
 from sipo.evaluate.plots import Drawing, draw_bins, draw_curves
 from sipo.evaluate.run_record import PARTS, Record, best_validation, read_record, sample_strip, seconds_per_step
 from sipo.evaluate.words import cautions, comparison_paragraph, grouped_warnings, interval, objective_name, percent
@@ -14,6 +14,7 @@ from sipo.files import write_atomic
 from sipo.run import RunDir
 
 LAST_PART = 0.5  # the share of the run, from its end, that the curves by timestep are averaged over
+STRIP_VIDEOS = 5_000_000  # bytes of videos among the samples over training
 LONG_LIST = 12  # entries that a table shows
 
 
@@ -107,9 +108,16 @@ def _notices(record: Record, comparison: Mapping | None) -> list[str]:
 
 
 def _strip(run: RunDir) -> dict | None:
+    """Every prompt's samples by step; videos move as long as `STRIP_VIDEOS` bytes of them last."""
     steps, rows = sample_strip(run)
-    pictures = [(sample, [data_uri(path) for path in paths]) for sample, paths in rows]
-    return {"steps": steps, "rows": pictures} if rows else None
+    spent, media = 0, []
+    for sample, paths in rows:
+        cells: list[Shown] = []
+        for path in paths:
+            cells.append(shown(path, videos=spent < STRIP_VIDEOS))
+            spent += len(cells[-1].video or "")
+        media.append((sample, cells))
+    return {"steps": steps, "rows": media} if rows else None
 
 
 def _speed(record: Record) -> dict | None:

@@ -57,9 +57,11 @@ def score(folder: Path, scorer: Scorer, batch_size: int = 16, console: Console |
 
     A line is `{"file", "hash", "score", ...details}`. The hash covers the picture's bytes, its prompt and its metadata:
     a line whose hash still holds is kept, anything else is scored anew. A picture that cannot be read gets the score
-    null and an `error`, never stops the others, and is tried again next time.
+    null and an `error`, never stops the others, and is tried again next time. Raises `UserError` for a folder of videos.
     """
     folder, samples = Path(folder), read_samples(Path(folder))
+    if any(sample.is_video for sample in samples):
+        raise UserError(f"{folder} holds videos, and the scorer {scorer.name!r} judges pictures.")
     path = scores_path(folder, scorer.name)
     mend_tail(path)
     hashes = {sample.file: content_hash(folder, sample) for sample in samples}

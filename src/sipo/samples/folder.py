@@ -1,8 +1,9 @@
-"""The media folder: pictures, what each was made from, and the settings they share.
+"""The media folder: pictures or videos, what each was made from, and the settings they share.
 
-00000.png ...        the pictures
-samples.jsonl        a line each: {"file", "prompt", "seed", "metadata"}; a line is added once its picture is on disk
-settings.json        what made them all: model, weights, num_inference_steps, guidance_scale, resolution, ...
+00000.png ...        the pictures; of videos the contact sheets
+00000.mp4 ...        the videos, if it is a folder of videos
+samples.jsonl        a line each: {"file", "prompt", "seed", "metadata"}; a line is added once its files are on disk
+settings.json        what made them all: model, weights, num_inference_steps, guidance_scale, size, fps of videos, ...
 scores.NAME.jsonl    what scorer NAME says of each (see `sipo.evaluate.score`)
 """
 
@@ -14,11 +15,12 @@ from sipo.errors import UserError
 from sipo.samples.jsonl import read_jsonl
 
 SAMPLES, SETTINGS = "samples.jsonl", "settings.json"
+PICTURE, VIDEO = ".png", ".mp4"
 
 
 @dataclass(frozen=True)
 class PromptItem:
-    """One picture to make: its text, the seed of its noise, and what a judge may want to know of it."""
+    """One picture or video to make: its text, the seed of its noise, and what a judge may want to know of it."""
 
     prompt: str
     seed: int
@@ -27,19 +29,33 @@ class PromptItem:
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture that was made; `file` is relative to its folder."""
+    """One picture or video that was made; `file` is relative to its folder."""
 
     file: str
     prompt: str
     seed: int
     metadata: dict | None = None
 
+    @property
+    def is_video(self) -> bool:
+        return self.file.endswith(VIDEO)
+
+    @property
+    def picture(self) -> str:
+        """What shows it at a glance, relative to its folder: the picture itself, or the video's contact sheet."""
+        return str(picture_of(Path(self.file)))
+
     def to_dict(self) -> dict:
         return asdict(self)
 
 
+def picture_of(media: Path) -> Path:
+    """The contact sheet that lies beside a video; a picture is its own."""
+    return media.with_suffix(PICTURE) if media.suffix == VIDEO else media
+
+
 def read_samples(folder: Path) -> list[Sample]:
-    """The pictures of a media folder, in order. `UserError` where its `samples.jsonl` is missing or damaged."""
+    """The media of a folder, in order. `UserError` where its `samples.jsonl` is missing or damaged."""
     path = Path(folder) / SAMPLES
     if not path.is_file():
         raise UserError(f"{folder} is not a folder of generated media: it has no {SAMPLES}.")
@@ -53,7 +69,7 @@ def read_samples(folder: Path) -> list[Sample]:
 
 
 def read_settings(folder: Path) -> dict:
-    """What made the pictures of `folder`; empty where nothing was recorded."""
+    """What made the media of `folder`; empty where nothing was recorded."""
     path = Path(folder) / SETTINGS
     if not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""Pictures from prompts, into a media folder; run again, it goes on where it stopped."""
+"""Pictures or videos from prompts, into a media folder; run again, it goes on where it stopped."""
 
 import io
 import json
@@ -11,12 +11,13 @@ from rich.console import Console
 
 from sipo.errors import UserError
 from sipo.files import write_atomic
-from sipo.samples.folder import SAMPLES, SETTINGS, PromptItem, Sample, read_samples, read_settings
+from sipo.samples.folder import PICTURE, SAMPLES, SETTINGS, VIDEO, PromptItem, Sample, read_samples, read_settings
 from sipo.samples.jsonl import append_jsonl, mend_tail
 from sipo.samples.progress import track_batches
+from sipo.samples.video import contact_sheet, encode_video
 
-Sampler = Callable[[list[str], list[int]], list[Image.Image]]
-"""Prompts and seeds in, a picture each out. A picture depends on its own prompt and seed, never on its batch."""
+Sampler = Callable[[list[str], list[int]], list[Image.Image] | list[list[Image.Image]]]
+"""Prompts and seeds in, a picture or a video's frames each out, made from its own prompt and seed, never its batch."""
 
 
 def generate(
@@ -27,24 +28,27 @@ def generate(
     batch_size: int = 8,
     console: Console | None = None,
 ) -> Path:
-    """Make the pictures of `prompts` that `out` lacks, and return `out`.
+    """Make the media of `prompts` that `out` lacks, and return `out`.
 
-    `settings` (JSON values: model, weights, num_inference_steps, guidance_scale, resolution) are recorded; a folder
+    `settings` (JSON values: model, weights, num_inference_steps, guidance_scale, size) are recorded; where `fps` is
+    among them, the sampler makes videos, and each is written as an mp4 of that rate beside its contact sheet. A folder
     made with others is a `UserError` that names the keys that differ. So is a folder that was begun with other prompts
-    or seeds; a longer list of prompts that begins with the old one is fine. Every picture is on disk before its line
-    in `samples.jsonl`, so that a kill at any moment leaves a folder that is valid as far as it goes.
+    or seeds; a longer list of prompts that begins with the old one is fine. Every file is on disk before its line in
+    `samples.jsonl`, so that a kill at any moment leaves a folder that is valid as far as it goes.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     _settle(out, dict(settings))
-    samples = [Sample(f"{i:05d}.png", item.prompt, item.seed, item.metadata) for i, item in enumerate(prompts)]
+    fps = settings.get("fps")
+    suffix = PICTURE if fps is None else VIDEO
+    samples = [Sample(f"{i:05d}{suffix}", item.prompt, item.seed, item.metadata) for i, item in enumerate(prompts)]
     missing = samples[_num_finished(out, samples) :]
     for batch in track_batches(missing, batch_size, console, f"Generating {out.name}", total=len(samples)):
-        images = sampler([sample.prompt for sample in batch], [sample.seed for sample in batch])
-        if len(images) != len(batch):
-            raise ValueError(f"The sampler was asked for {len(batch)} pictures and returned {len(images)}.")
-        for sample, image in zip(batch, images, strict=True):
-            write_atomic(out / sample.file, _png(image))
+        media = sampler([sample.prompt for sample in batch], [sample.seed for sample in batch])
+        if len(media) != len(batch):
+            raise ValueError(f"The sampler was asked for {len(batch)} samples and returned {len(media)}.")
+        for sample, made in zip(batch, media, strict=True):
+            _write(out, sample, made, fps)
         append_jsonl(out / SAMPLES, map(asdict, batch))
     return out
 
@@ -55,7 +59,7 @@ def _settle(out: Path, settings: dict) -> None:
     if not (out / SETTINGS).exists():
         if (out / SAMPLES).exists():
             raise UserError(
-                f"{out} holds pictures but no {SETTINGS}, so nothing says what made them. Choose another folder."
+                f"{out} holds samples but no {SETTINGS}, so nothing says what made them. Choose another folder."
             )
         write_atomic(out / SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
     recorded = read_settings(out)
@@ -73,7 +77,7 @@ def _num_finished(out: Path, samples: list[Sample]) -> int:
     finished = read_samples(out)
     if len(finished) > len(samples):
         raise UserError(
-            f"{out} holds {len(finished)} pictures already, {len(samples)} were asked for. Choose another folder."
+            f"{out} holds {len(finished)} samples already, {len(samples)} were asked for. Choose another folder."
         )
     for old, new in zip(finished, samples, strict=False):
         if old != new:
@@ -82,12 +86,21 @@ def _num_finished(out: Path, samples: list[Sample]) -> int:
                 f"{out / old.file} was made for {old.prompt!r} with seed {old.seed}; asked for is {new.prompt!r} with "
                 f"seed {new.seed}{other}. Choose another folder."
             )
-    lost = [sample.file for sample in finished if not (out / sample.file).exists()]
+    lost = [name for s in finished for name in dict.fromkeys([s.file, s.picture]) if not (out / name).exists()]
     if lost:
-        raise UserError(
-            f"{out}: {len(lost)} pictures that {SAMPLES} lists are gone, {lost[0]} first. Remove the folder."
-        )
+        raise UserError(f"{out}: {len(lost)} files that {SAMPLES} lists are gone, {lost[0]} first. Remove the folder.")
     return len(finished)
+
+
+def _write(out: Path, sample: Sample, made: Image.Image | list[Image.Image], fps: object) -> None:
+    if isinstance(made, Image.Image) != (fps is None):
+        found, expected = ("a picture", fps) if fps is not None else ("frames", "nothing")
+        raise ValueError(f"The sampler returned {found} for {sample.file}, but the settings say {expected} under fps.")
+    if isinstance(made, Image.Image):
+        write_atomic(out / sample.file, _png(made))
+        return
+    write_atomic(out / sample.file, encode_video(made, float(str(fps))))
+    write_atomic(out / sample.picture, _png(contact_sheet(made)))
 
 
 def _png(image: Image.Image) -> bytes:
