@@ -70,7 +70,7 @@ def _vint(file: BinaryIO) -> int | None:
 
 
 def _avi(file: BinaryIO, end: int) -> bool:
-    position = 0
+    position, size = 0, 0
     while position < end:
         file.seek(position)
         head = file.read(8)

@@ -25,6 +25,12 @@ class Cut:
     size: tuple[int, int]
     offset: tuple[int, int]
 
+    def span(self, axis: int) -> tuple[float, float]:
+        """From where to where the cut reaches on the original picture."""
+        side, scaled = self.original[axis], self.scaled[axis]
+        start = self.offset[axis] * side / scaled
+        return start, min(start + self.size[axis] * side / scaled, side)
+
     def geometry(self) -> Tensor:
         """(2, 4) float32: original height and width, crop top and left; of the picture and of its mirror image.
 
@@ -39,9 +45,9 @@ def cut_for(original: tuple[int, int], size: Size, position: Position = CENTER) 
     """How a picture of `original` (width, height) covers `size`. A picture of any size and aspect works."""
     target = size.width, size.height
     tight = 0 if original[1] * target[0] >= original[0] * target[1] else 1  # the axis that is scaled exactly
-    scaled = tuple(max(target[tight] * original[axis] // original[tight], target[axis]) for axis in (0, 1))
-    offset = tuple(int(position[axis] * (scaled[axis] - target[axis] + 1)) for axis in (0, 1))
-    return Cut(original, scaled, target, offset)
+    width, height = (max(target[tight] * original[axis] // original[tight], target[axis]) for axis in (0, 1))
+    offset = int(position[0] * (width - target[0] + 1)), int(position[1] * (height - target[1] + 1))
+    return Cut(original, (width, height), target, offset)
 
 
 def resize_crop(image: Image.Image, cut: Cut) -> Image.Image:
@@ -49,8 +55,5 @@ def resize_crop(image: Image.Image, cut: Cut) -> Image.Image:
 
     Cutting first matters: a picture of 1 x 5000 pixels must not become one of 512 x 2,560,000 on the way.
     """
-    box, right = [0.0, 0.0], [0.0, 0.0]
-    for axis, side in enumerate(cut.original):
-        box[axis] = cut.offset[axis] * side / cut.scaled[axis]
-        right[axis] = min(box[axis] + cut.size[axis] * side / cut.scaled[axis], side)
-    return image.resize(cut.size, Image.Resampling.BILINEAR, box=(*box, *right))
+    (left, right), (top, bottom) = cut.span(0), cut.span(1)
+    return image.resize(cut.size, Image.Resampling.BILINEAR, box=(left, top, right, bottom))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import av
+from av.container import InputContainer
 from PIL import Image
 
 from sipo.data.containers import HEAD, container, is_cut_short
@@ -190,7 +191,7 @@ def _judged(media: Media) -> Iterator[None]:
         raise BadRow(f"{named(media)} cannot be decoded: {what}", "undecodable") from error
 
 
-def _container(file: BinaryIO, media: Media, max_pixels: int) -> "av.container.InputContainer":
+def _container(file: BinaryIO, media: Media, max_pixels: int) -> InputContainer:
     """Opened as what its first bytes say and nothing else: some formats (playlists) would open other files."""
     size = file.seek(0, os.SEEK_END)
     if size == 0:
