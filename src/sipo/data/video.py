@@ -204,7 +204,7 @@ def _container(file: BinaryIO, media: Media, max_pixels: int) -> InputContainer:
         )
     if is_cut_short(file, kind):
         raise BadRow(f"{named(media)} ({size:,} bytes) ends before its video does", "truncated")
-    return av.open(file, format=kind, options={"max_pixels": _ceiling(max_pixels)})
+    return av.open(file, mode="r", format=kind, options={"max_pixels": _ceiling(max_pixels)})
 
 
 def _head(file: BinaryIO) -> bytes:
