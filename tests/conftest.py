@@ -2,6 +2,8 @@
 
 import io
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,6 +36,14 @@ def tiny_sdxl(tmp_path_factory) -> Path:
     import tiny
 
     return tiny.stable_diffusion_xl(tmp_path_factory.mktemp("sdxl"))
+
+
+@pytest.fixture(scope="session")
+def tiny_family(tmp_path_factory) -> Callable[[str], Path]:
+    """The checkpoint of a family by its name in `tiny.FAMILIES`, made when first asked for."""
+    import tiny
+
+    return cache(lambda name: tiny.FAMILIES[name][0](tmp_path_factory.mktemp(name)))
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,34 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLCogVideoX,
+    AutoencoderKLWan,
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
     DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
     PNDMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    UniPCMultistepScheduler,
+    WanPipeline,
+    WanTransformer3DModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 SD_BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
@@ -67,3 +88,90 @@ def stable_diffusion_xl(folder: Path) -> Path:
         tokenizer_2=tokenizer(), unet=unet(64, **added), scheduler=DDIMScheduler(**SD_BETAS),
     ).save_pretrained(folder)  # fmt: skip
     return folder
+
+
+def t5_tokenizer(length: int) -> T5Tokenizer:
+    """A T5 tokenizer over single ASCII characters."""
+    letters = [chr(code) for code in range(33, 127)]
+    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), ("\u2581", -2.0), *((letter, -3.0) for letter in letters)]
+    return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=length)
+
+
+def t5(config=T5Config, model=T5EncoderModel):
+    return model(config(vocab_size=128, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
+                        feed_forward_proj="gated-gelu"))  # fmt: skip
+
+
+def flux(folder: Path) -> Path:
+    """A FLUX.1-dev-type checkpoint: dynamic shift, guidance embedding, 4 latent channels; use it at 16 x 16 pixels."""
+    torch.manual_seed(0)
+    FluxPipeline(
+        transformer=FluxTransformer2DModel(
+            patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
+            guidance_embeds=True,
+        ),
+        vae=AutoencoderKL(
+            block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4,
+            up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, layers_per_block=1, scaling_factor=0.3611,
+            shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        text_encoder=text_encoder(), tokenizer=tokenizer(), text_encoder_2=t5(), tokenizer_2=t5_tokenizer(512),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def cogvideox(folder: Path, rotary: bool) -> Path:
+    """A CogVideoX-type checkpoint, of 2B's kind or (rotary) 5B's, for 9 frames of 16 x 16 pixels."""
+    torch.manual_seed(0)
+    CogVideoXPipeline(
+        transformer=CogVideoXTransformer3DModel(
+            num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, time_embed_dim=8,
+            text_embed_dim=32, num_layers=2, sample_width=4, sample_height=4, sample_frames=9, patch_size=2,
+            temporal_compression_ratio=4, max_text_seq_length=16, use_rotary_positional_embeddings=rotary,
+        ),
+        vae=AutoencoderKLCogVideoX(
+            down_block_types=("CogVideoXDownBlock3D",) * 3, up_block_types=("CogVideoXUpBlock3D",) * 3,
+            block_out_channels=(8, 8, 8), latent_channels=4, layers_per_block=1, norm_num_groups=4,
+            temporal_compression_ratio=4, scaling_factor=0.7 if rotary else 1.15258426,
+        ),
+        scheduler=CogVideoXDDIMScheduler(
+            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
+            rescale_betas_zero_snr=True, snr_shift_scale=1.0 if rotary else 3.0, timestep_spacing="trailing",
+            clip_sample=False, set_alpha_to_one=True,
+        ),
+        text_encoder=t5(), tokenizer=t5_tokenizer(16),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def wan(folder: Path) -> Path:
+    """A Wan2.1-type checkpoint; use it at 5 frames of 16 x 16 pixels."""
+    torch.manual_seed(0)
+    WanPipeline(
+        transformer=WanTransformer3DModel(
+            patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
+            text_dim=32, freq_dim=16, ffn_dim=32, num_layers=2, cross_attn_norm=True, rope_max_seq_len=32,
+        ),
+        vae=AutoencoderKLWan(
+            base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+            latents_mean=[-0.7, 0.2, 0.1, -0.3], latents_std=[2.8, 1.4, 2.3, 1.9],
+        ),
+        scheduler=UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, num_train_timesteps=1000
+        ),
+        text_encoder=t5(UMT5Config, UMT5EncoderModel), tokenizer=t5_tokenizer(512),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+# Every family: how its tiny checkpoint is made, and the settings of `data` at which it is used.
+FAMILIES = {
+    "sd": (stable_diffusion, {}),
+    "sdxl": (stable_diffusion_xl, {}),
+    "flux": (flux, {"resolution": 16}),
+    "cogvideox-2b": (lambda folder: cogvideox(folder, rotary=False), {}),
+    "cogvideox-5b": (lambda folder: cogvideox(folder, rotary=True), {}),
+    "wan": (wan, {"resolution": 16, "num_frames": 5}),
+}

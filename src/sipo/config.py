@@ -31,6 +31,7 @@ class ModelConfig:
     variant: str | None = None
     vae: str | None = None  # another VAE, such as madebyollin/sdxl-vae-fp16-fix
     lora: str | None = None  # merged into base and reference before anything else
+    guidance: float = 3.5  # what a guidance-distilled model (FLUX.1-dev) is told in training
     dtype: Literal["float32", "bfloat16", "float16"] | None = None  # of frozen weights; null: as mixed_precision
 
 
@@ -177,6 +178,8 @@ class Config:
         plain["kernel"] = {**grid, **plain["kernel"]}
         plain["timesteps"] = {"name": _name_of(TIMESTEPS, self.timesteps), **plain["timesteps"]}
         plain["train"]["betas"] = list(self.train.betas)
+        if isinstance(self.data.resolution, tuple):  # which YAML cannot say
+            plain["data"]["resolution"] = list(self.data.resolution)
         order = [f.name for f in dataclasses.fields(self) if f.name in plain]
         return {"run": self.run, **{key: plain[key] for key in order}}
 

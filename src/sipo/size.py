@@ -29,6 +29,11 @@ class Size:
         """From the first frame of a video to its last."""
         return (self.num_frames - 1) / self.fps if self.fps else 0.0
 
+    def to_dict(self) -> dict[str, int | float]:
+        """height and width; num_frames and fps where it is a video's."""
+        sides: dict[str, int | float] = {"height": self.height, "width": self.width}
+        return sides | {"num_frames": self.num_frames, "fps": self.fps} if self.fps is not None else sides
+
     def __str__(self) -> str:
         pixels = f"{self.height} x {self.width}"
         return f"{pixels}, {self.num_frames} frames at {self.fps:g} fps" if self.fps else pixels

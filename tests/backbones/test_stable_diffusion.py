@@ -67,11 +67,11 @@ def test_sdxl_prediction_equals_a_call_with_explicit_conditioning(tiny_sdxl):
 def test_encoders_leave_memory_and_come_back(checkpoint):
     whole = load_backbone(ModelConfig(str(checkpoint)))
     bare = load_backbone(ModelConfig(str(checkpoint)), encoders=False)
-    assert bare.pipeline.vae is None
-    assert bare.pipeline.text_encoder is None
+    assert bare.parts.pipeline.vae is None
+    assert bare.parts.pipeline.text_encoder is None
     with bare.encoders():
         again = bare.encode_prompts(["a cat"])
-    assert bare.pipeline.vae is None
+    assert bare.parts.pipeline.vae is None
     for name, value in whole.encode_prompts(["a cat"]).items():
         assert again[name].equal(value)
 

@@ -130,9 +130,9 @@ def test_a_changed_config_names_its_keys_and_only_steps_may_grow(raw_config):
 
 
 def test_a_nan_stops_before_the_update_and_names_the_pairs(raw_config, monkeypatch):
-    import sipo.backbones.stable_diffusion as module
+    from sipo.backbones import Backbone
 
-    predict, calls = module.StableDiffusion.predict, []
+    predict, calls = Backbone.predict, []
 
     def poisoned(self, denoiser, xt, t, conditioning):
         prediction = predict(self, denoiser, xt, t, conditioning)
@@ -141,7 +141,7 @@ def test_a_nan_stops_before_the_update_and_names_the_pairs(raw_config, monkeypat
             prediction = prediction + torch.tensor([float("nan"), 0.0, 0.0, 0.0]).view(-1, 1, 1, 1)
         return prediction
 
-    monkeypatch.setattr(module.StableDiffusion, "predict", poisoned)
+    monkeypatch.setattr(Backbone, "predict", poisoned)
     with pytest.raises(UserError, match=r"step 3: NaN or infinity in the loss of pairs.parquet:\d+ \(t = \d+\)\. "):
         train(parse_config(raw_config), QUIET)
     run = RunDir(raw_config["run"])

@@ -12,8 +12,8 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 from torch import Tensor, nn
 
 from sipo.architectures import architecture_folder, known_architectures
-from sipo.backbones.loading import resolve_path
 from sipo.backbones.meta_families import META_FAMILIES, MetaFamily
+from sipo.backbones.paths import resolve_path
 from sipo.config import ModelConfig
 from sipo.errors import UserError
 from sipo.size import Size

@@ -11,6 +11,10 @@ import torch
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from torch import Tensor
 
+from sipo.backbones.cogvideox import CogVideoX
+from sipo.backbones.flux import Flux
+from sipo.backbones.stable_diffusion import StableDiffusion
+from sipo.backbones.wan import Wan
 from sipo.errors import UserError
 from sipo.size import Size
 
@@ -138,15 +142,15 @@ def _wan_tokens(configs: Configs) -> int:
     return 512  # WanPipeline's max_sequence_length
 
 
-ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
-FLUX_TEXT = ("add_k_proj", "add_q_proj", "add_v_proj", "to_add_out")  # the text stream of its double blocks
-_UNET = MetaFamily("unet", ATTENTION, _unet_size, lambda configs: 77, _unet_inputs)
+_UNET = MetaFamily("unet", StableDiffusion.lora_targets, _unet_size, lambda configs: 77, _unet_inputs)
 
 # The class that a checkpoint's model_index.json names -> its shapes.
 META_FAMILIES = {
     "StableDiffusionPipeline": _UNET,
     "StableDiffusionXLPipeline": _UNET,
-    "FluxPipeline": MetaFamily("transformer", ATTENTION + FLUX_TEXT, _flux_size, _flux_tokens, _flux_inputs),
-    "CogVideoXPipeline": MetaFamily("transformer", ATTENTION, _cogvideox_size, _cogvideox_tokens, _cogvideox_inputs),
-    "WanPipeline": MetaFamily("transformer", ATTENTION, _wan_size, _wan_tokens, _wan_inputs),
+    "FluxPipeline": MetaFamily("transformer", Flux.lora_targets, _flux_size, _flux_tokens, _flux_inputs),
+    "CogVideoXPipeline": MetaFamily(
+        "transformer", CogVideoX.lora_targets, _cogvideox_size, _cogvideox_tokens, _cogvideox_inputs
+    ),
+    "WanPipeline": MetaFamily("transformer", Wan.lora_targets, _wan_size, _wan_tokens, _wan_inputs),
 }

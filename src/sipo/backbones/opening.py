@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sipo.backbones.base import Sampler
+from sipo.backbones.adapter import Sampler
 from sipo.backbones.loading import load_backbone
 from sipo.config import Config, ModelConfig, SampleConfig, parse_config
 from sipo.errors import UserError
@@ -42,13 +42,13 @@ def open_for_sampling(
     weights = "base"
     if config and not base_only:
         model, weights = _with_weights(run, config)
-    backbone = load_backbone(model, device, dtype)
+    backbone = load_backbone(model, device, dtype, size=config.data.size if config else lambda own: own)
     if config and not base_only and config.policy.kind == "lora":
         backbone.load_lora(run.weights)
-    resolution = (config.data.resolution if config else None) or backbone.resolution
-    settings = {"model": model.path if not config else config.model.path, "weights": weights, "resolution": resolution,
-                "num_inference_steps": steps, "guidance_scale": guidance, "dtype": str(dtype)}  # fmt: skip
-    return Opened(backbone.sampler(steps, guidance, resolution), settings)
+    settings = {"model": model.path if not config else config.model.path, "weights": weights,
+                **backbone.size.to_dict(), "num_inference_steps": steps, "guidance_scale": guidance,
+                "dtype": str(dtype)}  # fmt: skip
+    return Opened(backbone.sampler(steps, guidance), settings)
 
 
 def _with_weights(run: RunDir, config: Config) -> tuple[ModelConfig, str]:

@@ -46,10 +46,12 @@ def latents_of(align: Alignment, batch: PairBatch, step: int) -> tuple[Tensor, T
 
 
 def conditioning_of(align: Alignment, batch: PairBatch, members: int) -> dict[str, Tensor]:
-    """Text conditioning (B, ...) repeated for the members of the pairs: (members * B, ...)."""
+    """Text conditioning (B, ...) repeated for the members of the pairs, and that of each one's geometry: (members * B, ...)."""
     device = align.accelerator.device
     one = batch.conditioning if batch.encoded else align.backbone.encode_prompts(batch.prompts)
-    return {name: torch.cat([value.to(device, non_blocking=True)] * members) for name, value in one.items()}
+    text = {name: torch.cat([value.to(device, non_blocking=True)] * members) for name, value in one.items()}
+    geometry = torch.cat([batch.chosen_geometry, batch.rejected_geometry][:members]).to(device, non_blocking=True)
+    return text | align.backbone.conditioning_of(geometry)
 
 
 def batch_terms(align: Alignment, batch: PairBatch, step: int, global_batch: int, clock: Clock) -> PairTerms:

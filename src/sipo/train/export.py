@@ -46,7 +46,7 @@ def export(run: RunDir, step: int | None, out: Path) -> int:
     if out.exists():
         raise UserError(f"{out} exists already; choose another folder")
     checkpoint = load_checkpoint(run.checkpoints, steps[-1] if step is None else step)
-    backbone = load_backbone(config.model)
+    backbone = load_backbone(config.model, size=config.data.size)
     policy = make_policy(backbone, config.policy, needs_reference=False, seed=config.train.seed)
     policy.load_state(checkpoint.ema or checkpoint.weights)
     write_weights(policy, backbone, config, out, checkpoint.step)

@@ -7,7 +7,7 @@ import numpy as np
 from accelerate import Accelerator
 from rich.console import Console
 
-from sipo.backbones import Backbone
+from sipo.backbones import Backbone, read_architecture
 from sipo.config import Config
 from sipo.data.cache import Cache, encode_cache
 from sipo.data.check import check_pairs, default_memory
@@ -15,6 +15,7 @@ from sipo.data.dataset import CachedPairs, MediaPairs, PairDataset
 from sipo.data.pairs import PairSource, open_pairs
 from sipo.data.split import split_validation
 from sipo.errors import UserError
+from sipo.size import Size
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,14 @@ def open_rows(config: Config, console: Console) -> tuple[Rows, Rows | None, dict
     needs them.
     """
     data = config.data
-    train, checked = _checked(config, data.path, data.max_pairs, console)
+    size = data.size(read_architecture(config.model).own_size)  # from the configs alone: the weights come later
+    train, checked = _checked(config, data.path, data.max_pairs, size, console)
     if config.loss.needs_rejected and not train.source.has_rejected:
         name = type(config.loss).__name__
         raise UserError(f"{data.path} has pairs without a rejected member; they serve loss.name: sft, not {name}")
     validation = None
     if isinstance(data.validation, str):
-        validation, checked["validation"] = _checked(config, data.validation, None, console)
+        validation, checked["validation"] = _checked(config, data.validation, None, size, console)
     elif data.validation:
         kept, held_out = split_validation(train.source, train.usable, data.validation, config.train.seed)
         train, validation = replace(train, usable=kept), replace(train, usable=held_out)
@@ -63,15 +65,14 @@ def open_inputs(
     config: Config, train: Rows, validation: Rows | None, backbone: Backbone, accelerator: Accelerator, console: Console
 ) -> Inputs:
     """The data sets, encoded first where the config wants a cache and there is none yet."""
-    data, seed, rejected = config.data, config.train.seed, config.loss.needs_rejected
-    resolution = data.resolution or backbone.resolution
+    data, seed, rejected, size = config.data, config.train.seed, config.loss.needs_rejected, backbone.size
     first: PairDataset
     second: PairDataset | None = None
     if data.cache is None:
-        first = MediaPairs(train.source, train.usable, resolution, data.crop, data.flip, data.prompt_dropout, seed,
+        first = MediaPairs(train.source, train.usable, size, data.crop, data.flip, data.prompt_dropout, seed,
                            rejected, data.max_pixels)  # fmt: skip
         if validation:
-            second = MediaPairs(validation.source, validation.usable, resolution, with_rejected=rejected,
+            second = MediaPairs(validation.source, validation.usable, size, with_rejected=rejected,
                                 max_pixels=data.max_pixels)  # fmt: skip
     else:
         cache = _encoded(config, train, data.cache, backbone, accelerator, console)
@@ -84,10 +85,14 @@ def open_inputs(
     return Inputs(first, second, shown.source.prompts(shown.usable[: 50 * config.sample.num_prompts]))
 
 
-def _checked(config: Config, path: str, max_pairs: int | None, console: Console) -> tuple[Rows, dict[str, Any]]:
+def _checked(
+    config: Config, path: str, max_pairs: int | None, size: Size, console: Console
+) -> tuple[Rows, dict[str, Any]]:
     data = config.data
     source = open_pairs(path, data.ties, max_pairs)
-    report = check_pairs(source, max_pixels=data.max_pixels, progress=not console.quiet, remember=default_memory())
+    report = check_pairs(
+        source, max_pixels=data.max_pixels, progress=not console.quiet, remember=default_memory(), size=size
+    )
     usable = report.require(data.on_bad_rows)
     return Rows(source, usable, usable), report.to_dict()
 
@@ -97,9 +102,8 @@ def _encoded(
 ) -> Cache:
     """The cache at `path`; encoded if it is missing or unfinished, refused if something else made it or it is damaged."""
     data, seed = config.data, config.train.seed
-    resolution = data.resolution or backbone.resolution
     encode_cache(
-        backbone, rows.source, rows.encodable, path, resolution, data.crop, data.flip, seed=seed,
+        backbone, rows.source, rows.encodable, path, backbone.size, data.crop, data.flip, seed=seed,
         rank=accelerator.process_index, world_size=accelerator.num_processes, progress=not console.quiet,
         max_pixels=data.max_pixels,
     )  # fmt: skip

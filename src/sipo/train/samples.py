@@ -30,9 +30,8 @@ def write_samples(run: RunDir, config: Config, backbone: Backbone, prompts: list
     """Write `samples/<step>/`, anew if it is there."""
     folder, sample = run.samples / f"{step:06d}", config.sample
     shutil.rmtree(folder, ignore_errors=True)
-    resolution = config.data.resolution or backbone.resolution
     settings = {"model": config.model.path, "weights": f"step {step}", "guidance_scale": sample.guidance_scale,
-                "num_inference_steps": sample.num_inference_steps, "resolution": resolution}  # fmt: skip
+                "num_inference_steps": sample.num_inference_steps, **backbone.size.to_dict()}  # fmt: skip
     with backbone.encoders():
-        sampler = backbone.sampler(sample.num_inference_steps, sample.guidance_scale, resolution)
+        sampler = backbone.sampler(sample.num_inference_steps, sample.guidance_scale)
         generate(sampler, prompts, folder, settings, sample.batch_size)

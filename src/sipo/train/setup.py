@@ -36,7 +36,9 @@ def make_accelerator(config: Config) -> Accelerator:
 def load_model(config: Config, accelerator: Accelerator) -> Backbone:
     """The backbone on this process's device, frozen parts in the compute dtype; with a cache, no encoders in memory."""
     dtype = DTYPES[config.train.mixed_precision]
-    return load_backbone(config.model, accelerator.device, dtype, encoders=config.data.cache is None)
+    return load_backbone(
+        config.model, accelerator.device, dtype, encoders=config.data.cache is None, size=config.data.size
+    )
 
 
 def align_of(config: Config, accelerator: Accelerator, backbone: Backbone) -> Alignment:
