@@ -232,8 +232,11 @@ def mini_build(
 def mini_pairs(
     out: Annotated[Path, typer.Option(help="The parquet file to write.")],
     model: Annotated[str, typer.Option(help="miniature, or a folder that `sipo mini build` made.")] = "miniature",
-    num_prompts: Annotated[int, typer.Option(help="Prompts drawn from the training prompts.")] = 900,
-    candidates: Annotated[int, typer.Option(help="Pictures for each, from which up to two pairs are made.")] = 4,
+    num_prompts: Annotated[int, typer.Option(help="Prompts drawn from the training prompts.")] = 1400,
+    candidates: Annotated[int, typer.Option(help="Pictures for each, of which the best and the worst are paired.")] = 8,
+    only_right: Annotated[
+        bool, typer.Option("--only-right/--any", help="Of the right pictures (one is cleaner), or of all.")
+    ] = True,
     seed: Annotated[int, typer.Option()] = 0,
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
 ) -> None:
@@ -243,7 +246,7 @@ def mini_pairs(
     from sipo.mini.pairs import PairSettings, make_pairs
     from sipo.mini.pipeline import load_pipeline
 
-    settings = PairSettings(num_prompts=num_prompts, candidates=candidates, seed=seed)
+    settings = PairSettings(num_prompts, candidates, only_right=only_right, seed=seed)
     make_pairs(out, load_pipeline(Path(resolve_path(model))), settings, bf16, console=_console())
 
 

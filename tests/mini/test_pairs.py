@@ -51,9 +51,7 @@ def sides(row):
 
 
 def test_the_chosen_is_right_and_the_rejected_is_wrong_or_less_clean(artist, tmp_path):
-    number = make_pairs(
-        tmp_path / "p.parquet", None, PairSettings(num_prompts=30, candidates=3), chunk=10, console=QUIET
-    )
+    number = make_pairs(tmp_path / "p.parquet", None, PairSettings(30, 3, only_right=False), chunk=10, console=QUIET)
     rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
     assert number == len(rows) >= 29
     scorer = MiniatureScorer()
@@ -67,21 +65,31 @@ def test_the_chosen_is_right_and_the_rejected_is_wrong_or_less_clean(artist, tmp
 
 
 @pytest.mark.parametrize(
-    ("scores", "expected"),
+    ("scores", "of_all", "of_right"),
     [
-        ([1.5, 1.9, 0.3, 1.2], [(1, 2), (1, 3)]),  # best against worst; cleanest right against least clean right
-        ([1.5, 1.9, 1.2], [(1, 2)]),  # all right: both contrasts are the same pair
-        ([0.5, 1.9, 0.3], [(1, 2)]),  # one right
-        ([0.5, 0.9, 0.3], [(1, 2)]),  # none right: left to need_right
+        ([1.5, 1.9, 0.3, 1.2], (1, 2), (1, 3)),
+        ([1.5, 1.9, 1.2], (1, 2), (1, 2)),
+        ([0.5, 1.9, 0.3], (1, 2), (1, 1)),  # one right: no gap, hence no pair
     ],
 )
-def test_which_pictures_are_contrasted(scores, expected):
+def test_which_pictures_are_contrasted(scores, of_all, of_right):
     details = [{"score": score, "correct": score > 1} for score in scores]
-    assert pairs_module._contrasts(list(range(len(scores))), details) == expected
+    group = list(range(len(scores)))
+    assert pairs_module._contrast(group, details, only_right=False) == of_all
+    assert pairs_module._contrast(group, details, only_right=True) == of_right
+
+
+def test_without_a_right_picture_there_is_no_pair(artist, tmp_path, monkeypatch):
+    monkeypatch.setattr(MiniatureScorer, "details", lambda self, images, *rest: [
+        {"score": k / len(images), "correct": False} for k in range(len(images))
+    ])  # fmt: skip
+    for only_right in (True, False):
+        settings = PairSettings(num_prompts=4, candidates=3, only_right=only_right)
+        assert make_pairs(tmp_path / f"{only_right}.parquet", None, settings, console=QUIET) == 0
 
 
 def test_goes_on_after_a_stop_and_refuses_other_settings(artist, tmp_path):
-    out, settings = tmp_path / "p.parquet", PairSettings(num_prompts=20, candidates=3)
+    out, settings = tmp_path / "p.parquet", PairSettings(20, 3, only_right=False)
     make_pairs(out, None, settings, chunk=10, console=QUIET)
     whole = pq.read_table(out)
     (tmp_path / "p.parquet.parts" / "000010-010.parquet").unlink()
@@ -89,14 +97,25 @@ def test_goes_on_after_a_stop_and_refuses_other_settings(artist, tmp_path):
     assert artist.pictures == 3 * (20 + 10)
     assert pq.read_table(out).equals(whole)
     with pytest.raises(UserError, match="other settings"):
-        make_pairs(out, None, PairSettings(num_prompts=20, candidates=3, margin=0.2), chunk=10, console=QUIET)
+        make_pairs(out, None, PairSettings(20, 3, margin=0.2, only_right=False), chunk=10, console=QUIET)
 
 
 def test_ties_are_dropped(artist, tmp_path):
     assert (
-        make_pairs(tmp_path / "p.parquet", None, PairSettings(num_prompts=8, candidates=3, margin=2.1), console=QUIET)
-        == 0
+        make_pairs(tmp_path / "p.parquet", None, PairSettings(8, 3, margin=2.1, only_right=False), console=QUIET) == 0
     )
+
+
+def test_of_the_right_ones_alone(artist, tmp_path):
+    """The artist draws a prompt right, blurred and not at all: where the blurred one is right too, it is the worst."""
+    make_pairs(tmp_path / "p.parquet", None, PairSettings(30, 6), chunk=10, console=QUIET)
+    rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
+    assert len(rows) > 10
+    for row in rows:
+        chosen, rejected = MiniatureScorer().details(sides(row), [row["caption"]] * 2)
+        assert chosen["correct"]
+        assert rejected["correct"]
+        assert chosen["cleanliness"] >= rejected["cleanliness"] + PairSettings().margin - 1e-9
 
 
 def test_the_shipped_pairs():
@@ -107,15 +126,8 @@ def test_the_shipped_pairs():
     assert {row["label_0"] for row in rows} == {0.0, 1.0}
     assert 0.45 < np.mean([row["label_0"] for row in rows]) < 0.55
     assert all(row["has_label"] and row["jpg_0"] != row["jpg_1"] for row in rows)
-    scorer = MiniatureScorer()
     for row in rows[:: len(rows) // 40]:
-        chosen, rejected = scorer(sides(row), [row["caption"]] * 2)
-        assert chosen >= rejected + PairSettings().margin - 1e-9
-
-
-def test_the_clean_pairs_are_the_close_ones_and_nearly_all_have_both_right():
-    rows, clean = (pq.read_table(path).to_pylist() for path in (SHIPPED, SHIPPED.with_name("clean.parquet")))
-    assert clean == [row for row in rows if row["score_gap"] < 0.9]
-    scorer = MiniatureScorer()
-    both = [all(side["correct"] for side in scorer.details(sides(row), [row["caption"]] * 2)) for row in clean]
-    assert np.mean(both) > 0.95
+        chosen, rejected = MiniatureScorer().details(sides(row), [row["caption"]] * 2)
+        assert chosen["correct"]
+        assert rejected["correct"]
+        assert chosen["score"] >= rejected["score"] + PairSettings().margin - 1e-9

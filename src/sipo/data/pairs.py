@@ -16,14 +16,13 @@ ACCEPTED = (
 )
 
 
-SHIPPED = {"miniature": "train.parquet", "miniature-clean": "clean.parquet"}
+SHIPPED = {"miniature": "pairs.parquet"}
 
 
 def open_pairs(path: str | Path, ties: Ties = "drop", max_pairs: int | None = None) -> PairSource:
     """Open preference pairs; nothing is decoded yet.
 
-    path: see `ACCEPTED`; "miniature" is the set of pairs that ships with the package, "miniature-clean" the close
-    ones among them: both pictures are right (nearly always), and one is cleaner.
+    path: see `ACCEPTED`; "miniature" is the set of pairs that ships with the package.
     ties: whether rows without a preference are left out ("drop") or are bad rows ("error").
     max_pairs: look at the first so many rows only.
 

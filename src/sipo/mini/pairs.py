@@ -20,22 +20,22 @@ from sipo.mini.prompts import sample_prompts
 from sipo.mini.recipe import MIXTURE
 from sipo.mini.score import MiniatureScorer
 
-SHIPPED = Path(__file__).parent / "pairs" / "train.parquet"
+SHIPPED = Path(__file__).parent / "pairs" / "pairs.parquet"
 
 
 @dataclass(frozen=True)
 class PairSettings:
-    """`num_prompts` draws of a train prompt, `candidates` pictures for each, up to two pairs: the best against the worst,
-    and, among the right ones, the cleanest against the least clean (else nearly every pair would be right against wrong,
-    and say little of how a picture should look). Scores (in [0, 2]) must differ by `margin`, or it is a tie, and dropped.
+    """`num_prompts` draws of a train prompt, `candidates` pictures for each, and one pair of them: the best and the worst.
 
-    With `need_right` (the default) the better one must also be right, so that what is preferred is what was asked for.
+    only_right: of those that are right, so that the two differ in how clean they are; else of all, and nearly every pair
+    is then right against wrong, which says little of how a picture should look. The better one is right in both cases.
+    margin: scores (in [0, 2]) that differ by less are a tie, which is dropped.
     """
 
-    num_prompts: int = 900
-    candidates: int = 4
+    num_prompts: int = 1400
+    candidates: int = 8
     margin: float = 0.05
-    need_right: bool = True
+    only_right: bool = True
     num_inference_steps: int = NUM_INFERENCE_STEPS
     guidance_scale: float = GUIDANCE_SCALE
     seed: int = 0
@@ -73,7 +73,7 @@ def make_pairs(
     pq.write_table(table, buffer, compression="zstd", row_group_size=200)
     write_atomic(out, buffer.getvalue())
     console.print(
-        f"{out}: {table.num_rows} pairs of {len(prompts)} prompts; the rest were ties or had no right picture"
+        f"{out}: {table.num_rows} pairs of {len(prompts)} prompts; the rest were ties or lacked right pictures"
     )
     return table.num_rows
 
@@ -95,7 +95,7 @@ def _fingerprint(pipeline: StableDiffusionPipeline) -> str:
 def _ranked(
     pipeline: StableDiffusionPipeline, prompts: list[dict], start: int, settings: PairSettings, bf16: bool
 ) -> list[dict]:
-    """The pairs of a chunk of prompts; picture k of prompt i has a seed of its own."""
+    """The pairs of a chunk of prompts, at most one each; picture k of prompt i has a seed of its own."""
     texts = [prompt["prompt"] for prompt in prompts for _ in range(settings.candidates)]
     first = settings.seed * 10_000_019 + start * settings.candidates + 1_000_000  # far from the seeds of evaluations
     images = sample(
@@ -110,21 +110,20 @@ def _ranked(
     details = MiniatureScorer().details(images, texts, wanted)
     rows = []
     for i, prompt in enumerate(prompts):
-        group = range(i * settings.candidates, (i + 1) * settings.candidates)
-        for kind, (better, worse) in enumerate(_contrasts(list(group), details)):
-            gap = details[better]["score"] - details[worse]["score"]
-            if gap >= settings.margin and (details[better]["correct"] or not settings.need_right):
-                number = 2 * (start + i) + kind
-                rows.append(_row(prompt["prompt"], number, images[better], images[worse], gap, settings))
+        group = list(range(i * settings.candidates, (i + 1) * settings.candidates))
+        best, worst = _contrast(group, details, settings.only_right)
+        gap = details[best]["score"] - details[worst]["score"]
+        if details[best]["correct"] and gap >= settings.margin:
+            rows.append(_row(prompt["prompt"], start + i, images[best], images[worst], gap, settings))
     return rows
 
 
-def _contrasts(group: list[int], details: list[dict]) -> list[tuple[int, int]]:
-    """(better, worse): the best and the worst picture, and the cleanest and the least clean of the right ones."""
+def _contrast(group: list[int], details: list[dict], only_right: bool) -> tuple[int, int]:
+    """The best and the worst of a prompt's pictures, or of the right ones among them (twice the best if there is one)."""
     ranked = sorted(group, key=lambda k: details[k]["score"], reverse=True)
-    right = [k for k in ranked if details[k]["correct"]]
-    overall = (ranked[0], ranked[-1])
-    return [overall] if len(right) < 2 or right[-1] == ranked[-1] else [overall, (right[0], right[-1])]
+    if only_right:
+        ranked = [k for k in ranked if details[k]["correct"]] or ranked[:1]
+    return ranked[0], ranked[-1]
 
 
 def _row(caption: str, number: int, best: Image.Image, worst: Image.Image, gap: float, settings: PairSettings) -> dict:
