@@ -1,0 +1,25 @@
+"""The config of a run: what it holds (`sections`), and how it is read and checked (`reading`)."""
+
+from sipo.config.reading import differences, load_config, parse_config
+from sipo.config.sections import (
+    Config,
+    DataConfig,
+    LogConfig,
+    ModelConfig,
+    PolicyConfig,
+    SampleConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "Config",
+    "DataConfig",
+    "LogConfig",
+    "ModelConfig",
+    "PolicyConfig",
+    "SampleConfig",
+    "TrainConfig",
+    "differences",
+    "load_config",
+    "parse_config",
+]
