@@ -1,5 +1,6 @@
 """The command line: thin commands over the packages, which it alone connects."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -277,6 +278,8 @@ def _console():
 
 
 def _quiet_libraries() -> None:
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):  # they speak while they are imported, too
+        os.environ.setdefault(name, "error")
     from sipo.backbones.quiet import quiet_libraries
 
     quiet_libraries()
