@@ -36,7 +36,7 @@ def test_limit_and_several_pictures_a_prompt(tmp_path):
         ("p.jsonl", '{"prompt": "a"}\n{"prompt": ', "line 2: not JSON"),
         ("p.jsonl", '{"caption": "a"}\n', 'line 1: expected an object with a text under "prompt"'),
         ("p.jsonl", '["a"]\n', "line 1"),
-        ("p.csv", "a\n", "not .csv"),
+        ("p.docx", "a\n", "not .docx"),
     ],
 )
 def test_mistakes_name_the_file_and_the_line(tmp_path, name, content, message):

@@ -1,4 +1,4 @@
-"""Prompt lists: a text file, JSON Lines with metadata (GenEval's), or the list that ships with the package."""
+"""Prompt lists: a text file, JSON Lines with metadata (GenEval's), a published set, or the list that ships here."""
 
 import json
 from importlib.resources import files
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sipo.errors import UserError
 from sipo.samples.folder import PromptItem
+from sipo.samples.prompt_sets import READERS, Row, decode, read_styles
 
 PACKAGED = {"miniature": "mini/prompts/heldout.jsonl"}  # relative to the package
 
@@ -16,14 +17,15 @@ def read_prompts(
     """The pictures to make from a prompt file: the first `limit` prompts, `images_per_prompt` seeds each.
 
     `path` ends in .txt (a prompt a line; blank lines do not count) or .jsonl (`{"prompt": ..., other keys}`; the other
-    keys become `metadata`, as in GenEval's `evaluation_metadata.jsonl`), or is "miniature", the held-out prompts that
-    ship with the package. Picture i of the list gets the seed `seed + i`, so that the same call on two models makes
+    keys become `metadata`, as in GenEval's `evaluation_metadata.jsonl`), is a published prompt set
+    (`sipo.samples.prompt_sets`: HPSv2's .json or their folder, Pick-a-Pic's .parquet, PartiPrompts' .tsv, DrawBench's
+    .csv), or is "miniature", the held-out prompts that ship with the package. Picture i of the list gets the seed `seed + i`, so that the same call on two models makes
     pictures that pair up. Raises `UserError` for a missing, empty or unreadable file, naming the line.
     """
     if (limit is not None and limit < 1) or images_per_prompt < 1:
         raise UserError("The number of prompts and of images per prompt must be at least 1.")
     source = _resolve(path)
-    rows = _read_text(source) if source.suffix == ".txt" else _read_jsonl(source)
+    rows = read_styles(source) if source.is_dir() else TEXT_AND_SETS[source.suffix](source)
     if not rows:
         raise UserError(f"{source} holds no prompt.")
     repeated = [row for row in rows[:limit] for _ in range(images_per_prompt)]
@@ -34,29 +36,21 @@ def _resolve(path: str | Path) -> Path:
     if str(path) in PACKAGED:
         return Path(str(files("sipo").joinpath(PACKAGED[str(path)])))
     source = Path(path)
-    if not source.is_file():
+    if not source.exists():
         raise UserError(f"No prompt file at {source}. Packaged lists: {', '.join(PACKAGED)}.")
-    if source.suffix not in (".txt", ".jsonl"):
-        raise UserError(
-            f"{source}: prompts are read from .txt (one a line) or .jsonl files, not {source.suffix or 'this'}."
-        )
+    if source.is_file() and source.suffix not in TEXT_AND_SETS:
+        endings = ", ".join(TEXT_AND_SETS)
+        raise UserError(f"{source}: prompts are read from files in {endings}, not {source.suffix or 'this'}.")
     return source
 
 
-def _decode(source: Path) -> list[str]:
-    try:
-        return source.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{source} is not UTF-8 text ({error}).") from error
+def _read_text(source: Path) -> list[Row]:
+    return [(line.strip(), None) for line in decode(source).split("\n") if line.strip()]
 
 
-def _read_text(source: Path) -> list[tuple[str, None]]:
-    return [(line.strip(), None) for line in _decode(source) if line.strip()]
-
-
-def _read_jsonl(source: Path) -> list[tuple[str, dict | None]]:
+def _read_jsonl(source: Path) -> list[Row]:
     rows = []
-    for number, line in enumerate(_decode(source), start=1):
+    for number, line in enumerate(decode(source).split("\n"), start=1):
         if not line.strip():
             continue
         record = _parse(source, number, line)
@@ -74,3 +68,7 @@ def _parse(source: Path, number: int, line: str) -> dict:
     if not isinstance(prompt, str) or not prompt.strip():
         raise UserError(f'{source}, line {number}: expected an object with a text under "prompt", found {line[:60]!r}.')
     return record
+
+
+TEXT_AND_SETS = {".txt": _read_text, ".jsonl": _read_jsonl, **READERS}
+"""By the ending of a file's name."""

@@ -1,0 +1,72 @@
+"""VBench's aggregation of sixteen dimensions into Quality, Semantic and Total, with the published constants.
+
+Constants and formulas: Vchitect/VBench, scripts/constant.py and scripts/cal_final_score.py. There a missing dimension
+counts as 0; here it is an error.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """`low` and `high` are the raw scores that become 0 and 1 (nothing is clamped); `weight` counts in the mean."""
+
+    low: float = 0.0
+    high: float = 1.0
+    weight: float = 1.0
+
+    def normalise(self, raw: float) -> float:
+        return (raw - self.low) / (self.high - self.low)
+
+
+QUALITY = {
+    "subject_consistency": Dimension(low=0.1462),
+    "background_consistency": Dimension(low=0.2615),
+    "temporal_flickering": Dimension(low=0.6293),
+    "motion_smoothness": Dimension(low=0.706, high=0.9975),
+    "dynamic_degree": Dimension(weight=0.5),
+    "aesthetic_quality": Dimension(),
+    "imaging_quality": Dimension(),
+}
+SEMANTIC = {
+    "object_class": Dimension(),
+    "multiple_objects": Dimension(),
+    "human_action": Dimension(),
+    "color": Dimension(),
+    "spatial_relationship": Dimension(),
+    "scene": Dimension(high=0.8222),
+    "appearance_style": Dimension(low=0.0009, high=0.2855),
+    "temporal_style": Dimension(high=0.364),
+    "overall_consistency": Dimension(high=0.364),
+}
+DIMENSIONS = QUALITY | SEMANTIC
+QUALITY_WEIGHT, SEMANTIC_WEIGHT = 4, 1
+
+
+def total(quality: float, semantic: float) -> float:
+    """(4 quality + semantic) / 5, in whatever unit both are given."""
+    return (QUALITY_WEIGHT * quality + SEMANTIC_WEIGHT * semantic) / (QUALITY_WEIGHT + SEMANTIC_WEIGHT)
+
+
+def aggregate(scores: Mapping[str, float]) -> dict[str, float]:
+    """`quality`, `semantic` and `total`, as shares of 1 (the papers print percent), of raw scores by dimension.
+
+    The names are the official package's, with underscores. `ValueError` names the dimensions that are missing, unknown
+    or not finite.
+    """
+    missing = [name for name in DIMENSIONS if name not in scores]
+    unknown = [name for name in scores if name not in DIMENSIONS]
+    broken = [name for name in DIMENSIONS if name in scores and not math.isfinite(scores[name])]
+    problems = {"missing": missing, "unknown": unknown, "not finite": broken}
+    if any(problems.values()):
+        told = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems.items() if names)
+        raise ValueError(f"VBench's total needs its sixteen dimensions ({told}).")
+    quality, semantic = _mean(scores, QUALITY), _mean(scores, SEMANTIC)
+    return {"quality": quality, "semantic": semantic, "total": total(quality, semantic)}
+
+
+def _mean(scores: Mapping[str, float], dimensions: Mapping[str, Dimension]) -> float:
+    weighted = [dimension.weight * dimension.normalise(scores[name]) for name, dimension in dimensions.items()]
+    return math.fsum(weighted) / math.fsum(dimension.weight for dimension in dimensions.values())
