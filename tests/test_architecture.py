@@ -8,7 +8,7 @@ from pathlib import Path
 SRC = Path(__file__).parents[1] / "src"
 CORE = ("schedule", "rng", "timesteps", "kernels", "terms", "losses")  # each may import itself and those before it
 SIBLINGS = {"train", "evaluate", "mini"}
-TOP = {"cli", "workflows", "benchmark", "__main__"}  # may import everything; nobody below imports them
+TOP = {"cli", "workflows", "benchmark", "rehearsal", "__main__"}  # may import everything; nobody below imports them
 UTILITIES = {"errors", "files"}
 HOMES = {  # library -> the only units that may import it
     "diffusers": {"backbones", "scorers", "mini"},

@@ -164,6 +164,29 @@ def plan(
         write_atomic(json_file, json.dumps(to_dict(made), indent=2))
 
 
+@app.command()
+def rehearse(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    folder: Annotated[Path, typer.Option(help="Where random weights and noise are written, and kept.")] = Path(
+        "runs/rehearsal"
+    ),
+    num_steps: Annotated[int, typer.Option(help="The first is not counted where there are more.")] = 3,
+) -> None:
+    """A few steps at full size with random weights and noise: seconds and peak memory, against the plan. No download."""
+    from sipo.config import load_config
+    from sipo.plan.gpus import named_gpu
+
+    parsed = load_config(config, overrides)
+    _quiet_libraries()
+    from sipo.plan.plan import make_plan
+    from sipo.rehearsal import rehearse as run_rehearsal
+    from sipo.rehearsal import render
+
+    plan = make_plan(parsed, named_gpu("h100"), [1])  # its time is not shown, so any GPU will do
+    render(run_rehearsal(parsed, folder, num_steps, _console()), plan, _console())
+
+
 @data.command("check")
 def data_check(
     path: Annotated[str, typer.Argument(help="Parquet shards, a datasets folder, a JSONL manifest, or miniature.")],

@@ -1,0 +1,135 @@
+"""A few steps of a config at full size, with random weights and noise for data: does it run, how fast, in how much memory?"""
+
+import io
+import json
+import os
+import resource
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+
+from sipo.backbones import read_architecture
+from sipo.backbones.random_weights import write_random_checkpoint
+from sipo.config import Config, parse_config
+from sipo.files import write_atomic
+from sipo.plan.plan import DTYPES, Plan
+from sipo.run import RunDir
+from sipo.samples.video import encode_video
+from sipo.size import Size
+from sipo.train.clock import PARTS
+from sipo.train.loop import train
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """seconds: per optimizer step by part, medians over the steps after the first. memory: peak bytes, of the GPU where
+    there is one, else of the whole process (data and Python included)."""
+
+    device: str
+    size: Size
+    seconds: dict[str, float]
+    memory: int
+    steps: int
+
+
+def rehearse(config: Config, folder: Path, num_steps: int, console: Console) -> Rehearsal:
+    """Train `num_steps` steps of `config` on a random checkpoint of its model's shape, written into `folder` once.
+
+    Batch size, precision, policy, objective and size are the config's; a cache is used where it has one, in `folder`.
+    Samples, validation and extra logs are off. Raises UserError for a model whose shapes are not known here.
+    """
+    size = config.data.size(read_architecture(config.model).own_size)
+    checkpoint = folder / "checkpoint"
+    if not (checkpoint / "model_index.json").is_file():
+        dtype = getattr(torch, config.model.dtype) if config.model.dtype else DTYPES[config.train.mixed_precision]
+        with console.status(f"writing random weights into {checkpoint}"):
+            write_random_checkpoint(config.model, checkpoint, dtype)
+    pairs = _noise_pairs(folder / f"pairs-{size.height}x{size.width}x{size.num_frames}", size)
+    raw = _rehearsed(config.to_dict(), folder, checkpoint, pairs, num_steps)
+    with console.status(f"{num_steps} steps at {size}"):
+        train(parse_config(raw), Console(quiet=True))
+    run = RunDir(Path(raw["run"]))
+    steps = [line["seconds"] for line in run.read_metrics("train")]
+    counted = steps[1:] or steps
+    seconds = {part: statistics.median(step[part] for step in counted) for part in ("total", *PARTS)}
+    device = json.loads(run.env.read_text("utf-8")).get("device", "cpu")
+    return Rehearsal(device, size, seconds, _peak_memory(), len(counted))
+
+
+def _rehearsed(raw: dict[str, Any], folder: Path, checkpoint: Path, pairs: Path, num_steps: int) -> dict[str, Any]:
+    cache = str(folder / f"cache-{pairs.parent.name}") if raw["data"]["cache"] else None
+    data = {"path": str(pairs), "cache": cache, "validation": None}
+    off = {"num_steps": num_steps, "sample_every": 0, "validate_every": 0, "checkpoint_every": 10**9}
+    return {
+        **raw,
+        "run": str(folder / f"run-{os.getpid()}"),
+        "model": {
+            **raw["model"],
+            "path": str(checkpoint),
+            "revision": None,
+            "variant": None,
+            "vae": None,
+            "lora": None,
+        },
+        "data": {**raw["data"], **data},
+        "train": {**raw["train"], **off},
+        "log": {"tensorboard": False},
+    }
+
+
+def _noise_pairs(folder: Path, size: Size) -> Path:
+    """Two pairs of noise as a manifest; its path."""
+    manifest, rng = folder / "pairs.jsonl", np.random.default_rng(0)
+    if manifest.is_file():
+        return manifest
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number in range(2):
+        names = {}
+        for member in ("chosen", "rejected"):
+            frames = [_noise(rng, size) for _ in range(size.num_frames + int(size.is_video))]
+            names[member] = f"{number}-{member}.{'mp4' if size.is_video else 'png'}"
+            content = encode_video(frames, size.fps) if size.fps else _png(frames[0])
+            write_atomic(folder / names[member], content)
+        lines.append(json.dumps({"prompt": f"noise {number}", **names}))
+    write_atomic(manifest, "\n".join(lines) + "\n")
+    return manifest
+
+
+def _noise(rng: np.random.Generator, size: Size) -> Image.Image:
+    """Blocks of colour, which a codec does not blow up."""
+    small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    return small.resize((size.width, size.height), Image.Resampling.NEAREST)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _peak_memory() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def render(rehearsal: Rehearsal, plan: Plan, console: Console) -> None:
+    """Time by part, the speed reached, and memory against the plan's."""
+    total, planned = rehearsal.seconds["total"], plan.layouts[0].memory.total
+    parts = ", ".join(f"{part} {rehearsal.seconds[part]:.3g}" for part in PARTS)
+    for line in (
+        f"{plan.model} at {rehearsal.size} on {rehearsal.device}, random weights; median of {rehearsal.steps}",
+        f"seconds per step  {total:.4g} ({parts})",
+        f"speed             {plan.step.total / total / 1e12:.3g} TFLOP/s of {plan.step.total / 1e12:,.2f} TFLOP a step",
+        f"peak memory       {rehearsal.memory / 2**30:.2f} GiB; planned {planned / 2**30:.2f} GiB",
+    ):
+        console.print(line, highlight=False)
