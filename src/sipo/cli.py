@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sipo.cli_benchmarks import geneval, vbench
 from sipo.errors import UsageError, UserError
 
 app = typer.Typer(
@@ -17,6 +18,8 @@ data = typer.Typer(no_args_is_help=True, help="Look at preference pairs before t
 mini = typer.Typer(no_args_is_help=True, help="The bundled miniature: rebuild it, and make pairs with it.")
 app.add_typer(data, name="data")
 app.add_typer(mini, name="mini")
+app.add_typer(geneval, name="geneval")
+app.add_typer(vbench, name="vbench")
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value, as often as wanted.", show_default=False)]
 ConfigFile = Annotated[Path, typer.Argument(help="A YAML config; see configs/.", show_default=False)]
@@ -88,6 +91,42 @@ def compare(
 
     choice = PromptChoice(prompts, num_prompts, images_per_prompt, seed)
     typer.echo(compare_models(a, b, choice, scorer, out, batch_size, _console()))
+
+
+@app.command()
+def score(
+    path: Annotated[
+        Path, typer.Argument(help="A run, a folder that `sipo generate` made, or any folder of pictures or videos.")
+    ],
+    scorer: Annotated[
+        list[str] | None, typer.Option(help="pickscore, hpsv2, hpsv2.1, imagereward, aesthetic, clip or miniature.")
+    ] = None,
+    weights: Annotated[list[str] | None, typer.Option(help="NAME=PATH or NAME=HUB-ID, of a scorer.")] = None,
+    worker: Annotated[
+        list[str] | None, typer.Option(help="NAME=COMMAND of a scorer in its own environment; see docs/scorers.md.")
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="The folder's prompts: .txt, or .jsonl with file and prompt.")
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Frames of a video of which a scorer of pictures takes the mean.")] = 8,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: a GPU where there is one.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    out: Annotated[Path | None, typer.Option(help="Folder for scores.NAME.jsonl; default: beside the media.")] = None,
+) -> None:
+    """Score pictures or videos. Stopped and run again, it goes on. Exits with 1 when files could not be read."""
+    _quiet_libraries()
+    from sipo.evaluate.media_folders import find_media
+    from sipo.evaluate.score_table import print_scores, score_folders
+    from sipo.workflows import load_scorers
+
+    judges = load_scorers(scorer or [], _named("--weights", weights), _named("--worker", worker), device, dtype,
+                          batch_size, frames)  # fmt: skip
+    console = _console()
+    results = score_folders(find_media(path, prompts), judges, batch_size, console, out)
+    print_scores(results, console)
+    if any(result.failed for result in results):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -298,6 +337,17 @@ def _console():
     from rich.console import Console
 
     return Console()
+
+
+def _named(option: str, entries: list[str] | None) -> dict[str, str]:
+    """NAME=VALUE, as often as given."""
+    found = {}
+    for entry in entries or []:
+        name, equals, value = entry.partition("=")
+        if not equals or not name or not value or name in found:
+            raise UsageError(f"{option}: {entry!r} should be NAME=VALUE, each name once")
+        found[name] = value
+    return found
 
 
 def _quiet_libraries() -> None:

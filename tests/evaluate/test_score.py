@@ -102,7 +102,7 @@ def test_a_scorer_that_returns_nonsense_is_caught(folder):
         def __call__(self, images, prompts, metadata=None):
             return [math.nan] * len(images)
 
-    with pytest.raises(ValueError, match="given 6 pictures and returned 1"):
+    with pytest.raises(ValueError, match="given 6 media and returned 1"):
         score(folder, Short())
     with pytest.raises(ValueError, match="returned nan"):
         score(folder, Nan())

@@ -1,0 +1,1 @@
+"""Reward models, one a file: pictures (or videos' frames) and prompts in, one number each out; see `registry`."""

@@ -1,0 +1,80 @@
+"""What a scorer is. `sipo.evaluate.score` works with anything that has one of these shapes."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from PIL import Image
+
+Medium = Image.Image | list[Image.Image]
+"""A picture, or the frames of a video in order; upright RGB."""
+Metadata = list[dict | None] | None
+T = TypeVar("T")
+
+
+class Scorer(Protocol):
+    """Media and their prompts in, one finite number each out; higher is better.
+
+    A score depends on its own medium and prompt alone, never on the batch. A scorer is given pictures, unless it is a
+    `VideoScorer` too.
+    """
+
+    name: str  # names the file of scores: letters, digits, dots and dashes
+
+    def __call__(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[float]: ...
+
+
+@runtime_checkable
+class DetailedScorer(Protocol):
+    """A scorer that also says why: one mapping a medium of JSON values, among them `score`.
+
+    Two keys have a meaning to the reports: `correct` (bool) and `reasons` (a list of texts).
+    """
+
+    name: str
+
+    def details(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[Mapping]: ...
+
+
+@runtime_checkable
+class VideoScorer(Protocol):
+    """A scorer that takes lists of frames as well as pictures: it is given `num_frames` evenly spaced ones."""
+
+    name: str
+    num_frames: int
+
+    def __call__(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[float]: ...
+
+
+@runtime_checkable
+class FileScorer(Protocol):
+    """A scorer that reads the files itself: a mapping each with a `score`, or with an `error` that says why not."""
+
+    name: str
+    batch_size: int  # of the calls
+
+    def judge_files(self, files: list[Path], prompts: list[str]) -> list[Mapping]: ...
+
+
+@runtime_checkable
+class ConfiguredScorer(Protocol):
+    """A scorer whose numbers depend on settings (JSON values); scores made with others are not kept."""
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
+
+
+def recorded(scorer: object) -> dict[str, Any]:
+    """The fields of a scorer's dataclass that its numbers depend on: not where it runs, nor in what portions."""
+    if not is_dataclass(scorer) or isinstance(scorer, type):
+        raise TypeError(f"{scorer!r} is no dataclass")
+    return {key: value for key, value in asdict(scorer).items() if key not in ("device", "batch_size", "name")}
+
+
+def in_batches(size: int, score: Callable[..., Iterable[T]], *columns: Sequence) -> list[T]:
+    """`score` of `size` rows of the columns at a time, one list out."""
+    found: list[T] = []
+    for start in range(0, len(columns[0]), size):
+        found += score(*(column[start : start + size] for column in columns))
+    return found

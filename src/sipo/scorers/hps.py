@@ -1,0 +1,64 @@
+"""Human Preference Score v2 and v2.1: CLIP ViT-H/14, fine-tuned; Wu et al. 2023, tgxs002/HPSv2."""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import CLIPTokenizer
+
+from sipo.errors import UsageError
+from sipo.scorers.base import Medium, Metadata, in_batches, recorded
+from sipo.scorers.clip import VIT_H, Clip, load_clip
+from sipo.scorers.hardware import DTYPES, require_settings, resolve_device
+from sipo.scorers.open_clip import load_open_clip
+from sipo.scorers.preprocess import pad_pixels
+from sipo.scorers.weights import companion, find_file, load_tokenizer, read_tensors
+
+FILES = {"2.0": "HPS_v2_compressed.pt", "2.1": "HPS_v2.1_compressed.pt"}  # of xswu/HPSv2
+
+
+@dataclass(frozen=True)
+class HPSv2:
+    """cos(image, text), without a logit scale: about .2 to .35. The numbers of the two versions do not compare.
+
+    weights: an open_clip checkpoint (.pt or .safetensors), a folder with it, a hub id, or a folder with a CLIP in
+    transformers' layout. version: which file of a folder or repository, and what the scores are called. antialias:
+    see `pad_pixels`. tokenizer: default that of ViT-H/14. Raises UserError for weights that do not load.
+    """
+
+    weights: str = "xswu/HPSv2"
+    version: Literal["2.0", "2.1"] = "2.0"
+    antialias: bool = True
+    tokenizer: str | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        require_settings(self.device, self.dtype, self.batch_size)
+        if self.version not in FILES:
+            raise UsageError(f"version: {self.version!r} is none of {', '.join(FILES)}")
+
+    @property
+    def name(self) -> str:
+        return "hpsv2" if self.version == "2.0" else "hpsv2.1"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return recorded(self)
+
+    @cached_property
+    def _clip(self) -> Clip:
+        tokenizer = companion(self.weights, self.tokenizer, VIT_H)
+        if (Path(self.weights).expanduser() / "config.json").is_file():
+            return load_clip(self.weights, self.device, self.dtype, tokenizer)
+        path = find_file(self.weights, FILES[self.version])
+        model = load_open_clip(read_tensors(path), path, DTYPES[self.dtype])
+        return Clip(model.to(resolve_device(self.device)), load_tokenizer(CLIPTokenizer, tokenizer))
+
+    def __call__(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[float]:
+        return in_batches(self.batch_size, self._batch, media, prompts)
+
+    def _batch(self, media: list[Medium], prompts: list[str]) -> list[float]:
+        return self._clip.cosine(media, prompts, partial(pad_pixels, antialias=self.antialias)).tolist()
