@@ -1,7 +1,5 @@
 """Every family trains by the same command: images and videos, epsilon, v and flow, LoRA and full."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,6 @@ from diffusers import DiffusionPipeline
 from rich.console import Console
 from tiny import FAMILIES
 from trainings import assert_same_results
-from videos import noise, video
 
 from sipo.backbones import load_backbone
 from sipo.config import ModelConfig, parse_config
@@ -21,19 +18,6 @@ from sipo.train.policy import make_policy
 QUIET = Console(quiet=True)
 NEW = ["flux", "cogvideox-2b", "cogvideox-5b", "wan"]
 VIDEO = {"cogvideox-2b", "cogvideox-5b", "wan"}
-
-
-@pytest.fixture(scope="module")
-def video_pairs(tmp_path_factory):
-    """8 pairs of mp4 files of 12 frames at 16 fps, 3 prompts."""
-    folder = tmp_path_factory.mktemp("videos")
-    lines = []
-    for i in range(8):
-        for member in range(2):
-            (folder / f"{i}-{member}.mp4").write_bytes(video(noise(18, (40, 32), seed=2 * i + member), fps=16))
-        lines.append({"prompt": f"prompt {i % 3}", "chosen": f"{i}-0.mp4", "rejected": f"{i}-1.mp4"})
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return folder / "pairs.jsonl"
 
 
 @pytest.fixture

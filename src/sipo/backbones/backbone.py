@@ -86,6 +86,6 @@ class Backbone:
         """Write adapter weights that plain diffusers loads with `load_lora_weights`."""
         self.parts.save_lora(folder, state, metadata)
 
-    def save_full(self, folder: Path) -> None:
-        """Write the whole pipeline, which `DiffusionPipeline.from_pretrained` loads."""
-        self.parts.save_full(folder)
+    def save_full(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """Write the whole pipeline, which `DiffusionPipeline.from_pretrained` loads, with these of the denoiser."""
+        self.parts.save_full(folder, weights)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 from torch import Tensor, nn
@@ -83,10 +84,21 @@ class Parts:
         }
         type(self.pipeline).save_lora_weights(folder, safe_serialization=True, **layers)
 
-    def save_full(self, folder: Path) -> None:
-        """The whole pipeline for `DiffusionPipeline.from_pretrained`."""
+    def save_full(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """The whole pipeline for `DiffusionPipeline.from_pretrained`, its denoiser with these weights.
+
+        They are put into a denoiser of the pipeline's own class: ours may be sharded, which changes its class.
+        """
+        ours, (_, name) = self.denoiser, self.pipeline.config[self.layout.denoiser]
+        with torch.device("meta"):
+            plain = getattr(diffusers, name).from_config(ours.config)
+        plain.load_state_dict({**ours.state_dict(), **weights}, assign=True)
         with self.encoders():
-            self.pipeline.save_pretrained(folder, safe_serialization=True)
+            self.pipeline.register_modules(**{self.layout.denoiser: plain})
+            try:
+                self.pipeline.save_pretrained(folder, safe_serialization=True)
+            finally:
+                self.pipeline.register_modules(**{self.layout.denoiser: ours})
 
     def _load(self, given: dict[str, Any]) -> DiffusionPipeline:
         return load_pipeline(self.model, self.folder, self.dtype, self.layout, given)

@@ -100,6 +100,7 @@ class TrainConfig:
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     gradient_checkpointing: bool = False
     compile: bool = False
+    sharding: Literal["none", "full"] = "none"  # full: the denoiser is spread over the processes
     deterministic: bool = False  # on a GPU: deterministic kernels, so that a resumed run is exact there too
     ema_decay: float | None = None
     seed: int = 0
@@ -120,6 +121,8 @@ class TrainConfig:
             raise ValueError("learning_rate and max_grad_norm must be positive")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay lies between 0 and 1, got {self.ema_decay}")
+        if self.sharding == "full" and (self.compile or self.optimizer != "adamw"):
+            raise ValueError("sharding: full goes with optimizer: adamw and compile: false")
 
 
 @dataclass(frozen=True)

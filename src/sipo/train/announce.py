@@ -26,8 +26,11 @@ def announce(console: Console, align: Alignment, run: RunDir, num_pairs: int, nu
         + (f", resumed after step {start}" if start else ""),
         "objective": repr(align.loss),
         "device": f"{align.accelerator.device}, mixed precision {train.mixed_precision}",
+        "sharding": f"full, over {processes} processes" if align.sharded else "none: there is one process",
         "run": str(run.path),
     }
+    if train.sharding == "none":
+        del rows["sharding"]
     if hasattr(align.loss, "beta"):
         same = beta_equivalents(align.loss)
         rows["beta"] = " = ".join(f"{value:g} ({who})" for who, value in same.items()) if same else (

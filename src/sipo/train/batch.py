@@ -27,9 +27,10 @@ class Alignment:
     config: Config
     backbone: Backbone
     policy: Policy
-    model: nn.Module  # the policy's denoiser as accelerate wrapped it
+    model: nn.Module  # the policy's denoiser, wrapped or sharded
     loss: Objective
     accelerator: Accelerator
+    sharded: bool = False  # each process holds a share of the network, so all of them compute together
 
 
 def latents_of(align: Alignment, batch: PairBatch, step: int) -> tuple[Tensor, Tensor | None]:

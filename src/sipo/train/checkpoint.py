@@ -30,18 +30,31 @@ class Checkpoint:
 
 def save_checkpoint(root: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Write `root/<step>/` under a temporary name, sync, rename; then drop all but the newest `keep`."""
-    root.mkdir(parents=True, exist_ok=True)
-    folder, temporary = root / f"{checkpoint.step:06d}", root / f".{checkpoint.step:06d}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    tensors, scalars = _flatten(checkpoint.optimizer)
+    temporary = begin(root, checkpoint.step)
+    tensors, scalars = flatten(checkpoint.optimizer)
     files = {"weights": checkpoint.weights, "optimizer": tensors, "ema": checkpoint.ema}
     for name, content in files.items():
         if content is not None:
             save_file({key: value.contiguous() for key, value in content.items()}, temporary / f"{name}.safetensors")
             _sync(temporary / f"{name}.safetensors")
-    hashes = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
-    manifest = {"step": checkpoint.step, "optimizer": scalars, "counters": checkpoint.counters or {}, "sha256": hashes}
+    hashes = {path.name: hash_file(path) for path in sorted(temporary.iterdir())}
+    return finish(root, temporary, {"optimizer": scalars}, checkpoint, hashes, keep)
+
+
+def begin(root: Path, step: int) -> Path:
+    """An empty folder under a name that does not count."""
+    temporary = root / f".{step:06d}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    return temporary
+
+
+def finish(
+    root: Path, temporary: Path, extra: dict[str, Any], checkpoint: Checkpoint, hashes: dict[str, str], keep: int
+) -> Path:
+    """Write the manifest, let the folder count, drop all but the newest `keep`. Its files are on disk by now."""
+    folder = root / f"{checkpoint.step:06d}"
+    manifest = {"step": checkpoint.step, **extra, "counters": checkpoint.counters or {}, "sha256": hashes}
     write_atomic(temporary / MANIFEST, json.dumps(manifest))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
@@ -58,22 +71,29 @@ def saved_steps(root: Path) -> list[int]:
     return sorted(int(path.name) for path in root.iterdir() if path.name.isdigit() and (path / MANIFEST).is_file())
 
 
-def load_checkpoint(root: Path, step: int) -> Checkpoint:
-    """Read one checkpoint. Raises UserError naming the file whose bytes are not those that were written."""
+def load_checkpoint(root: Path, step: int, like: dict[str, Tensor] | None = None) -> Checkpoint:
+    """Read one checkpoint. Raises UserError naming the file whose bytes are not those that were written.
+
+    Of a sharded training, the tensors are sharded as the weights `like`, or whole without it.
+    """
     folder = root / f"{step:06d}"
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{root} has no checkpoint of step {step}; it has {saved_steps(root) or 'none'}")
     manifest = json.loads((folder / MANIFEST).read_text())
+    if manifest.get("sharded"):
+        from sipo.train.sharded_checkpoint import load_sharded  # which builds on this module
+
+        return load_sharded(folder, manifest, like)
     for name, expected in manifest["sha256"].items():
-        if not (folder / name).is_file() or _sha256(folder / name) != expected:
+        if not (folder / name).is_file() or hash_file(folder / name) != expected:
             raise UserError(f"{folder / name} is damaged (checksum); delete {folder} to resume from an earlier step")
     tensors = {name: load_file(folder / f"{name}.safetensors") for name in ("weights", "optimizer")}
     ema = load_file(folder / "ema.safetensors") if "ema.safetensors" in manifest["sha256"] else None
-    optimizer = _unflatten(tensors["optimizer"], manifest["optimizer"])
+    optimizer = unflatten(tensors["optimizer"], manifest["optimizer"])
     return Checkpoint(manifest["step"], tensors["weights"], optimizer, ema, manifest["counters"])
 
 
-def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An optimizer's state as tensors named `index.key`, and its plain values (JSON keeps floats exactly)."""
     tensors, plain = {}, {}
     for index, entries in state["state"].items():
@@ -82,7 +102,8 @@ def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, {"plain": plain, "param_groups": state["param_groups"]}
 
 
-def _unflatten(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> dict[str, Any]:
+def unflatten(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`."""
     state: dict[int, dict[str, Any]] = {}
     for name, value in (tensors | scalars["plain"]).items():
         index, key = name.split(".", 1)
@@ -91,7 +112,8 @@ def _unflatten(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> dict[str,
     return {"state": state, "param_groups": groups}
 
 
-def _sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """SHA-256, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

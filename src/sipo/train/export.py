@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import yaml
+from torch import Tensor
 
 from sipo.backbones import Backbone
 from sipo.config import Config, parse_config
@@ -16,12 +17,17 @@ from sipo.train.checkpoint import load_checkpoint, saved_steps
 from sipo.train.policy import Policy, make_policy, save_policy
 
 
-def write_weights(policy: Policy, backbone: Backbone, config: Config, folder: Path, step: int) -> None:
-    """Replace `folder` by the policy's weights and their model card; a kill leaves the old folder or the new one."""
+def write_weights(
+    policy: Policy, backbone: Backbone, config: Config, folder: Path, step: int, weights: dict[str, Tensor]
+) -> None:
+    """Replace `folder` by the policy's weights and their model card; a kill leaves the old folder or the new one.
+
+    `weights`: the trained ones by name, whole, as `sipo.train.sharding.gather_weights` gives them.
+    """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    save_policy(policy, backbone, temporary)
+    save_policy(policy, backbone, temporary, weights)
     write_atomic(temporary / "README.md", model_card(config, step))
     write_atomic(
         temporary / "sipo.json", json.dumps({"base": config.model.path, "kind": config.policy.kind, "step": step})
@@ -49,7 +55,7 @@ def export(run: RunDir, step: int | None, out: Path) -> int:
     backbone = load_backbone(config.model, size=config.data.size)
     policy = make_policy(backbone, config.policy, needs_reference=False, seed=config.train.seed)
     policy.load_state(checkpoint.ema or checkpoint.weights)
-    write_weights(policy, backbone, config, out, checkpoint.step)
+    write_weights(policy, backbone, config, out, checkpoint.step, policy.state())
     return checkpoint.step
 
 

@@ -18,10 +18,11 @@ LOSS, GRADIENT = 2.0, 1.0
 def nonfinite_flags(losses: Tensor, weights: list[nn.Parameter], scaled: bool) -> Tensor:
     """(B,): 2 where the pair's own loss is not finite, 1 where the gradients are not after this micro-batch, else 0.
 
-    `scaled` gradients (fp16) overflow as a matter of course and are the scaler's to judge.
+    `scaled` gradients (fp16) overflow as a matter of course and are the scaler's to judge. No weights: those of a
+    sharded network are not seen before the micro-batches are averaged, so `Guard` has their norm alone.
     """
     flags = (~torch.isfinite(losses.detach())).float() * LOSS
-    if scaled:
+    if scaled or not weights:
         return flags
     grads = [weight.grad for weight in weights if weight.grad is not None]
     bad = ~torch.isfinite(torch.stack(torch._foreach_norm(grads))).all()

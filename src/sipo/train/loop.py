@@ -24,6 +24,8 @@ from sipo.train.optim import Ema, learning_rate, make_optimizer
 from sipo.train.progress import TrainingProgress
 from sipo.train.samples import drop_samples_after, sample_prompts, write_samples
 from sipo.train.setup import align_of, load_model, make_accelerator, record
+from sipo.train.sharded_checkpoint import save_sharded
+from sipo.train.sharding import clip_gradients, gather_weights, micro_step
 from sipo.train.stop import StopRequest, worker_errors
 from sipo.train.validate import gather_rows, pair_rows, validate
 
@@ -41,8 +43,8 @@ def train(config: Config, console: Console) -> RunDir:
         with accelerator.main_process_first():  # the others find what the first one checked
             train_rows, validation_rows, checked = open_rows(config, console)
         backbone = load_model(config, accelerator)
-        inputs = open_inputs(config, train_rows, validation_rows, backbone, accelerator, console)
         align = align_of(config, accelerator, backbone)
+        inputs = open_inputs(config, train_rows, validation_rows, backbone, accelerator, console)
         policy, settings, loss = align.policy, config.train, align.loss
         weights = list(policy.trainable.values())
         optimizer = accelerator.prepare_optimizer(make_optimizer(settings, weights, accelerator.device))
@@ -51,7 +53,7 @@ def train(config: Config, console: Console) -> RunDir:
 
         start = max(saved_steps(run.checkpoints), default=0)
         if start:
-            checkpoint = load_checkpoint(run.checkpoints, start)
+            checkpoint = load_checkpoint(run.checkpoints, start, policy.trainable)
             policy.load_state(checkpoint.weights)
             optimizer.load_state_dict(checkpoint.optimizer)
             guard.load_state(checkpoint.counters, accelerator.scaler)
@@ -84,8 +86,8 @@ def train(config: Config, console: Console) -> RunDir:
             with ema.swapped_in() if ema else contextlib.nullcontext():
                 if inputs.validation and evaluate(step, settings.validate_every, last):
                     log(validate(align, inputs.validation, step))
-                if is_main and evaluate(step, settings.sample_every, last):
-                    write_samples(run, config, backbone, prompts, step)
+                if (is_main or align.sharded) and evaluate(step, settings.sample_every, last):
+                    write_samples(run, config, backbone, prompts, step, keep=is_main)
             accelerator.wait_for_everyone()
 
         if start == 0:
@@ -108,21 +110,21 @@ def train(config: Config, console: Console) -> RunDir:
                 torch.manual_seed(pair_generator(settings.seed, step, accelerator.process_index, "net").initial_seed())
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(settings, step)
-                for micro_step in range(settings.gradient_accumulation):
+                for number in range(settings.gradient_accumulation):
                     with worker_errors():
                         batch = next(loader)
                     ids.update(zip(batch.slots.tolist(), batch.ids, strict=True))
-                    is_last = micro_step == settings.gradient_accumulation - 1
-                    with contextlib.nullcontext() if is_last else accelerator.no_sync(align.model):
+                    is_last = number == settings.gradient_accumulation - 1
+                    with micro_step(align.model, accelerator, is_last, keep_whole=config.policy.kind == "lora"):
                         terms = batch_terms(align, batch, step, global_batch, clock)
                         losses, metrics = loss(terms)  # (B,), metrics (B,) each
-                        # Over ALL pairs of the global batch; DDP averages over processes, hence their number.
+                        # Over ALL pairs of the global batch; DDP and FSDP average over processes, hence their number.
                         accelerator.backward(losses.sum() * (accelerator.num_processes / global_batch))
-                    flags = nonfinite_flags(losses, weights, scaled=accelerator.scaler is not None)
+                    flags = nonfinite_flags(losses, [] if align.sharded else weights, accelerator.scaler is not None)
                     columns = {"loss": losses, **metrics, **term_metrics(terms), "nonfinite": flags}
                     rows.append(pair_rows(columns, terms.t, batch.slots))
                     clock.mark("policy")
-                grad_norm = accelerator.clip_grad_norm_(weights, settings.max_grad_norm)
+                grad_norm = clip_gradients(weights, settings.max_grad_norm, accelerator)
                 for row in rows:
                     row["grad_norm"] = torch.as_tensor(grad_norm).to(row["loss"]).expand_as(row["loss"])
                     row["stop"] = torch.full_like(row["loss"], float(stop.requested))
@@ -146,17 +148,19 @@ def train(config: Config, console: Console) -> RunDir:
                 progress.update(step, line)
                 last = step == settings.num_steps
                 look(step, last)
-                if is_main and (last or stopping or step % settings.checkpoint_every == 0):
-                    save_checkpoint(run.checkpoints, Checkpoint(
+                if (is_main or align.sharded) and (last or stopping or step % settings.checkpoint_every == 0):
+                    save = save_sharded if settings.sharding == "full" else save_checkpoint
+                    save(run.checkpoints, Checkpoint(
                         step, policy.state(), optimizer.state_dict(), ema.average if ema else None,
                         guard.state(accelerator.scaler),
                     ), settings.keep_checkpoints)  # fmt: skip
                 if stopping and not last:
                     stop.finish(run, step)
-        if is_main:
-            loggers.close()
-            with ema.swapped_in() if ema else contextlib.nullcontext():
-                write_weights(policy, backbone, config, run.weights, settings.num_steps)
+        with ema.swapped_in() if ema else contextlib.nullcontext():
+            whole = gather_weights(policy, keep=is_main)
+            if is_main:
+                loggers.close()
+                write_weights(policy, backbone, config, run.weights, settings.num_steps, whole)
         accelerator.wait_for_everyone()
         accelerator.end_training()
         return run

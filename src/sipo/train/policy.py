@@ -17,7 +17,10 @@ from sipo.errors import UserError
 
 @dataclass(frozen=True)
 class Policy:
-    """What is trained. `trainable` maps names to the float32 master weights, in the network's order."""
+    """What is trained. `trainable` maps names to the float32 master weights, in the network's order.
+
+    Sharded (see `sipo.train.sharding`), they are DTensors, of which each process holds its share.
+    """
 
     config: PolicyConfig
     denoiser: nn.Module
@@ -35,6 +38,10 @@ class Policy:
             yield self.frozen_copy
             return
         self.denoiser.disable_adapters()
+        # peft marks adapters that are off as frozen. A sharded network must not see that: in its first forward it
+        # decides which gradients it will reduce.
+        for weight in self.trainable.values():
+            weight.requires_grad_(True)
         try:
             yield self.denoiser
         finally:
@@ -76,12 +83,12 @@ def make_policy(backbone: Backbone, config: PolicyConfig, needs_reference: bool,
     return Policy(config, denoiser, trainable, frozen_copy)
 
 
-def save_policy(policy: Policy, backbone: Backbone, folder: Path) -> None:
-    """Write what plain diffusers loads: LoRA weights, or the whole pipeline."""
+def save_policy(policy: Policy, backbone: Backbone, folder: Path, weights: dict[str, Tensor]) -> None:
+    """Write what plain diffusers loads: LoRA weights, or the whole pipeline. `weights`: the trained ones, whole."""
     if policy.config.kind == "full":
-        backbone.save_full(folder)
+        backbone.save_full(folder, weights)
         return
-    state = get_peft_model_state_dict(policy.denoiser, adapter_name="default")
+    state = get_peft_model_state_dict(policy.denoiser, state_dict=weights, adapter_name="default")
     metadata = policy.denoiser.peft_config["default"].to_dict()
     metadata["target_modules"] = sorted(metadata["target_modules"])  # a set, whose order would differ from run to run
     backbone.save_lora(folder, {name: weight.contiguous() for name, weight in state.items()}, metadata)

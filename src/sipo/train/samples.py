@@ -1,6 +1,8 @@
 """Sample grids during training: the same prompts and seeds at every step."""
 
 import shutil
+import tempfile
+from pathlib import Path
 
 from sipo.backbones import Backbone
 from sipo.config import Config
@@ -26,8 +28,16 @@ def drop_samples_after(run: RunDir, step: int) -> None:
             shutil.rmtree(run.samples / f"{later:06d}")
 
 
-def write_samples(run: RunDir, config: Config, backbone: Backbone, prompts: list[PromptItem], step: int) -> None:
-    """Write `samples/<step>/`, anew if it is there."""
+def write_samples(
+    run: RunDir, config: Config, backbone: Backbone, prompts: list[PromptItem], step: int, keep: bool = True
+) -> None:
+    """Write `samples/<step>/`, anew if it is there.
+
+    Without `keep` the samples are drawn and dropped: the processes of a sharded network compute together or not at all.
+    """
+    if not keep:
+        with tempfile.TemporaryDirectory() as scratch:
+            return write_samples(RunDir(Path(scratch)), config, backbone, prompts, step)
     folder, sample = run.samples / f"{step:06d}", config.sample
     shutil.rmtree(folder, ignore_errors=True)
     settings = {"model": config.model.path, "weights": f"step {step}", "guidance_scale": sample.guidance_scale,

@@ -15,13 +15,27 @@ from sipo.losses import resolve_horizon
 from sipo.run import RunDir, environment
 from sipo.train.batch import Alignment, needs_reference_weight
 from sipo.train.policy import make_policy
+from sipo.train.sharding import is_sharded, shard_policy
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# What accelerate reads to hand the model over to another engine, which this loop and its checkpoints do not speak to.
+ENGINES = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_FSDP": "accelerate's FSDP plugin",
+           "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}  # fmt: skip
 
 
 def make_accelerator(config: Config) -> Accelerator:
-    """Device and processes. Raises UserError for fp16 without a GPU, which would train without a gradient scaler."""
+    """Device and processes.
+
+    Raises UserError for fp16 without a GPU, which would train without a gradient scaler, and for an accelerate config
+    that asks for an engine of its own.
+    """
     train = config.train
+    for variable, engine in ENGINES.items():
+        if os.environ.get(variable, "").lower() in ("true", "1", "yes"):
+            raise UserError(
+                f"the launcher's config asks for {engine} ({variable}), which this loop does not use. To spread a model "
+                "over GPUs, launch plain processes (distributed_type: MULTI_GPU) with train.sharding: full."
+            )
     if train.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise UserError("train.mixed_precision: fp16 trains on a CUDA GPU only; use bf16, or no")
     if train.num_threads:
@@ -34,11 +48,13 @@ def make_accelerator(config: Config) -> Accelerator:
 
 
 def load_model(config: Config, accelerator: Accelerator) -> Backbone:
-    """The backbone on this process's device, frozen parts in the compute dtype; with a cache, no encoders in memory."""
+    """The backbone on this process's device, frozen parts in the compute dtype; with a cache, no encoders in memory.
+
+    What will be sharded stays on the CPU until then.
+    """
     dtype = DTYPES[config.train.mixed_precision]
-    return load_backbone(
-        config.model, accelerator.device, dtype, encoders=config.data.cache is None, size=config.data.size
-    )
+    device = torch.device("cpu") if is_sharded(config, accelerator) else accelerator.device
+    return load_backbone(config.model, device, dtype, encoders=config.data.cache is None, size=config.data.size)
 
 
 def align_of(config: Config, accelerator: Accelerator, backbone: Backbone) -> Alignment:
@@ -49,6 +65,10 @@ def align_of(config: Config, accelerator: Accelerator, backbone: Backbone) -> Al
         policy.denoiser.enable_gradient_checkpointing()
     if train.compile:
         policy.denoiser.compile()
+    if is_sharded(config, accelerator):
+        policy = shard_policy(policy, accelerator, DTYPES[train.mixed_precision])
+        backbone.parts.freeze_encoders()  # where the denoiser is now
+        return Alignment(config, backbone, policy, policy.denoiser, loss, accelerator, sharded=True)
     return Alignment(config, backbone, policy, accelerator.prepare_model(policy.denoiser), loss, accelerator)
 
 
