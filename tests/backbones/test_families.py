@@ -182,5 +182,5 @@ def test_a_lora_of_another_model_is_refused(of, onto, tiny_family, tmp_path):
     metadata = backbone.denoiser.peft_config["default"].to_dict()
     backbone.save_lora(tmp_path, get_peft_model_state_dict(backbone.denoiser), metadata)
     load(tiny_family(of), of, lora=str(tmp_path))  # its own takes it
-    with pytest.raises(UserError, match=r"model\.lora"):
+    with pytest.raises(UserError, match=r"does not fit this|holds no weight for"):
         load(tiny_family(onto), onto, lora=str(tmp_path))

@@ -119,10 +119,10 @@ def test_the_command_on_a_config(tmp_path):
                "--gpus", "1,4", "--gpu", "rtx4090", "--json", str(out)]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "2,269,972 in the denoiser, 102,400 trained" in result.stdout
+    assert "2,269,972 in the denoiser, 447,232 trained" in result.stdout
     assert "4 x rtx4090, sharded" in result.stdout
     made = json.loads(out.read_text())
-    assert made["parameters"]["trained"] == 102_400
+    assert made["parameters"]["trained"] == 447_232
     assert [layout["pairs_per_step"] for layout in made["layouts"]] == [8, 32, 32]
 
 

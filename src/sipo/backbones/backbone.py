@@ -78,9 +78,9 @@ class Backbone:
         """What identifies the encoders, for caches."""
         return self.parts.fingerprint()
 
-    def load_lora(self, folder: Path) -> None:
-        """Put the adapter that `save_lora` wrote onto the denoiser."""
-        self.parts.load_lora(folder)
+    def merge_lora(self, folder: Path) -> None:
+        """Add the adapter that `save_lora` wrote to the denoiser's own weights."""
+        self.parts.merge_lora(folder)
 
     def save_lora(self, folder: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Write adapter weights that plain diffusers loads with `load_lora_weights`."""

@@ -44,7 +44,7 @@ def open_for_sampling(
         model, weights = _with_weights(run, config)
     backbone = load_backbone(model, device, dtype, size=config.data.size if config else lambda own: own)
     if config and not base_only and config.policy.kind == "lora":
-        backbone.load_lora(run.weights)
+        backbone.merge_lora(run.weights)
     settings = {"model": model.path if not config else config.model.path, "weights": weights,
                 **backbone.size.to_dict(), "num_inference_steps": steps, "guidance_scale": guidance,
                 "dtype": str(dtype)}  # fmt: skip

@@ -24,7 +24,7 @@ class Parts:
         self.model, self.folder, self.dtype, self.layout = model, folder, dtype, layout
         self.pipeline = self._load({} if encoders else dict.fromkeys(ENCODERS))
         if model.lora:
-            _merge_lora(self.pipeline, model.lora, layout.denoiser)
+            self.merge_lora(model.lora)
 
     @property
     def denoiser(self) -> nn.Module:
@@ -72,9 +72,21 @@ class Parts:
             found["vae"] = _hash_folder(Path(self.model.vae)) if Path(self.model.vae).is_dir() else self.model.vae
         return {**found, "dtype": str(self.model.dtype or self.dtype).removeprefix("torch.")}
 
-    def load_lora(self, folder: Path) -> None:
-        """Put the adapter that `save_lora` wrote onto the denoiser, as any user of diffusers would."""
-        self.pipeline.load_lora_weights(folder)
+    def merge_lora(self, path: str | Path) -> None:
+        """Add an adapter to the denoiser's own weights, which then cost nothing more.
+
+        Raises UserError for an adapter that is not this model's; diffusers alone would warn and go on without it.
+        """
+        try:
+            self.pipeline.load_lora_weights(path)
+        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+            detail = str(error).strip().splitlines()[0][:200]
+            raise UserError(f"{path} does not fit this {type(self.pipeline).__name__}: {detail}") from error
+        if not any("lora_" in name for name, _ in self.denoiser.named_parameters()):
+            kind = type(self.pipeline).__name__
+            raise UserError(f"the LoRA {path} holds no weight for the {self.layout.denoiser} of this {kind}")
+        self.pipeline.fuse_lora()
+        self.pipeline.unload_lora_weights()
 
     def save_lora(self, folder: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Adapter weights for `load_lora_weights`. Without the metadata, diffusers would forget alpha."""
@@ -102,19 +114,6 @@ class Parts:
 
     def _load(self, given: dict[str, Any]) -> DiffusionPipeline:
         return load_pipeline(self.model, self.folder, self.dtype, self.layout, given)
-
-
-def _merge_lora(pipeline: DiffusionPipeline, path: str, denoiser_name: str) -> None:
-    """Raises UserError for an adapter that is not this model's; diffusers alone would warn and go on without it."""
-    try:
-        pipeline.load_lora_weights(path)
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        detail = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"model.lora: {path} does not fit this {type(pipeline).__name__}: {detail}") from error
-    if not any("lora_" in name for name, _ in getattr(pipeline, denoiser_name).named_parameters()):
-        raise UserError(f"model.lora: {path} holds no weight for the {denoiser_name} of this {type(pipeline).__name__}")
-    pipeline.fuse_lora()
-    pipeline.unload_lora_weights()
 
 
 def _hash_folder(folder: Path) -> str:
