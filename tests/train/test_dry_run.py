@@ -1,0 +1,50 @@
+"""Every shipped config trains, for one step on a tiny checkpoint of its family, and can be planned."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from rich.console import Console
+from safetensors.torch import load_file
+from tiny import FAMILIES
+
+from sipo.config import load_config
+from sipo.plan.gpus import named_gpu
+from sipo.plan.plan import make_plan
+from sipo.train.loop import train
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+EXPERIMENTS = {"sd15": "sd", "sdxl": "sdxl", "flux": "flux", "cogvideox-2b": "cogvideox-2b",
+               "cogvideox-5b": "cogvideox-5b", "wan": "wan"}  # fmt: skip
+SMALL = {"data.workers": 0, "data.cache": None, "data.validation": None, "train.num_steps": 1, "train.batch_size": 2,
+         "train.gradient_accumulation": 1, "train.mixed_precision": "no", "train.sample_every": 0,
+         "train.validate_every": 0, "log.tensorboard": False}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_it_trains(path, tiny_family, tiny_pairs, video_pairs, tmp_path):
+    keys = {**SMALL, "run": str(tmp_path / "run"), "data.max_pairs": 8}
+    family = next((name for stem, name in EXPERIMENTS.items() if path.stem.startswith(stem)), None)
+    if family:  # the miniature's configs have their own model and pairs, both small
+        size = {"resolution": None, "num_frames": None, "fps": None, **FAMILIES[family][1]}
+        keys |= {f"data.{key}": value for key, value in size.items()}
+        keys |= {"model.path": str(tiny_family(family)), "model.variant": None, "model.vae": None}
+        keys["data.path"] = str(video_pairs if family.startswith(("cogvideox", "wan")) else tiny_pairs)
+    config = load_config(path, [f"{key}={yaml.safe_dump(value).split()[0]}" for key, value in keys.items()])
+    run = train(config, Console(quiet=True))
+    (line,) = run.read_metrics("train")
+    assert np.isfinite([line["loss"], line["grad_norm"], line["mse_policy_chosen"]]).all()
+    assert line["skipped"] == line["overflows"] == 0
+    for file in run.weights.rglob("*.safetensors"):
+        assert all(weight.isfinite().all() for weight in load_file(file).values())
+
+
+# The objectives of an experiment differ in nothing that a plan sees but the importance weights.
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, id=p.stem, marks=() if p.stem.endswith(("sipo", "demo")) else pytest.mark.slow) for p in CONFIGS],
+)
+def test_it_can_be_planned(path):
+    plan = make_plan(load_config(path), named_gpu("h100"), [8])
+    assert any(plan.fits(layout) for layout in plan.layouts)
