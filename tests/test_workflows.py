@@ -8,9 +8,11 @@ from rich.console import Console
 from sipo.config import parse_config
 from sipo.errors import UsageError, UserError
 from sipo.train.loop import train
-from sipo.workflows import PromptChoice, compare_models, load_scorer
+from sipo.workflows import load_scorer
+from sipo.workflows_compare import Judges, PromptChoice, compare_models
 
 QUIET = Console(quiet=True)
+JUDGES = Judges(batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def run(tmp_path_factory):
 
 def test_a_run_against_its_base_and_again_without_new_pictures(run):
     choice = PromptChoice("miniature", num_prompts=4, images_per_prompt=1, seed=0)
-    said = compare_models(run.path, None, choice, "miniature", None, 4, QUIET)
+    said = compare_models([run.path], choice, JUDGES, None, QUIET)
     assert "against base" in said
     folder = run.evaluation / choice.name
     record = json.loads((folder / "comparison.json").read_text())
@@ -34,13 +36,13 @@ def test_a_run_against_its_base_and_again_without_new_pictures(run):
     assert run.report.is_file()
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
     assert len(before) == 8
-    compare_models(run.path, None, choice, "miniature", None, 4, QUIET)
+    compare_models([run.path], choice, JUDGES, None, QUIET)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == before
 
 
 def test_a_run_against_itself_ties(run, tmp_path):
     choice = PromptChoice("miniature", num_prompts=3, images_per_prompt=1, seed=5)
-    said = compare_models(run.path, run.path, choice, "miniature", tmp_path / "out", 4, QUIET)
+    said = compare_models([run.path, run.path], choice, JUDGES, tmp_path / "out", QUIET)
     assert "50.0%" in said
     assert json.loads((tmp_path / "out" / "comparison.json").read_text())["overall"]["ties"] == 3
 
@@ -59,4 +61,4 @@ def test_messages(run, tmp_path):
     with pytest.raises(UsageError, match="is none of miniature"):
         load_scorer("beauty")
     with pytest.raises(UserError, match="is no run directory"):
-        compare_models(tmp_path, None, choice, "miniature", None, 4, QUIET)
+        compare_models([tmp_path], choice, JUDGES, None, QUIET)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sipo.cli_benchmarks import geneval, vbench
+from sipo.cli_feedback import compare, label, named, prompts
 from sipo.errors import UsageError, UserError
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ data = typer.Typer(no_args_is_help=True, help="Look at preference pairs before t
 mini = typer.Typer(no_args_is_help=True, help="The bundled miniature: rebuild it, and make pairs with it.")
 app.add_typer(data, name="data")
 app.add_typer(mini, name="mini")
+app.add_typer(prompts, name="prompts")
 app.add_typer(geneval, name="geneval")
 app.add_typer(vbench, name="vbench")
 
@@ -71,26 +73,8 @@ def generate(
     typer.echo(f"{len(items)} pictures in {out}")
 
 
-@app.command()
-def compare(
-    a: Annotated[Path, typer.Argument(help="A run, or a folder that `sipo generate` made.")],
-    b: Annotated[Path | None, typer.Argument(help="What it is compared with; default: the run's base model.")] = None,
-    prompts: Annotated[
-        str, typer.Option(help="Prompts to generate for; a .txt or .jsonl file, or miniature.")
-    ] = "miniature",
-    num_prompts: Annotated[int, typer.Option(help="The first so many of them.")] = 200,
-    images_per_prompt: Annotated[int, typer.Option()] = 1,
-    seed: Annotated[int, typer.Option()] = 0,
-    scorer: Annotated[str, typer.Option(help="What judges the pictures.")] = "miniature",
-    out: Annotated[Path | None, typer.Option(help="Folder of the comparison; default: in the run, or A-vs-B.")] = None,
-    batch_size: Annotated[int, typer.Option()] = 16,
-) -> None:
-    """Win rate of A over B, paired by prompt and seed, with its interval and the pictures that differ most."""
-    _quiet_libraries()
-    from sipo.workflows import PromptChoice, compare_models
-
-    choice = PromptChoice(prompts, num_prompts, images_per_prompt, seed)
-    typer.echo(compare_models(a, b, choice, scorer, out, batch_size, _console()))
+app.command()(compare)
+app.command()(label)
 
 
 @app.command()
@@ -120,7 +104,7 @@ def score(
     from sipo.evaluate.score_table import print_scores, score_folders
     from sipo.workflows import load_scorers
 
-    judges = load_scorers(scorer or [], _named("--weights", weights), _named("--worker", worker), device, dtype,
+    judges = load_scorers(scorer or [], named("--weights", weights), named("--worker", worker), device, dtype,
                           batch_size, frames)  # fmt: skip
     console = _console()
     results = score_folders(find_media(path, prompts), judges, batch_size, console, out)
@@ -337,17 +321,6 @@ def _console():
     from rich.console import Console
 
     return Console()
-
-
-def _named(option: str, entries: list[str] | None) -> dict[str, str]:
-    """NAME=VALUE, as often as given."""
-    found = {}
-    for entry in entries or []:
-        name, equals, value = entry.partition("=")
-        if not equals or not name or not value or name in found:
-            raise UsageError(f"{option}: {entry!r} should be NAME=VALUE, each name once")
-        found[name] = value
-    return found
 
 
 def _quiet_libraries() -> None:

@@ -104,7 +104,7 @@ def test_a_scorer_that_returns_nonsense_is_caught(folder):
 
     with pytest.raises(ValueError, match="given 6 media and returned 1"):
         score(folder, Short())
-    with pytest.raises(ValueError, match="returned nan"):
+    with pytest.raises(UserError, match=r"returned nan for 00000\.png"):
         score(folder, Nan())
 
 

@@ -238,3 +238,14 @@ def test_half_a_batch_is_on_disk_when_the_rest_dies(any_folder, clip_folder):
         score(any_folder, Dying(), 2, samples=samples)
     assert len(read_jsonl(any_folder / "scores.pickscore.jsonl")) == 2
     assert all(s.error is None for s in score(any_folder, judge, 2, samples=samples))
+
+
+def test_compare_takes_these_scorers_too(tmp_path, clip_folder):
+    a, b = (
+        generate(sampler(noise, 0.0), prompt_items(4), tmp_path / name, {}) for name, noise in (("a", 5), ("b", 30))
+    )
+    arguments = ["compare", str(a), str(b), "--scorer", f"pickscore={clip_folder}", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.exception
+    assert "a wins" in result.output
+    assert len(read_jsonl(b / "scores.pickscore.jsonl")) == 4

@@ -30,6 +30,17 @@ def bootstrap_mean(
     (Davison and Hinkley 1997, section 3.8, strategy 1). Deterministic in `seed`; the draws depend on the number of
     groups alone, so that the interval of `-values` is exactly the mirrored one. Raises `ValueError` without values.
     """
+    mean, means = resampled_means(values, groups, num_resamples, seed)
+    if means is None:
+        return Estimate(mean, None, None)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(mean, float(low), float(high))
+
+
+def resampled_means(
+    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], num_resamples: int, seed: int
+) -> tuple[float, np.ndarray | None]:
+    """The mean of `values` (N,), and the means (R,) of resamples of their `groups`; None where there is one group."""
     values = np.asarray(values, dtype=np.float64)
     if not len(values) or len(values) != len(groups):
         raise ValueError(f"Expected as many groups as values and at least one, found {len(values)} and {len(groups)}.")
@@ -38,10 +49,8 @@ def bootstrap_mean(
     sums, sizes = np.bincount(index, values), np.bincount(index).astype(np.float64)  # (G,), (G,)
     mean = float(values.mean())
     if len(sums) == 1:
-        return Estimate(mean, None, None)
-    means = _resampled_means(sums, sizes, num_resamples, np.random.default_rng(seed))
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(mean, float(low), float(high))
+        return mean, None
+    return mean, _resampled_means(sums, sizes, num_resamples, np.random.default_rng(seed))
 
 
 def _resampled_means(sums: np.ndarray, sizes: np.ndarray, num_resamples: int, rng: np.random.Generator) -> np.ndarray:

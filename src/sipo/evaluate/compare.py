@@ -1,16 +1,19 @@
-"""Two media folders held against each other: paired by prompt and seed, who wins and by how much."""
+"""Two sets of scored pictures held against each other: paired by prompt and seed, who wins and by how much."""
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sipo.errors import UserError
 from sipo.evaluate.bootstrap import Estimate, bootstrap_mean
 from sipo.evaluate.score import Score, read_scores
+from sipo.evaluate.significance import Significance, significance
 
 Key = tuple[str, int]  # prompt, seed
+CATEGORIES = ("tag", "style", "category")
+"""Metadata keys that benchmarks sort their prompts by: GenEval's and the miniature's, HPSv2's, DrawBench's and Parti's."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a set of pairs says. Win rate: the share that `a` wins, a tie counted half. Intervals are over prompts."""
+    """What a set of pairs says. Win rate: the share that `a` wins, a tie counted half. Intervals are over prompts.
+
+    `significance` is tested of the whole alone; its categories say None.
+    """
 
     num_pairs: int
     num_prompts: int
@@ -44,6 +50,7 @@ class Outcome:
     mean_b: float
     difference: Estimate  # mean of score a - score b
     details: dict[str, tuple[float, float]]  # mean of every number or truth value the scorer adds, of a and b
+    significance: Significance | None = None
 
 
 @dataclass(frozen=True)
@@ -67,34 +74,53 @@ def compare(
     b: Path,
     scorer: str,
     names: tuple[str, str] = ("policy", "base"),
-    category: str = "tag",
+    category: str | None = None,
     tie_margin: float = 0.0,
     seed: int = 0,
 ) -> Comparison:
-    """Pair the pictures of `a` and `b` by (prompt, seed) and compare their scores by `scorer`.
-
-    Scores within `tie_margin` of each other tie. `category` is the metadata key of the breakdown ("tag" is GenEval's).
-    Pictures without a partner or without a score are left out and counted. Raises `UserError` where a folder is not
-    scored, holds one prompt and seed twice, or no pair is left.
-    """
+    """Two media folders by their scores by `scorer`; see `compare_scores`. `UserError` where one is not scored."""
     a, b = Path(a), Path(b)
-    scores_a, scores_b = _by_key(a, scorer), _by_key(b, scorer)
-    shared = sorted(scores_a.keys() & scores_b.keys())
-    pairs = [Pair(scores_a[key], scores_b[key]) for key in shared]
+    scores = read_scores(a, scorer), read_scores(b, scorer)
+    return compare_scores(scores, (a, b), scorer, names, category, tie_margin, seed)
+
+
+def compare_scores(
+    scores: tuple[Sequence[Score], Sequence[Score]],
+    folders: tuple[Path, Path],
+    scorer: str,
+    names: tuple[str, str],
+    category: str | None = None,
+    tie_margin: float = 0.0,
+    seed: int = 0,
+    keys: Collection[Key] | None = None,
+) -> Comparison:
+    """Pair the pictures of two sides by (prompt, seed) and compare their scores by `scorer`.
+
+    Scores within `tie_margin` of each other tie. `category` is the metadata key of the breakdown; None: the first of
+    `CATEGORIES` that occurs. `keys` are the pairs to look at; None: all. Pictures without a partner or without a score
+    are left out and counted. Raises `UserError` where a side has one prompt and seed twice, or no pair is left.
+    """
+    by_key = [keyed(side, folder) for side, folder in zip(scores, folders, strict=True)]
+    shared = sorted(by_key[0].keys() & by_key[1].keys())
+    pairs = [Pair(by_key[0][key], by_key[1][key]) for key in shared if keys is None or key in keys]
     scored = [pair for pair in pairs if math.isfinite(pair.difference)]
     if not scored:
         raise UserError(
-            f"Nothing to compare: {a} holds {len(scores_a)} pictures, {b} holds {len(scores_b)}, {len(shared)} agree "
-            f"in prompt and seed, and none of these pairs has a score by {scorer!r} on both sides."
+            f"Nothing to compare: {folders[0]} holds {len(by_key[0])} pictures, {folders[1]} holds {len(by_key[1])}, "
+            f"{len(shared)} agree in prompt and seed, and none of these pairs has a score by {scorer!r} on both sides."
         )
+    found = [key for key in CATEGORIES if any(pair.tag(key) is not None for pair in scored)]
+    category = category or next(iter(found), CATEGORIES[0])
     tags = sorted({tag for pair in scored if (tag := pair.tag(category)) is not None})
+    overall = _outcome(scored, tie_margin, seed)
+    differences, prompts = [pair.difference for pair in scored], [pair.a.sample.prompt for pair in scored]
     return Comparison(
-        scorer, names, (a, b),
-        overall=_outcome(scored, tie_margin, seed),
+        scorer, names, folders,
+        overall=replace(overall, significance=significance(differences, prompts, tie_margin, seed)),
         categories={tag: _outcome([p for p in scored if p.tag(category) == tag], tie_margin, seed) for tag in tags},
         pairs=tuple(scored),
-        unpaired=(len(scores_a) - len(shared), len(scores_b) - len(shared)),
-        unscored=tuple(score for pair in pairs for score in (pair.a, pair.b) if score.error),
+        unpaired=(len(by_key[0]) - len(pairs), len(by_key[1]) - len(pairs)),
+        unscored=tuple(score for pair in pairs for score in (pair.a, pair.b) if not math.isfinite(score.value)),
         tie_margin=tie_margin,
         category=category,
     )  # fmt: skip
@@ -105,14 +131,14 @@ def verdict(difference: float, tie_margin: float = 0.0) -> str:
     return "tie" if abs(difference) <= tie_margin else "win" if difference > 0 else "loss"
 
 
-def _by_key(folder: Path, scorer: str) -> dict[Key, Score]:
-    scores = read_scores(folder, scorer)
+def keyed(scores: Sequence[Score], where: Path) -> dict[Key, Score]:
+    """The scores by prompt and seed. Raises `UserError`, which names the files and `where`, for one that comes twice."""
     found: dict[Key, Score] = {}
     for score in scores:
         key = score.sample.prompt, score.sample.seed
         if key in found:
             raise UserError(
-                f"{folder} holds two pictures of seed {key[1]} for {key[0]!r}: {found[key].sample.file} and "
+                f"{where} holds two pictures of seed {key[1]} for {key[0]!r}: {found[key].sample.file} and "
                 f"{score.sample.file}. Pictures are paired by prompt and seed, so each may occur once."
             )
         found[key] = score

@@ -29,19 +29,29 @@ class Section:
     folded: bool = False
 
 
-def sections(comparison: dict, folder: Path, num_random: int = 12, num_extreme: int = 12) -> list[Section]:
+def sections(
+    comparison: dict,
+    folder: Path,
+    num_random: int = 12,
+    num_extreme: int = 12,
+    rest: bool = True,
+    budget: int = BUDGET,
+) -> list[Section]:
     """Pairs drawn at random first (the fair look), then the largest gains and losses among the others, then the rest.
 
-    `comparison` is a comparison.json, `folder` where it lies. The rest is cut where the media pass 5 MB in all; the
-    note says how many are left out. Empty sections are dropped.
+    `comparison` is a comparison.json, `folder` where it lies. `rest` False leaves the others out; else they are cut
+    where the media pass `budget` bytes in all, and the note says how many are left out. Empty sections are dropped, and
+    so are all where no file is there: scores may have come without their media.
     """
     pairs = comparison["pairs"]
     spent = 0
+    if not any(_is_there(pair, comparison["folders"], folder) for pair in pairs):
+        return []
 
     def cards(chosen: Sequence[dict]) -> Iterator[Card]:
         nonlocal spent
         for pair in chosen:
-            if spent < BUDGET:
+            if spent < budget:
                 card = _card(pair, comparison["folders"], folder)
                 spent += sum(shown.num_bytes for shown in card.media)
                 yield card
@@ -51,10 +61,10 @@ def sections(comparison: dict, folder: Path, num_random: int = 12, num_extreme: 
     others = [pair for i, pair in enumerate(pairs) if i not in set(drawn.tolist())]
     gains = _largest(others, num_extreme, lambda pair: pair["difference"])
     losses = _largest(others, num_extreme, lambda pair: -pair["difference"])
-    rest = [pair for pair in others if pair not in gains and pair not in losses]
+    others = [pair for pair in others if pair not in gains and pair not in losses] if rest else []
     fair = tuple(cards([pairs[i] for i in sorted(drawn)]))
-    up, down, left = tuple(cards(gains)), tuple(cards(losses)), tuple(cards(rest))
-    cut = f"{len(rest) - len(left)} more lie in their folders." if len(left) < len(rest) else ""
+    up, down, left = tuple(cards(gains)), tuple(cards(losses)), tuple(cards(others))
+    cut = f"{len(others) - len(left)} more lie in their folders." if len(left) < len(others) else ""
     found = [
         Section("Drawn at random", "A fair look: these were not chosen by their scores.", fair),
         Section(f"Where {a} gains most", f"The largest differences in favour of {a}.", up),
@@ -66,6 +76,10 @@ def sections(comparison: dict, folder: Path, num_random: int = 12, num_extreme: 
 
 def _largest(pairs: Sequence[dict], count: int, gain: Callable[[dict], float]) -> list[dict]:
     return sorted((pair for pair in pairs if gain(pair) > 0), key=gain, reverse=True)[:count]
+
+
+def _is_there(pair: dict, folders: Sequence[str], root: Path) -> bool:
+    return any((root / name / side["file"]).is_file() for name, side in zip(folders, pair["sides"], strict=True))
 
 
 def _card(pair: dict, folders: Sequence[str], root: Path) -> Card:

@@ -1,8 +1,8 @@
 """GenEval's official rules as a pure function of detections (djghosh13/geneval: evaluation/evaluate_images.py)."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 SHRINK = 0.1
 """Each component of an offset is shrunk by this share of the summed box sizes: overlapping objects have no relation."""
@@ -12,11 +12,37 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Detection:
-    """One found object: `box` is x0, y0, x1, y1 in pixels (y down), `score` the detector's confidence."""
+    """One found object: `box` is x0, y0, x1, y1 in pixels (y down), `score` the detector's confidence.
+
+    `mask` is the object's outline where the detector draws one: a (height, width) array of bool over the picture. Only
+    the naming of colours looks at it.
+    """
 
     box: Box
     score: float
     color: str | None = None
+    mask: object = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Which detections count: those above `score` (above `counting` for prompts of that tag), so many of a class.
+
+    The defaults are the official evaluator's, and belong to its detector (Mask2Former on COCO).
+    """
+
+    score: float = 0.3
+    counting: float = 0.9
+    max_per_class: int = 16
+
+    def keep(self, detections: Mapping[str, Sequence[Detection]], tag: str) -> dict[str, list[Detection]]:
+        """The detections that count for a prompt of category `tag`, by class, sorted by falling score."""
+        least = self.counting if tag == "counting" else self.score
+        kept = {
+            name: sorted((d for d in found if d.score > least), key=lambda d: -d.score)[: self.max_per_class]
+            for name, found in detections.items()
+        }
+        return {name: found for name, found in kept.items() if found}
 
 
 @dataclass(frozen=True)

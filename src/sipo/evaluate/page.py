@@ -5,7 +5,8 @@ from pathlib import Path
 
 import jinja2
 
-from sipo.evaluate.words import number, percent
+from sipo.evaluate.comparison_text import table_footnote, table_rows
+from sipo.evaluate.words import number, p_text, percent, significance_paragraph
 
 
 @functools.cache
@@ -17,7 +18,10 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "number": number}
+    environment.filters |= {
+        "percent": percent, "number": number, "p": p_text, "significance_paragraph": significance_paragraph,
+        "table_rows": table_rows, "table_footnote": table_footnote,
+    }  # fmt: skip
     return environment
 
 

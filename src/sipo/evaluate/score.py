@@ -160,15 +160,18 @@ def _judge(scorer: Scorer | FileScorer, media: list, samples: Sequence[Sample]) 
         judged = [{"score": value} for value in scorer(media, prompts, known)]
     if len(judged) != len(media):
         raise ValueError(f"Scorer {scorer.name!r} was given {len(media)} media and returned {len(judged)} scores.")
-    return [_checked(entry, scorer.name) for entry in judged]
+    return [_checked(entry, sample, scorer.name) for entry, sample in zip(judged, samples, strict=True)]
 
 
-def _checked(entry: dict, name: str) -> dict:
+def _checked(entry: dict, sample: Sample, name: str) -> dict:
     if "error" in entry:
         return {"score": None, "error": entry["error"]}
     value = float(entry["score"])
     if not math.isfinite(value):
-        raise ValueError(f"Scorer {name!r} returned {value} for a medium.")
+        raise UserError(
+            f"The scorer {name!r} returned {value} for {sample.file}. Half precision overflows in some networks: try "
+            "bfloat16 or float32."
+        )
     return {**entry, "score": value}
 
 

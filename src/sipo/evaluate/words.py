@@ -47,6 +47,25 @@ def comparison_paragraph(comparison: Mapping) -> str:
     return text
 
 
+def p_text(p: float | None) -> str:
+    """A p-value: "0.013", "< 0.001"; "–" where there is none."""
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def significance_paragraph(records: Sequence[Mapping]) -> str:
+    """What was tested, how, and for how many comparisons it was corrected."""
+    text = (
+        "Tested over prompts, both two-sided. p mean: the mean score difference is 0, by a paired bootstrap (10,000 "
+        "resamples of prompts). p sign: a prompt is won as often as lost, by an exact sign test on the mean difference "
+        "of each prompt, ties left out."
+    )
+    if len(records) > 1:
+        text += f" Both are corrected by Holm's method for {len(records)} comparisons."
+    return text
+
+
 def spoken(name: str) -> str:
     """A side's name inside a sentence."""
     return {"policy": "the aligned model", "base": "the base model"}.get(name, name)
@@ -66,8 +85,12 @@ def cautions(comparison: Mapping) -> list[str]:
         first = comparison["unscored"][0]
         notes.append(f"{len(comparison['unscored']):,} pictures had no score and dropped their pairs, the first "
                      f"{first['file']} ({first['error']}).")  # fmt: skip
+    if len({str(judge) for judges in comparison.get("judges", []) for judge in judges}) > 1:
+        notes.append(f"Not all {comparison['scorer']} scores were made with the same settings: score both sides again.")
     ours, theirs = comparison["settings"]
     expected = {"model", "weights"}
+    if not ours or not theirs:
+        return notes  # a file of scores alone: nothing is known of how its pictures were made
     different = sorted(key for key in {**ours, **theirs}.keys() - expected if ours.get(key) != theirs.get(key))
     if different:
         notes.append(f"The two sides were generated with different settings: {', '.join(different)}.")

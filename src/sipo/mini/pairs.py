@@ -5,7 +5,6 @@ import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from diffusers import StableDiffusionPipeline
@@ -13,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from sipo.data.pick_a_pic import encode_rows, encode_table, pair_row
 from sipo.errors import UserError
 from sipo.files import write_atomic
 from sipo.mini.pipeline import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, sample
@@ -67,11 +67,9 @@ def make_pairs(
         paths.append(path)
         if not path.is_file():
             rows = _ranked(pipeline, part, start, settings, bf16)
-            write_atomic(path, _encode_table(rows))
+            write_atomic(path, encode_rows(rows))
     table = pa.concat_tables([pq.read_table(path) for path in paths])
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", row_group_size=200)
-    write_atomic(out, buffer.getvalue())
+    write_atomic(out, encode_table(table, "zstd", row_group_size=200))
     console.print(
         f"{out}: {table.num_rows} pairs of {len(prompts)} prompts; the rest were ties or lacked right pictures"
     )
@@ -114,7 +112,8 @@ def _ranked(
         best, worst = _contrast(group, details, settings.only_right)
         gap = details[best]["score"] - details[worst]["score"]
         if details[best]["correct"] and gap >= settings.margin:
-            rows.append(_row(prompt["prompt"], start + i, images[best], images[worst], gap, settings))
+            sides = _png(images[best]), _png(images[worst])
+            rows.append(pair_row(prompt["prompt"], start + i, *sides, gap, settings.seed, ("sipo-miniature",) * 2))
     return rows
 
 
@@ -126,55 +125,7 @@ def _contrast(group: list[int], details: list[dict], only_right: bool) -> tuple[
     return ranked[0], ranked[-1]
 
 
-def _row(caption: str, number: int, best: Image.Image, worst: Image.Image, gap: float, settings: PairSettings) -> dict:
-    """One row of Pick-a-Pic; which side is the better one is drawn per row."""
-    best_is_0 = bool(np.random.default_rng([settings.seed, 11, number]).integers(2))
-    sides = (best, worst) if best_is_0 else (worst, best)
-    pictures = [_png(image) for image in sides]
-    uids = [hashlib.blake2b(picture, digest_size=16).hexdigest() for picture in pictures]
-    return {
-        "jpg_0": pictures[0],
-        "jpg_1": pictures[1],
-        "label_0": float(best_is_0),
-        "label_1": float(not best_is_0),
-        "caption": caption,
-        "has_label": True,
-        "image_0_uid": uids[0],
-        "image_1_uid": uids[1],
-        "best_image_uid": uids[0] if best_is_0 else uids[1],
-        "model_0": "sipo-miniature",
-        "model_1": "sipo-miniature",
-        "ranking_id": number,
-        "score_gap": gap,
-    }
-
-
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
-_SCHEMA = pa.schema(
-    [
-        ("jpg_0", pa.binary()),
-        ("jpg_1", pa.binary()),
-        ("label_0", pa.float64()),
-        ("label_1", pa.float64()),
-        ("caption", pa.string()),
-        ("has_label", pa.bool_()),
-        ("image_0_uid", pa.string()),
-        ("image_1_uid", pa.string()),
-        ("best_image_uid", pa.string()),
-        ("model_0", pa.string()),
-        ("model_1", pa.string()),
-        ("ranking_id", pa.int64()),
-        ("score_gap", pa.float64()),
-    ]
-)
-
-
-def _encode_table(rows: list[dict]) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), buffer)
     return buffer.getvalue()

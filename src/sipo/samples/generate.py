@@ -27,6 +27,7 @@ def generate(
     settings: Mapping[str, object],
     batch_size: int = 8,
     console: Console | None = None,
+    files: Sequence[str] | None = None,
 ) -> Path:
     """Make the media of `prompts` that `out` lacks, and return `out`.
 
@@ -35,13 +36,16 @@ def generate(
     made with others is a `UserError` that names the keys that differ. So is a folder that was begun with other prompts
     or seeds; a longer list of prompts that begins with the old one is fine. Every file is on disk before its line in
     `samples.jsonl`, so that a kill at any moment leaves a folder that is valid as far as it goes.
+
+    `files` names them, relative to `out` (a benchmark's own layout), instead of 00000.png, 00001.png, ...
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     _settle(out, dict(settings))
     fps = settings.get("fps")
     suffix = PICTURE if fps is None else VIDEO
-    samples = [Sample(f"{i:05d}{suffix}", item.prompt, item.seed, item.metadata) for i, item in enumerate(prompts)]
+    names = files or [f"{i:05d}{suffix}" for i in range(len(prompts))]
+    samples = [Sample(f, item.prompt, item.seed, item.metadata) for f, item in zip(names, prompts, strict=True)]
     missing = samples[_num_finished(out, samples) :]
     for batch in track_batches(missing, batch_size, console, f"Generating {out.name}", total=len(samples)):
         media = sampler([sample.prompt for sample in batch], [sample.seed for sample in batch])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from PIL import Image
@@ -60,8 +61,12 @@ def load_clip(weights: str, device: str, dtype: str, tokenizer: str | None = Non
 
 def processor_pixels(image: Image.Image, size: int) -> Tensor:
     """(3, size, size) as transformers' CLIP processor gives them: shorter side to `size`, the square in the middle."""
-    process = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
-    return process(image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+    return _processor(size)(image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+
+
+@cache
+def _processor(size: int) -> CLIPImageProcessorPil:
+    return CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
 
 
 def one_picture(medium: Medium) -> Image.Image:

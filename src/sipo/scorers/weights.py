@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers.utils import cached_file
 
 from sipo.errors import UserError
 
@@ -32,8 +31,8 @@ def find_file(weights: str, *names: str) -> Path:
     if is_local(weights):
         raise UserError(f"weights: there is no {path}")
     try:
-        return Path(hf_hub_download(weights, names[0]))
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        return Path(str(cached_file(weights, names[0])))
+    except (OSError, ValueError) as error:
         raise UserError(
             f"weights: {weights!r} is neither a path here nor a hub repository in reach that holds {names[0]}"
         ) from error

@@ -1,0 +1,137 @@
+"""The commands of the benchmarks GenEval and VBench: thin, as those in `sipo.cli`, which takes them in."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+geneval = typer.Typer(no_args_is_help=True, help="GenEval: pictures in its layout, its rules, its table.")
+vbench = typer.Typer(no_args_is_help=True, help="VBench: videos under its names, the official package, its totals.")
+
+Model = Annotated[str, typer.Argument(help="A run directory, or what model.path takes: miniature, a folder, a hub id.")]
+Steps = Annotated[int | None, typer.Option(help="Default: the run's, else 25.")]
+Guidance = Annotated[float | None, typer.Option(help="Default: the run's, else 7.5.")]
+Seed = Annotated[int, typer.Option(help="The first one's seed; number i gets seed + i.")]
+Judged = Annotated[list[Path], typer.Argument(help="Folders that were judged, a row each.", show_default=False)]
+
+
+@geneval.command("generate")
+def geneval_generate(
+    model: Model,
+    metadata: Annotated[str, typer.Option(help="GenEval's evaluation_metadata.jsonl, or miniature.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
+    images_per_prompt: Annotated[int, typer.Option()] = 4,
+    rewritten: Annotated[
+        str | None, typer.Option(help="A .txt or .jsonl file of rewritten prompts, one for each, in order.")
+    ] = None,
+    seed: Seed = 0,
+    num_inference_steps: Steps = None,
+    guidance_scale: Guidance = None,
+    batch_size: Annotated[int, typer.Option()] = 8,
+) -> None:
+    """Make GenEval's pictures in its layout. Stopped and run again, it goes on."""
+    quiet_libraries()
+    from sipo.workflows_geneval import generate_pictures
+
+    number = generate_pictures(
+        model, metadata, out, images_per_prompt, rewritten, seed, num_inference_steps, guidance_scale, batch_size,
+        console(),
+    )  # fmt: skip
+    typer.echo(f"{number} pictures in {out}")
+
+
+@geneval.command("judge")
+def geneval_judge(
+    folder: Annotated[Path, typer.Argument(help="Pictures in GenEval's layout, whoever made them.")],
+    detector: Annotated[str, typer.Option(help="mask2former, owlv2, grounding-dino, yolo-world or miniature.")],
+    weights: Annotated[str | None, typer.Option(help="The detector's: a folder or hub id.")] = None,
+    color_weights: Annotated[str | None, typer.Option(help="A CLIP that names colours; default: ViT-L/14.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Least score of a detection; official: 0.3.")] = None,
+    counting_threshold: Annotated[float | None, typer.Option(help="The same for counting; official: 0.9.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    batch_size: Annotated[int, typer.Option()] = 8,
+) -> None:
+    """Judge pictures by GenEval's rules; results.jsonl, geneval.json and the table are written beside them."""
+    quiet_libraries()
+    from sipo.workflows_geneval import judge_pictures
+
+    shown = judge_pictures(
+        folder, detector, weights, color_weights, threshold, counting_threshold, device, batch_size, console()
+    )
+    typer.echo(shown, nl=False)
+
+
+@geneval.command("table")
+def geneval_table(
+    folders: Judged,
+    form: Annotated[str, typer.Option("--format", help="markdown, csv or jsonl.")] = "markdown",
+) -> None:
+    """Several judged folders side by side."""
+    from sipo.workflows_geneval import compare_results
+
+    typer.echo(compare_results(folders, form), nl=False)
+
+
+@vbench.command("generate")
+def vbench_generate(
+    model: Model,
+    prompts: Annotated[Path, typer.Option(help="VBench_full_info.json, or the folder prompts_per_dimension.")],
+    out: Annotated[Path, typer.Option(help="Folder for the videos.")],
+    dimension: Annotated[list[str] | None, typer.Option(help="Only its prompts; as often as wanted.")] = None,
+    rewritten: Annotated[
+        Path | None, typer.Option(help="A text file of rewritten prompts, a line for each entry of the JSON.")
+    ] = None,
+    seed: Seed = 0,
+    num_inference_steps: Steps = None,
+    guidance_scale: Guidance = None,
+    batch_size: Annotated[int, typer.Option()] = 1,
+) -> None:
+    """Make VBench's videos: 5 a prompt, 25 for temporal_flickering. Stopped and run again, it goes on."""
+    quiet_libraries()
+    from sipo.workflows_vbench import generate_videos
+
+    number = generate_videos(
+        model, prompts, out, dimension, rewritten, seed, num_inference_steps, guidance_scale, batch_size, console()
+    )
+    typer.echo(f"{number} videos in {out / 'videos'}")
+
+
+@vbench.command("run")
+def vbench_run(
+    folder: Annotated[Path, typer.Argument(help="What `sipo vbench generate` made: the videos are in its videos/.")],
+    environment: Annotated[Path, typer.Option(help="The virtual environment with the official package.")],
+    dimension: Annotated[list[str] | None, typer.Option(help="Only these; default: all sixteen.")] = None,
+    num_gpus: Annotated[int, typer.Option()] = 1,
+) -> None:
+    """Have the official package judge the videos, a dimension at a time. Dimensions with results are skipped."""
+    from sipo.workflows_vbench import run_package
+
+    typer.echo(run_package(folder, environment, dimension, num_gpus, console()), nl=False)
+
+
+@vbench.command("table")
+def vbench_table(folders: Judged) -> None:
+    """Every dimension, and Quality, Semantic and Total. Exits with 1 where a dimension is missing for these."""
+    from sipo.workflows_vbench import show_results
+
+    shown, problems = show_results(folders)
+    typer.echo(shown, nl=False)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
+
+
+def console():
+    from rich.console import Console
+
+    return Console()
+
+
+def quiet_libraries() -> None:
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):  # they speak while they are imported, too
+        os.environ.setdefault(name, "error")
+    from sipo.backbones.quiet import quiet_libraries as quiet
+
+    quiet()

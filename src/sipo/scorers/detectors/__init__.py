@@ -1,0 +1,1 @@
+"""Detectors for GenEval's judge: pictures and class names in, boxes by class out."""
