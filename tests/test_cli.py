@@ -18,9 +18,18 @@ def sipo(*arguments: str) -> subprocess.CompletedProcess:
 def test_every_command_has_help():
     commands = [c.name or c.callback.__name__ for c in app.registered_commands]
     groups = {g.name: [c.name for c in g.typer_instance.registered_commands] for g in app.registered_groups}
-    assert {"train", "generate", "score", "compare", "label", "report", "export", "benchmark", "plan", "rehearse"} == set(
-        commands
-    )
+    assert {
+        "train",
+        "generate",
+        "score",
+        "compare",
+        "label",
+        "report",
+        "export",
+        "benchmark",
+        "plan",
+        "rehearse",
+    } == set(commands)
     for words in [[], *([c] for c in commands), *([g, c] for g, cs in groups.items() for c in cs)]:
         result = CliRunner().invoke(app, [*words, "--help"])
         assert result.exit_code == 0, words

@@ -55,7 +55,11 @@ def table_footnote(table: Mapping) -> str:
     same = len(set(counts.values())) == 1
     listed = f"{next(iter(counts.values())):,}" if same else ", ".join(f"{v:,} ({k})" for k, v in counts.items())
     text = f"Means over the pictures that every model has: {listed}."
-    return text + (" Average: the plain mean of HPS, Aesthetic, ImageReward and PickScore." if table["rows"][0]["average"] is not None else "")
+    return text + (
+        " Average: the plain mean of HPS, Aesthetic, ImageReward and PickScore."
+        if table["rows"][0]["average"] is not None
+        else ""
+    )
 
 
 def table_csv(record: Mapping) -> str:

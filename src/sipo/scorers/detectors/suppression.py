@@ -6,7 +6,9 @@ from sipo.evaluate.geneval import Box, Detection
 from sipo.scorers.detectors.protocol import Found
 
 
-def collect(boxes: Sequence[Sequence[float]], scores: Sequence[float], labels: Sequence[str], max_overlap: float) -> Found:
+def collect(
+    boxes: Sequence[Sequence[float]], scores: Sequence[float], labels: Sequence[str], max_overlap: float
+) -> Found:
     """Detections by class, sorted by falling score; of two of a class that overlap more, the better one stays.
 
     `max_overlap` is an intersection over union; at 1 everything stays.
