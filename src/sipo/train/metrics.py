@@ -102,6 +102,6 @@ class FallingRewards:
         self.quiet_until = step + 5 * self.window
         return (
             f"the rewards of chosen and rejected fall together (chosen {now[:, 0].mean():.3g}, rejected "
-            f"{now[:, 1].mean():.3g}): the policy unlearns both, which a growing gap hides. "
-            "Try a lower learning rate, a larger beta, or pruning of early timesteps."
+            f"{now[:, 1].mean():.3g}): the policy fits both worse than the reference does, which a growing gap hides. If "
+            "the samples get worse too, try a lower learning rate, a larger beta, or pruning of early timesteps."
         )
