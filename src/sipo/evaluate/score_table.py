@@ -10,6 +10,7 @@ from rich.table import Table
 
 from sipo.errors import UsageError
 from sipo.evaluate.bootstrap import Estimate, bootstrap_mean
+from sipo.evaluate.hps_table import print_styles
 from sipo.evaluate.media_folders import MediaFolder
 from sipo.evaluate.score import Score, score, scores_path
 from sipo.scorers.base import FileScorer, Scorer
@@ -58,7 +59,7 @@ def score_folders(
 
 
 def print_scores(results: Sequence[Scored], console: Console, named: int = 20) -> None:
-    """The table, the files of scores, and the first `named` media that could not be scored, with the reason."""
+    """The table, HPSv2's figures where its prompts were used, the files of scores, and the first `named` media that could not be scored, with the reason."""
     table = Table(box=None, pad_edge=False)
     for title, justify in (("folder", "left"), ("scorer", "left"), ("scored", "right"), ("mean", "right"),
                            ("95% interval", "left"), ("unreadable", "right")):  # fmt: skip
@@ -70,6 +71,8 @@ def print_scores(results: Sequence[Scored], console: Console, named: int = 20) -
         count = f"{len(result.scores) - failed:,}"
         table.add_row(str(result.folder), result.scorer, count, value, bounds, f"{failed:,}" if failed else "")
     console.print(table)
+    for result in results:
+        print_styles(result.folder, result.scorer, result.scores, console)
     for result in results:
         console.print(f"scores: {result.file}", highlight=False, markup=False, soft_wrap=True)
     lost = {str(r.folder / s.sample.file): str(s.error) for r in results for s in r.failed}
