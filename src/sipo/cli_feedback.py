@@ -53,12 +53,13 @@ def compare(
     Writes comparison.html, .md, .csv and .json, and table.csv, the means of all. Scores that are there already count.
     """  # fmt: skip
     quiet_libraries()
-    from sipo.workflows_compare import Judges, PromptChoice, compare_models
+    from sipo.workflows_compare import PromptChoice, compare_models
+    from sipo.workflows_judges import name_judges
 
     if len(models) == 1 and base:
         raise UsageError("--base: a run alone is compared with its base anyway")
     choice = PromptChoice(prompts, num_prompts, images_per_prompt, seed)
-    judges = Judges(tuple(scorer or ()), named("--weights", weights), device, dtype, batch_size)
+    judges = name_judges(scorer or [], named("--weights", weights), device, dtype, batch_size)
     typer.echo(compare_models(models, choice, judges, out, console(), base, category, tie_margin))
 
 
@@ -88,10 +89,10 @@ def label(
     if mode not in ("best-worst", "all"):
         raise UsageError(f"--mode: {mode!r} is none of best-worst, all")
     quiet_libraries()
-    from sipo.workflows_compare import Judges
     from sipo.workflows_feedback import label_folders
+    from sipo.workflows_judges import name_judges
 
-    judges = Judges((scorer,), {scorer: weights} if weights else {}, device, dtype, batch_size)
+    judges = name_judges([scorer], {scorer: weights} if weights else {}, device, dtype, batch_size)
     typer.echo(label_folders(folders, judges, mode, margin, only_right, out, sft, seed, console()))
 
 

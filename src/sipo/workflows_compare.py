@@ -1,29 +1,27 @@
 """`sipo compare`: runs, folders and files of scores, generated and scored where needed, then held against the first."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from rich.console import Console
 
 from sipo.backbones.opening import Opened, open_for_sampling
-from sipo.errors import UsageError, UserError
-from sipo.evaluate.comparison_files import contest_record, write_contest
+from sipo.errors import UsageError
+from sipo.evaluate.comparison_files import JSON, contest_record, write_contest
 from sipo.evaluate.comparison_text import table_rows
 from sipo.evaluate.contest import Contest, contest
-from sipo.evaluate.media_folders import find_media
 from sipo.evaluate.report import report, summary
-from sipo.evaluate.score import Score, read_scores, score, scores_path
-from sipo.evaluate.sides import Side, is_complete, read_score_file, recorded_judges, scorer_of
+from sipo.evaluate.score import scores_path
+from sipo.evaluate.sides import Side, read_score_file, recorded_judges, scorer_of
 from sipo.evaluate.words import interval, p_text, percent
 from sipo.run import RunDir
 from sipo.samples.folder import SAMPLES, PromptItem, read_settings
 from sipo.samples.generate import generate
 from sipo.samples.prompts import read_prompts
-from sipo.scorers.base import FileScorer, Scorer
-from sipo.workflows import load_scorer
+from sipo.workflows_judges import Judges, scored
 
 DEFAULT = "miniature"  # the scorer that needs no weights
 
@@ -44,23 +42,6 @@ class PromptChoice:
     def name(self) -> str:
         """Of the folder in which a run keeps its evaluation on these prompts."""
         return f"{Path(self.path).stem}-{self.num_prompts or 'all'}x{self.images_per_prompt}-seed{self.seed}"
-
-
-@dataclass(frozen=True)
-class Judges:
-    """Which scorers judge, and what they are made with; scores that are there already count as they are.
-
-    weights: of a scorer, by its name; such a scorer is always asked, and its older scores kept only if they fit.
-    """
-
-    names: tuple[str, ...] = ()
-    weights: Mapping[str, str] = field(default_factory=dict)
-    device: str | None = None
-    dtype: str | None = None
-    batch_size: int = 16
-
-    def scorer(self, name: str) -> Scorer | FileScorer:
-        return load_scorer(name, self.weights.get(name), self.device, self.dtype)
 
 
 def compare_models(
@@ -98,11 +79,11 @@ def _folder(models: Sequence[Path], prompts: PromptChoice, out: Path | None) -> 
         return out
     if len(models) == 1:
         return RunDir(models[0]).require().evaluation / prompts.name
-    names = [scorer_free(model) for model in models]
+    names = [model_name(model) for model in models]
     return Path("-vs-".join(names) if len(names) < 4 else f"{names[0]}-vs-{len(names) - 1}-others")
 
 
-def scorer_free(model: Path) -> str:
+def model_name(model: Path) -> str:
     """What a model is called: its folder's name, also of a file of scores that lies in it; else the file's."""
     model = Path(model)
     inside = model.is_file() and (model.parent / SAMPLES).is_file()
@@ -113,20 +94,21 @@ def _places(
     models: Sequence[Path], folder: Path, prompts: PromptChoice, batch_size: int, console: Console, with_base: bool
 ) -> list[tuple[str, Path]]:
     """Name, and media folder or file of scores, of every side; a run's pictures are generated into `folder`."""
-    if len(models) == 1:
+    if len(models) == 1 or with_base:
         RunDir(models[0]).require()
+    if len(models) == 1:
         return [
             (name, _pictures(models[0], name == "base", folder / name, prompts, batch_size, console))
             for name in ("policy", "base")
         ]
     places = []
-    for number, (model, name) in enumerate(zip(models, _distinct([scorer_free(m) for m in models]), strict=True)):
+    *names, base = _distinct([*map(model_name, models), "base"])
+    for number, (model, name) in enumerate(zip(models, names, strict=True)):
         if RunDir(model).config.is_file():
             model = _pictures(model, False, folder / f"{_letter(number)}-{name}", prompts, batch_size, console)
         places.append((name, Path(model)))
     if with_base:
-        RunDir(models[0]).require()
-        places.append(("base", _pictures(models[0], True, folder / "base", prompts, batch_size, console)))
+        places.append((base, _pictures(models[0], True, folder / "base", prompts, batch_size, console)))
     return places
 
 
@@ -152,25 +134,15 @@ def _side(
     return Side(name, place, scores, {s: recorded_judges(scores_path(place, s)) for s in scorers})
 
 
-def scored(place: Path, scorer: str, load: Callable, judges: Judges, console: Console) -> list[Score]:
-    """The scores of a folder: those that are there, if they are whole and no weights are given; else made by `load`."""
-    is_media = (place / SAMPLES).is_file()
-    if is_media and scorer not in judges.weights and is_complete(place, scorer):
-        return read_scores(place, scorer)
-    found = find_media(place)
-    if len(found) != 1:
-        raise UserError(f"{place} holds several folders of media: name one of them.")
-    return score(place, load(scorer), judges.batch_size, console, found[0].samples)
-
-
 def _pictures(
     run: Path, base_only: bool, folder: Path, prompts: PromptChoice, batch_size: int, console: Console
 ) -> Path:
     """The run's pictures of the prompts in `folder`, kept if they are there, made anew if the weights have changed."""
     items = prompts.items()
     opened: Opened = open_for_sampling(str(run), base_only)
-    if folder.is_dir() and read_settings(folder) != opened.settings:
-        shutil.rmtree(folder)
+    is_stale = (folder / SAMPLES).is_file() and read_settings(folder) != opened.settings
+    if is_stale and ((folder.parent / JSON).is_file() or folder.is_relative_to(RunDir(run).evaluation)):
+        shutil.rmtree(folder)  # ours: it lies beside a comparison, or inside the run
     return generate(opened.sampler, items, folder, opened.settings, batch_size, console)
 
 
@@ -193,11 +165,10 @@ def _said(found: Contest, folder: Path) -> str:
 
 def _distinct(names: Sequence[str]) -> list[str]:
     """The names, a number after those that came before."""
-    counts: dict[str, int] = {}
-    found = []
+    found: list[str] = []
     for name in names:
-        counts[name] = counts.get(name, 0) + 1
-        found.append(name if counts[name] == 1 else f"{name}-{counts[name]}")
+        tries = (name if number == 1 else f"{name}-{number}" for number in range(1, len(names) + 1))
+        found.append(next(text for text in tries if text not in found))
     return found
 
 

@@ -10,8 +10,9 @@ from sipo.errors import UsageError
 from sipo.evaluate.label import Candidate, Labels, Mode, label
 from sipo.evaluate.label_files import JSONL, PARQUET, require_ending, write_best, write_pairs
 from sipo.evaluate.media_folders import find_media
+from sipo.run import RunDir
 from sipo.samples.folder import read_settings
-from sipo.workflows_compare import Judges, scored
+from sipo.workflows_judges import Judges, scored
 
 
 def label_folders(
@@ -27,13 +28,19 @@ def label_folders(
 ) -> str:
     """Score what has no score yet, pair it, write the files; returns what the terminal shows.
 
-    Samples of one prompt are compared across all folders. Raises UsageError unless `judges` names one scorer.
+    Samples of one prompt are compared across all folders. Raises UsageError unless `judges` names one scorer, and for a
+    run: its samples and comparisons are of held-out prompts, and training on those would spoil every later comparison.
     """
     if len(judges.names) != 1:
         raise UsageError("--scorer: name one, whose scores make the pairs")
-    require_ending(out, PARQUET, JSONL)
+    require_ending("--out", out, PARQUET, JSONL)
     if sft:
-        require_ending(sft, JSONL)
+        require_ending("--sft", sft, JSONL)
+    for run in [folder for folder in folders if RunDir(folder).config.is_file()]:
+        raise UsageError(
+            f"{run} is a run, whose samples are of its held-out prompts. Make samples of other prompts, several a "
+            f"prompt, and label those: sipo generate {run} --prompts FILE --images-per-prompt 8 --out FOLDER"
+        )
     load, (scorer,) = cache(judges.scorer), judges.names
     candidates = []
     for folder in [media.path for path in folders for media in find_media(path)]:

@@ -65,6 +65,7 @@ class Comparison:
     pairs: tuple[Pair, ...]
     unpaired: tuple[int, int]  # pictures without a partner, of a and b
     unscored: tuple[Score, ...]  # pictures whose pair was dropped; their `error` says why
+    num_left_out: int  # scored pairs that are not among the `keys` to look at
     tie_margin: float
     category: str
 
@@ -98,19 +99,23 @@ def compare_scores(
 
     Scores within `tie_margin` of each other tie. `category` is the metadata key of the breakdown; None: the first of
     `CATEGORIES` that occurs. `keys` are the pairs to look at; None: all. Pictures without a partner or without a score
-    are left out and counted. Raises `UserError` where a side has one prompt and seed twice, or no pair is left.
+    are left out and counted. Raises `UserError` where a side has one prompt and seed twice, no pair is left, or the
+    `category` is asked for and no pair has it.
     """
     by_key = [keyed(side, folder) for side, folder in zip(scores, folders, strict=True)]
     shared = sorted(by_key[0].keys() & by_key[1].keys())
-    pairs = [Pair(by_key[0][key], by_key[1][key]) for key in shared if keys is None or key in keys]
-    scored = [pair for pair in pairs if math.isfinite(pair.difference)]
+    pairs = {key: Pair(by_key[0][key], by_key[1][key]) for key in shared}
+    finite = {key: pair for key, pair in pairs.items() if math.isfinite(pair.difference)}
+    scored = [pair for key, pair in finite.items() if keys is None or key in keys]
     if not scored:
         raise UserError(
             f"Nothing to compare: {folders[0]} holds {len(by_key[0])} pictures, {folders[1]} holds {len(by_key[1])}, "
             f"{len(shared)} agree in prompt and seed, and none of these pairs has a score by {scorer!r} on both sides."
         )
-    found = [key for key in CATEGORIES if any(pair.tag(key) is not None for pair in scored)]
-    category = category or next(iter(found), CATEGORIES[0])
+    known = list(dict.fromkeys(key for pair in scored for key in pair.a.sample.metadata or {}))
+    if category is not None and category not in known:
+        raise UserError(f"No prompt has the metadata key {category!r}; there are {', '.join(known) or 'none'}.")
+    category = category or next((key for key in CATEGORIES if key in known), CATEGORIES[0])
     tags = sorted({tag for pair in scored if (tag := pair.tag(category)) is not None})
     overall = _outcome(scored, tie_margin, seed)
     differences, prompts = [pair.difference for pair in scored], [pair.a.sample.prompt for pair in scored]
@@ -120,7 +125,8 @@ def compare_scores(
         categories={tag: _outcome([p for p in scored if p.tag(category) == tag], tie_margin, seed) for tag in tags},
         pairs=tuple(scored),
         unpaired=(len(by_key[0]) - len(pairs), len(by_key[1]) - len(pairs)),
-        unscored=tuple(score for pair in pairs for score in (pair.a, pair.b) if not math.isfinite(score.value)),
+        unscored=tuple(s for pair in pairs.values() for s in (pair.a, pair.b) if not math.isfinite(s.value)),
+        num_left_out=len(finite) - len(scored),
         tie_margin=tie_margin,
         category=category,
     )  # fmt: skip

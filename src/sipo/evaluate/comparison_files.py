@@ -70,6 +70,7 @@ def to_dict(comparison: Comparison, relative_to: Path) -> dict:
         "overall": _outcome(comparison.overall),
         "categories": {tag: _outcome(outcome) for tag, outcome in comparison.categories.items()},
         "unpaired": list(comparison.unpaired),
+        "left_out": comparison.num_left_out,
         "unscored": [{"file": score.sample.file, "error": score.error} for score in comparison.unscored],
         "pairs": [_pair(pair, comparison) for pair in comparison.pairs],
     }

@@ -64,11 +64,9 @@ def contest(
 ) -> Contest:
     """Compare the first of `sides` with each of the others by each of `scorers`, on the pictures that all have.
 
-    category, tie_margin: see `compare_scores`. Raises `UserError` where no prompt and seed is common to all.
+    category, tie_margin: see `compare_scores`. Raises `UserError` where no prompt and seed has a score on all sides.
     """
-    keys = _common(sides, scorers)
-    if len(sides) > 2:
-        keys = {scorer: _scored(sides, scorer, found) for scorer, found in keys.items()}
+    keys = {scorer: _common(sides, scorer) for scorer in scorers}
     first = sides[0]
     comparisons = tuple(
         compare_scores(
@@ -78,7 +76,7 @@ def contest(
         for other in sides[1:] for scorer in scorers
     )  # fmt: skip
     tested = [comparison.overall.significance for comparison in comparisons]
-    adjusted = zip(holm([t.p_mean for t in tested]), holm([t.p_sign for t in tested]), strict=True)
+    adjusted = zip(holm([t and t.p_mean for t in tested]), holm([t and t.p_sign for t in tested]), strict=True)
     return Contest(comparisons, _table(sides, scorers, keys, seed), tuple(adjusted), tuple(s.judges for s in sides))
 
 
@@ -94,25 +92,18 @@ def alone(comparison: Comparison) -> Contest:
     return Contest((comparison,), _table(sides, [comparison.scorer], keys, 0), adjusted, ({}, {}))
 
 
-def _common(sides: Sequence[Side], scorers: Sequence[str]) -> dict[str, set[Key]]:
-    """Prompts and seeds that every side has, by scorer, whether they could be scored or not."""
-    found = {}
-    for scorer in scorers:
-        tables = [keyed(side.scores[scorer], side.folder) for side in sides]
-        shared = set.intersection(*(set(table) for table in tables))
-        if not shared:
-            counts = ", ".join(f"{side.name} {len(t)}" for side, t in zip(sides, tables, strict=True))
-            raise UserError(
-                f"Nothing to compare by {scorer!r}: 0 pictures agree in prompt and seed on all sides ({counts})."
-            )
-        found[scorer] = shared
-    return found
-
-
-def _scored(sides: Sequence[Side], scorer: str, keys: set[Key]) -> set[Key]:
-    """Those of `keys` that have a score on every side, so that all comparisons are about the same pictures."""
+def _common(sides: Sequence[Side], scorer: str) -> set[Key]:
+    """Prompts and seeds that have a score on every side, so that all comparisons are about the same pictures."""
     tables = [keyed(side.scores[scorer], side.folder) for side in sides]
-    return {key for key in keys if all(math.isfinite(table[key].value) for table in tables)}
+    shared = set.intersection(*(set(table) for table in tables))
+    scored = {key for key in shared if all(math.isfinite(table[key].value) for table in tables)}
+    if not scored:
+        counts = ", ".join(f"{side.name} {len(table)}" for side, table in zip(sides, tables, strict=True))
+        raise UserError(
+            f"Nothing to compare by {scorer!r}: {len(shared)} pictures agree in prompt and seed on all sides ({counts}), "
+            "and none of them has a score on each."
+        )
+    return scored
 
 
 def _table(sides: Sequence[Side], scorers: Sequence[str], keys: Mapping[str, set[Key]], seed: int) -> Table:
@@ -121,9 +112,7 @@ def _table(sides: Sequence[Side], scorers: Sequence[str], keys: Mapping[str, set
     counts = []
     for scorer in columns.values():
         tables = [keyed(side.scores[scorer], side.folder) for side in sides]
-        scored = sorted(_scored(sides, scorer, keys[scorer]))
-        if not scored:
-            raise UserError(f"Nothing to compare by {scorer!r}: no picture has a score on all sides.")
+        scored = sorted(keys[scorer])
         counts.append(len(scored))
         for own, table in zip(means, tables, strict=True):
             own.append(bootstrap_mean([table[key].value for key in scored], [key[0] for key in scored], seed=seed))

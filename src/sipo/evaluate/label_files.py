@@ -19,7 +19,7 @@ def write_pairs(pairs: Sequence[LabelledPair], out: Path, seed: int = 0) -> Path
     Which side of a row is the chosen one is drawn by `seed`. Raises UsageError for another ending, UserError where
     there is no pair or a file is gone.
     """
-    require_ending(out, PARQUET, JSONL)
+    require_ending("The file of pairs", out, PARQUET, JSONL)
     if not pairs:
         raise UserError(f"There is no pair to write to {out}: all were ties, or no prompt has two scored samples.")
     if out.suffix == JSONL:
@@ -38,7 +38,7 @@ def write_pairs(pairs: Sequence[LabelledPair], out: Path, seed: int = 0) -> Path
 
 def write_best(best: Sequence[Candidate], out: Path) -> Path:
     """The best samples as a JSONL manifest without rejected members, for `loss: {name: sft}`."""
-    require_ending(out, JSONL)
+    require_ending("The file of best samples", out, JSONL)
     if not best:
         raise UserError(f"There is no sample to write to {out}: none is right, or none has a score.")
     lines = ({"prompt": c.score.sample.prompt, "chosen": _place(c.path, out.parent), "score": c.value} for c in best)
@@ -46,9 +46,10 @@ def write_best(best: Sequence[Candidate], out: Path) -> Path:
     return out
 
 
-def require_ending(out: Path, *endings: str) -> None:
+def require_ending(what: str, out: Path, *endings: str) -> None:
+    """Raises UsageError, which begins with `what` (an option's name), where `out` has another ending."""
     if out.suffix not in endings:
-        raise UsageError(f"{out} should end in {' or '.join(endings)}")
+        raise UsageError(f"{what}: {out} should end in {' or '.join(endings)}")
 
 
 def _line(pair: LabelledPair, folder: Path) -> dict:

@@ -44,19 +44,29 @@ def read_score_file(file: Path) -> list[Score]:
         return read_scores(file.parent, scorer_of(file))
     scores, seen = [], Counter()
     for number, line in enumerate(read_jsonl(file), start=1):
-        prompt, value = line.get("prompt"), line.get("score")
-        if not isinstance(prompt, str) or "score" not in line or not isinstance(value, int | float | None):
+        if not _is_whole(line):
             raise UserError(
-                f'{file}, line {number}: expected a text under "prompt" and a number under "score". A file of scores '
-                f"without prompts belongs into the folder of its media, beside {SAMPLES}."
+                f'{file}, line {number}: expected a text under "prompt", a number under "score", and where there are any '
+                f'a whole number under "seed" and an object under "metadata". A file of scores without prompts belongs '
+                f"into the folder of its media, beside {SAMPLES}."
             )
+        prompt, value = line["prompt"], line["score"]
         sample = Sample(str(line.get("file", "")), prompt, line.get("seed", seen[prompt]), line.get("metadata"))
         seen[prompt] += 1
         details = {k: v for k, v in line.items() if k not in (*KEYS, "prompt", "seed", "metadata")}
-        missing = value is None or not math.isfinite(value)
-        error = str(line.get("error", "no score")) if missing else None
-        scores.append(Score(sample, math.nan if missing else float(value), details, error))
+        value = math.nan if value is None else float(value)
+        error = None if math.isfinite(value) else str(line.get("error", "no score"))
+        scores.append(Score(sample, value if error is None else math.nan, details, error))
     return scores
+
+
+def _is_whole(line: dict) -> bool:
+    kinds = {"prompt": str, "score": int | float | None, "seed": int, "metadata": dict | None}
+    values = {"seed": 0, "metadata": None, **line}
+    return all(
+        key in values and isinstance(values[key], kind) and not isinstance(values[key], bool)
+        for key, kind in kinds.items()
+    )
 
 
 def recorded_judges(file: Path) -> list:

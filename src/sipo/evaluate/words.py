@@ -85,6 +85,8 @@ def cautions(comparison: Mapping) -> list[str]:
         first = comparison["unscored"][0]
         notes.append(f"{len(comparison['unscored']):,} pictures had no score and dropped their pairs, the first "
                      f"{first['file']} ({first['error']}).")  # fmt: skip
+    if comparison.get("left_out"):
+        notes.append(f"{comparison['left_out']:,} pairs were left out because another model has no score for them.")
     if len({str(judge) for judges in comparison.get("judges", []) for judge in judges}) > 1:
         notes.append(f"Not all {comparison['scorer']} scores were made with the same settings: score both sides again.")
     ours, theirs = comparison["settings"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sipo.errors import UserError
+from sipo.errors import UsageError, UserError
 from sipo.samples.objects import COCO
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -53,11 +53,11 @@ def compose(
     """`num` different prompts in GenEval's schema: {"tag", "include", "exclude" of counts, "prompt"}.
 
     The categories `tags` come in turn; one that has no prompt left is passed over. `avoid` holds prompts that must not
-    come, such as those that the model will be judged on. Deterministic in `seed`. Raises UserError for an unknown tag,
-    and where the world has fewer prompts.
+    come, such as those that the model will be judged on. Deterministic in `seed`. Raises UsageError for an unknown tag,
+    UserError where the world has fewer prompts.
     """
     if unknown := [tag for tag in tags if tag not in _MAKERS]:
-        raise UserError(f"There are no prompts of the category {unknown[0]!r}; there are {', '.join(_MAKERS)}.")
+        raise UsageError(f"There are no prompts of the category {unknown[0]!r}; there are {', '.join(_MAKERS)}.")
     rng = np.random.default_rng(seed)
     avoided = {" ".join(prompt.split()) for prompt in avoid}
     streams = {tag: _stream(_MAKERS[tag](world), rng, avoided) for tag in tags}
@@ -115,14 +115,14 @@ def _single(world: World) -> _Category:
     )
 
 
-def _both(a: str, b: str, colors: tuple[str | None, str | None] = (None, None)) -> dict:
-    things = list(zip((a, b), colors, strict=True))
+def _both(couple: tuple[str, str], colors: tuple[str | None, str | None] = (None, None)) -> dict:
+    things = list(zip(couple, colors, strict=True))
     include = [_clause(*thing) for thing in things]
     return {"include": include, "prompt": "a photo of " + " and ".join(_phrase(*thing) for thing in things)}
 
 
 def _two(world: World) -> _Category:
-    return _Category((_couples(world.objects),), lambda couple: _both(*couple))
+    return _Category((_couples(world.objects),), _both)
 
 
 def _counting(world: World) -> _Category:
@@ -152,7 +152,7 @@ def _position(world: World) -> _Category:
 
 
 def _color_attr(world: World) -> _Category:
-    return _Category((_couples(world.colorable), _couples(world.colors)), lambda couple, colors: _both(*couple, colors))
+    return _Category((_couples(world.colorable), _couples(world.colors)), _both)
 
 
 def _couples(names: Sequence[str]) -> list[tuple[str, str]]:
