@@ -13,7 +13,7 @@ Model = Annotated[str, typer.Argument(help="A run directory, or what model.path 
 Steps = Annotated[int | None, typer.Option(help="Default: the run's, else 25.")]
 Guidance = Annotated[float | None, typer.Option(help="Default: the run's, else 7.5.")]
 Seed = Annotated[int, typer.Option(help="The first one's seed; number i gets seed + i.")]
-Judged = Annotated[list[Path], typer.Argument(help="Folders that were judged, a row each.", show_default=False)]
+Batch = Annotated[int, typer.Option(min=1)]
 
 
 @geneval.command("generate")
@@ -21,14 +21,14 @@ def geneval_generate(
     model: Model,
     metadata: Annotated[str, typer.Option(help="GenEval's evaluation_metadata.jsonl, or miniature.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
-    images_per_prompt: Annotated[int, typer.Option()] = 4,
+    images_per_prompt: Annotated[int, typer.Option(min=1)] = 4,
     rewritten: Annotated[
         str | None, typer.Option(help="A .txt or .jsonl file of rewritten prompts, one for each, in order.")
     ] = None,
     seed: Seed = 0,
     num_inference_steps: Steps = None,
     guidance_scale: Guidance = None,
-    batch_size: Annotated[int, typer.Option()] = 8,
+    batch_size: Batch = 8,
 ) -> None:
     """Make GenEval's pictures in its layout. Stopped and run again, it goes on."""
     quiet_libraries()
@@ -49,22 +49,34 @@ def geneval_judge(
     color_weights: Annotated[str | None, typer.Option(help="A CLIP that names colours; default: ViT-L/14.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Least score of a detection; official: 0.3.")] = None,
     counting_threshold: Annotated[float | None, typer.Option(help="The same for counting; official: 0.9.")] = None,
+    max_overlap: Annotated[
+        float | None, typer.Option(help="Of two of a class that overlap more, one counts; official: 1, both do.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    batch_size: Annotated[int, typer.Option()] = 8,
+    batch_size: Batch = 8,
 ) -> None:
-    """Judge pictures by GenEval's rules; results.jsonl, geneval.json and the table are written beside them."""
+    """Judge pictures by GenEval's rules; results.jsonl, geneval.json and the table are written beside them.
+
+    Exits with 1 where pictures are missing or cannot be read; the others are judged.
+    """
     quiet_libraries()
     from sipo.workflows_geneval import judge_pictures
 
-    shown = judge_pictures(
-        folder, detector, weights, color_weights, threshold, counting_threshold, device, batch_size, console()
-    )
-    typer.echo(shown, nl=False)
+    shown, problems = judge_pictures(
+        folder, detector, weights, color_weights, threshold, counting_threshold, max_overlap, device, batch_size,
+        console(),
+    )  # fmt: skip
+    tell(shown, problems)
 
 
 @geneval.command("table")
 def geneval_table(
-    folders: Judged,
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders that were judged, or the official evaluator's results.jsonl, a row each.", show_default=False
+        ),
+    ],
     form: Annotated[str, typer.Option("--format", help="markdown, csv or jsonl.")] = "markdown",
 ) -> None:
     """Several judged folders side by side."""
@@ -85,7 +97,7 @@ def vbench_generate(
     seed: Seed = 0,
     num_inference_steps: Steps = None,
     guidance_scale: Guidance = None,
-    batch_size: Annotated[int, typer.Option()] = 1,
+    batch_size: Batch = 1,
 ) -> None:
     """Make VBench's videos: 5 a prompt, 25 for temporal_flickering. Stopped and run again, it goes on."""
     quiet_libraries()
@@ -101,8 +113,10 @@ def vbench_generate(
 def vbench_run(
     folder: Annotated[Path, typer.Argument(help="What `sipo vbench generate` made: the videos are in its videos/.")],
     environment: Annotated[Path, typer.Option(help="The virtual environment with the official package.")],
-    dimension: Annotated[list[str] | None, typer.Option(help="Only these; default: all sixteen.")] = None,
-    num_gpus: Annotated[int, typer.Option()] = 1,
+    dimension: Annotated[
+        list[str] | None, typer.Option(help="Only these; default: all that there are videos for.")
+    ] = None,
+    num_gpus: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
     """Have the official package judge the videos, a dimension at a time. Dimensions with results are skipped."""
     from sipo.workflows_vbench import run_package
@@ -111,11 +125,17 @@ def vbench_run(
 
 
 @vbench.command("table")
-def vbench_table(folders: Judged) -> None:
+def vbench_table(
+    folders: Annotated[list[Path], typer.Argument(help="Folders with results, a column each.", show_default=False)],
+) -> None:
     """Every dimension, and Quality, Semantic and Total. Exits with 1 where a dimension is missing for these."""
     from sipo.workflows_vbench import show_results
 
-    shown, problems = show_results(folders)
+    tell(*show_results(folders))
+
+
+def tell(shown: str, problems: list[str]) -> None:
+    """Print a table, and to the other stream what is wrong with it; then the exit status is 1."""
     typer.echo(shown, nl=False)
     for problem in problems:
         typer.echo(problem, err=True)

@@ -1,7 +1,7 @@
 """GenEval from a model to a table: make the pictures in the official layout, judge them, set models side by side."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,15 @@ from rich.console import Console
 from sipo.errors import UsageError, UserError
 from sipo.evaluate.geneval import Thresholds
 from sipo.evaluate.geneval_judging import judge_folder
-from sipo.evaluate.geneval_layout import plan_pictures, read_metadata, read_pictures, read_rewritten, write_metadata
-from sipo.evaluate.geneval_results import as_csv, as_jsonl, markdown, read_summary, write_results
+from sipo.evaluate.geneval_layout import (
+    plan_pictures,
+    read_gallery,
+    read_metadata,
+    read_rewritten,
+    refuse_foreign,
+    write_metadata,
+)
+from sipo.evaluate.geneval_results import as_csv, as_jsonl, markdown, read_official, read_summary, write_results
 from sipo.samples.folder import read_settings
 from sipo.samples.generate import generate
 from sipo.scorers.detectors.protocol import ColorNamer, Detector, Found
@@ -53,6 +60,7 @@ def generate_pictures(
     entries = read_metadata(metadata)
     texts = read_rewritten(rewritten, entries) if rewritten else [entry["prompt"] for entry in entries]
     items, files = plan_pictures(entries, texts, images_per_prompt, seed)
+    refuse_foreign(out)
     opened = open_for_sampling(model, False, num_inference_steps, guidance_scale)
     if "fps" in opened.settings:
         raise UserError(f"{model} makes videos; GenEval judges pictures.")
@@ -101,40 +109,53 @@ def judge_pictures(
     color_weights: str | None,
     threshold: float | None,
     counting_threshold: float | None,
+    max_overlap: float | None,
     device: str,
     batch_size: int,
     console: Console,
-) -> str:
-    """Judge `folder`, write its results beside the pictures, and return the table. `None`: the detector's default."""
-    thresholds = default_thresholds(detector_name)
-    thresholds = replace(thresholds, score=thresholds.score if threshold is None else threshold)
-    thresholds = replace(thresholds, counting=thresholds.counting if counting_threshold is None else counting_threshold)
+) -> tuple[str, list[str]]:
+    """Judge `folder`, write its results beside the pictures, and return the table, and what could not be judged.
+
+    `None`: the detector's default. Raises UsageError for thresholds outside [0, 1].
+    """
+    asked = {"score": threshold, "counting": counting_threshold, "max_overlap": max_overlap}
+    given = {name: value for name, value in asked.items() if value is not None}
+    for name, value in given.items():
+        if not 0 <= value <= 1:
+            raise UsageError(f"the threshold {name} is a share between 0 and 1, not {value}")
+    thresholds = replace(default_thresholds(detector_name), **given)
     detector = load_detector(detector_name, weights, device)
     colors = _colors(folder, color_weights, device) if detector_name != "miniature" else None
-    records = judge_folder(folder, detector, colors, thresholds, batch_size, console)
+    judged = judge_folder(folder, detector, colors, thresholds, batch_size, console)
     settings = read_settings(folder)
     about = {
         "name": _name(folder, settings),
         "prompts": settings.get("prompts", "not recorded"),
         "detector": detector.name,
         "colors": getattr(colors, "weights", "the detector's"),
-        "thresholds": {"score": thresholds.score, "counting": thresholds.counting,
-                       "max_per_class": thresholds.max_per_class},
+        "thresholds": asdict(thresholds),
         "generation": settings,
-    }  # fmt: skip
-    return markdown([write_results(folder, records, about)])
+        "unreadable": judged.unreadable,
+        "missing": judged.missing,
+    }
+    return markdown([write_results(folder, judged.records, about)]), judged.problems
 
 
 def compare_results(folders: Sequence[Path], form: str) -> str:
-    """The table of the paper's Table 3, a row a judged folder. Raises UsageError for an unknown format."""
+    """The table of the paper's Table 3, a row a judged folder, or a results.jsonl of the official evaluator.
+
+    Raises UsageError for an unknown format.
+    """
     if form not in FORMATS:
         raise UsageError(f"--format: {form!r} is none of {', '.join(FORMATS)}")
-    return FORMATS[form]([read_summary(folder) for folder in folders])
+    return FORMATS[form]([read_official(path) if path.is_file() else read_summary(path) for path in folders])
 
 
 def _colors(folder: Path, weights: str | None, device: str) -> ColorNamer | None:
     """CLIP where any prompt of the folder names a colour; its weights are read when the first is needed."""
-    if not any("color" in clause for picture in read_pictures(folder) for clause in picture.metadata["include"]):
+    if not any(
+        "color" in clause for picture in read_gallery(folder).pictures for clause in picture.metadata["include"]
+    ):
         return None
     from sipo.scorers.detectors.colour import ClipColors
 
@@ -144,4 +165,4 @@ def _colors(folder: Path, weights: str | None, device: str) -> ColorNamer | None
 def _name(folder: Path, settings: dict) -> str:
     """What the row is called: the run with its weights, or the model, or the folder."""
     weights = settings.get("weights", "base")
-    return str(weights if weights != "base" else settings.get("model", folder.name))
+    return str(weights if weights != "base" else settings.get("model", folder.resolve().name))

@@ -8,11 +8,11 @@ from rich.console import Console
 from sipo.errors import UsageError, UserError
 from sipo.evaluate.vbench import DIMENSIONS, aggregate
 from sipo.evaluate.vbench_command import run_dimensions
-from sipo.evaluate.vbench_files import name_videos, plan_videos, read_results, read_suite
+from sipo.evaluate.vbench_files import VIDEO_FOLDER, made_for, name_videos, plan_videos, read_results, read_suite
 from sipo.evaluate.vbench_table import markdown
 from sipo.samples.generate import generate
 
-VIDEOS, RESULTS = "videos", "vbench"  # inside the folder of a model
+RESULTS = "vbench"  # inside the folder of a model
 
 
 def generate_videos(
@@ -37,19 +37,26 @@ def generate_videos(
         raise UserError(f"{model} makes pictures; VBench judges videos.")
     settings = {**opened.settings, "benchmark": "vbench", "prompts": "rewritten" if rewritten else "raw"}
     generate(opened.sampler, items, out, settings, batch_size, console)
-    name_videos(out, names, out / VIDEOS)
+    name_videos(out, names, out / VIDEO_FOLDER)
     return len(items)
 
 
 def run_package(
     folder: Path, environment: Path, dimensions: Sequence[str] | None, num_gpus: int, console: Console
 ) -> str:
-    """Have the package of `environment` judge `folder`/videos, and return the table. UserError names what failed."""
-    wanted = list(dimensions or DIMENSIONS)
-    unknown = [name for name in wanted if name not in DIMENSIONS]
+    """Have the package of `environment` judge `folder`/videos, and return the table. UserError names what failed.
+
+    `None`: every dimension that the videos were made for. Raises UsageError for others.
+    """
+    unknown = [name for name in dimensions or [] if name not in DIMENSIONS]
     if unknown:
         raise UsageError(f"VBench has no dimension {', '.join(unknown)}; it has {', '.join(DIMENSIONS)}")
-    failed = run_dimensions(environment, folder / VIDEOS, wanted, folder / RESULTS, num_gpus, console)
+    there = made_for(folder)
+    without = [name for name in dimensions or [] if name not in there]
+    if without:
+        raise UsageError(f"{folder} has no videos for {', '.join(without)}: they were made for {', '.join(there)}")
+    wanted = list(dimensions or there)
+    failed = run_dimensions(environment, folder / VIDEO_FOLDER, wanted, folder / RESULTS, num_gpus, console)
     if failed:
         raise UserError(f"VBench left no results for {', '.join(failed)}: see above. What is done is kept.")
     return markdown({folder.name: read_results(folder / RESULTS)})

@@ -28,12 +28,14 @@ class Detection:
 class Thresholds:
     """Which detections count: those above `score` (above `counting` for prompts of that tag), so many of a class.
 
-    The defaults are the official evaluator's, and belong to its detector (Mask2Former on COCO).
+    Of two of a class whose boxes overlap by `max_overlap` (intersection over union) or more, the better one stays; at
+    1 every one does. The defaults are the official evaluator's, and belong to its detector (Mask2Former on COCO).
     """
 
     score: float = 0.3
     counting: float = 0.9
     max_per_class: int = 16
+    max_overlap: float = 1.0
 
     def keep(self, detections: Mapping[str, Sequence[Detection]], tag: str) -> dict[str, list[Detection]]:
         """The detections that count for a prompt of category `tag`, by class, sorted by falling score."""
@@ -42,7 +44,14 @@ class Thresholds:
             name: sorted((d for d in found if d.score > least), key=lambda d: -d.score)[: self.max_per_class]
             for name, found in detections.items()
         }
-        return {name: found for name, found in kept.items() if found}
+        return {name: self._apart(found) for name, found in kept.items() if found}
+
+    def _apart(self, found: list[Detection]) -> list[Detection]:
+        chosen: list[Detection] = []
+        for detection in found:
+            if self.max_overlap >= 1 or all(_overlap(detection.box, c.box) < self.max_overlap for c in chosen):
+                chosen.append(detection)
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,17 @@ class Judgement:
 
     correct: bool
     reasons: tuple[str, ...] = ()
+
+
+def _overlap(a: Box, b: Box) -> float:
+    """Intersection over union as the official evaluator counts it: both corners' pixels belong to the box."""
+    shared = _area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+    union = _area(a) + _area(b) - shared
+    return shared / union if union else 0.0
+
+
+def _area(box: Box) -> float:
+    return max(box[2] - box[0] + 1, 0.0) * max(box[3] - box[1] + 1, 0.0)
 
 
 def relations(a: Box, b: Box) -> set[str]:

@@ -1,8 +1,7 @@
 """Detect, name colours, judge: from GenEval's pictures to the records that the official evaluator writes."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -10,9 +9,24 @@ from rich.console import Console
 
 from sipo.errors import UserError
 from sipo.evaluate.geneval import Detection, Thresholds, judge
-from sipo.evaluate.geneval_layout import Picture, class_names, read_pictures
+from sipo.evaluate.geneval_layout import Picture, class_names, read_gallery
 from sipo.samples.progress import track_batches
 from sipo.scorers.detectors.protocol import ColorNamer, Detector
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A record a picture, with the fields of the official `results.jsonl`; and what could not be judged, by name."""
+
+    records: list[dict]
+    unreadable: list[str]
+    missing: list[str]
+
+    @property
+    def problems(self) -> list[str]:
+        """A sentence a kind of thing that could not be judged."""
+        kinds = {"could not be read and were not judged": self.unreadable, "are missing": self.missing}
+        return [f"{len(names)} {what}: {'; '.join(names)}" for what, names in kinds.items() if names]
 
 
 def judge_folder(
@@ -22,23 +36,32 @@ def judge_folder(
     thresholds: Thresholds,
     batch_size: int = 8,
     console: Console | None = None,
-) -> list[dict]:
-    """One record a picture of `folder` (GenEval's layout), with the fields of the official `results.jsonl`.
+) -> Judged:
+    """Judge every picture of `folder` (GenEval's layout).
 
     The detector is asked for every class that the folder's prompts name. `name_colors` None: its detections have
-    their colours already. Raises `UserError` for a picture that cannot be read.
+    their colours already. A picture that cannot be read is named and left out; where none can, a `UserError`.
     """
-    pictures = read_pictures(folder)
-    names = class_names(pictures)
-    records = []
+    gallery = read_gallery(folder)
+    pictures, names = gallery.pictures, class_names(gallery.pictures)
+    records: list[dict] = []
+    unreadable: list[str] = []
     for batch in track_batches(pictures, batch_size, console, f"Judging {folder.name}", total=len(pictures)):
-        images = [_read(picture.path) for picture in batch]
-        for picture, image, found in zip(batch, images, detector(images, names), strict=True):
+        readable, images = [], []
+        for picture in batch:
+            try:
+                images.append(_read(picture.path))
+                readable.append(picture)
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that PIL raises
+                unreadable.append(f"{picture.path.relative_to(folder)} ({type(error).__name__})")
+        for picture, image, found in zip(readable, images, detector(images, names) if images else [], strict=True):
             kept = thresholds.keep(found, picture.metadata["tag"])
             if name_colors is not None:
                 kept = with_colors(image, kept, picture.metadata, name_colors)
             records.append(_record(picture, kept))
-    return records
+    if not records:
+        raise UserError(f"{folder}: none of its {len(pictures)} pictures can be read, {unreadable[0]} first.")
+    return Judged(records, unreadable, gallery.missing)
 
 
 def with_colors(
@@ -57,14 +80,11 @@ def with_colors(
 
 
 def _read(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that PIL raises
-        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}): make it anew.") from error
+    with Image.open(path) as image:
+        return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def _record(picture: Picture, kept: dict[str, Sequence[Detection]]) -> dict:
+def _record(picture: Picture, kept: dict[str, list[Detection]]) -> dict:
     """The official fields; `details`: by class the boxes that counted, as x0, y0, x1, y1, score."""
     judgement = judge(picture.metadata, kept)
     boxes = {name: [[*d.box, d.score] for d in found] for name, found in kept.items()}

@@ -10,15 +10,16 @@ Folders that are made here are media folders as well (`sipo.samples.folder`): sa
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sipo.errors import UserError
 from sipo.files import write_atomic
-from sipo.samples.folder import PromptItem
+from sipo.samples.folder import SETTINGS, PromptItem
 from sipo.samples.prompts import read_prompts
 
 CATEGORIES = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+RELATIONS = ("left of", "right of", "above", "below")
 METADATA = "metadata.jsonl"
 
 
@@ -28,6 +29,14 @@ class Picture:
 
     path: Path
     metadata: dict
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A folder's pictures, and what it lacks, each as a person would look for it: "00003/samples: 3 of 4 pictures"."""
+
+    pictures: list[Picture] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
 
 def read_metadata(path: str | Path) -> list[dict]:
@@ -66,6 +75,15 @@ def plan_pictures(
     return items, [f"{number:05d}/samples/{image:04d}.png" for number, image in places]
 
 
+def refuse_foreign(folder: Path) -> None:
+    """`UserError` where pictures would be written among, or over, some that nothing says were made here."""
+    if (Path(folder) / SETTINGS).exists():
+        return
+    for place in Path(folder).glob("*"):
+        if _is_number(place) and (found := _numbered(place / "samples")):
+            raise UserError(f"{found[0]} was not made by this command: choose another folder.")
+
+
 def write_metadata(folder: Path, entries: Sequence[dict]) -> None:
     """Put each prompt's metadata beside its pictures. A file that is there already is left alone."""
     for number, entry in enumerate(entries):
@@ -74,22 +92,32 @@ def write_metadata(folder: Path, entries: Sequence[dict]) -> None:
             write_atomic(path, json.dumps(entry, ensure_ascii=False))
 
 
-def read_pictures(folder: Path) -> list[Picture]:
+def read_gallery(folder: Path) -> Gallery:
     """The pictures of a folder in the official layout, whoever made it, prompt by prompt.
 
-    Raises `UserError` without any, and for a prompt without its metadata or without a picture.
+    Missing are prompts between the first number and the last, metadata, and pictures where other prompts have more.
+    Raises `UserError` where there is no picture at all, and for metadata that the judge cannot use.
     """
-    found = []
-    for place in sorted(path for path in Path(folder).glob("*") if path.is_dir() and path.name.isdigit()):
-        entry = _read_entry(place / METADATA)
-        names = (path for path in (place / "samples").glob("*.png") if re.fullmatch(r"\d+\.png", path.name))
-        pictures = sorted(names, key=lambda path: int(path.stem))
-        if not pictures:
-            raise UserError(f"{place / 'samples'} holds no picture such as 0000.png: generate the rest first.")
-        found += [Picture(path, entry) for path in pictures]
-    if not found:
+    places = sorted((path for path in Path(folder).glob("*") if _is_number(path)), key=lambda path: int(path.name))
+    numbers = {int(place.name) for place in places}
+    gaps = sorted(set(range(min(numbers, default=0), max(numbers, default=0))) - numbers)
+    missing = [f"{number:05d}: no folder" for number in gaps]
+    samples = {place: _numbered(place / "samples") for place in places}
+    expected = max(map(len, samples.values()), default=0)
+    if not expected:
         raise UserError(f"{folder} is not in GenEval's layout: it has no 00000/samples/0000.png.")
-    return found
+    pictures = []
+    for place, found in samples.items():
+        if not (place / METADATA).is_file():
+            missing.append(f"{place.name}/{METADATA}")
+            continue
+        if len(found) < expected:
+            missing.append(f"{place.name}/samples: {len(found)} of {expected} pictures")
+        entry = _read_entry(place / METADATA)
+        pictures += [Picture(path, entry) for path in found]
+    if not pictures:
+        raise UserError(f"{folder}: no prompt has its {METADATA}. Was generation stopped? Run it again, it goes on.")
+    return Gallery(pictures, sorted(missing))
 
 
 def class_names(pictures: Sequence[Picture]) -> list[str]:
@@ -98,12 +126,19 @@ def class_names(pictures: Sequence[Picture]) -> list[str]:
     return sorted({clause["class"] for clause in clauses})
 
 
+def _is_number(path: Path) -> bool:
+    return path.is_dir() and re.fullmatch("[0-9]+", path.name) is not None
+
+
+def _numbered(samples: Path) -> list[Path]:
+    names = (path for path in samples.glob("*.png") if re.fullmatch(r"[0-9]+\.png", path.name))
+    return sorted(names, key=lambda path: int(path.stem))
+
+
 def _read_entry(path: Path) -> dict:
-    if not path.is_file():
-        raise UserError(f"{path} is missing: generation was stopped before it was written; run it again.")
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}).") from error
     if fault := _fault(entry):
         raise UserError(f"{path}: {fault}.")
@@ -116,15 +151,26 @@ def _fault(entry: object) -> str | None:
         return "expected an object with a text under `prompt`"
     if entry.get("tag") not in CATEGORIES:
         return f"`tag` is {entry.get('tag')!r}, none of {', '.join(CATEGORIES)}"
-    if not entry.get("include"):
+    include, exclude = entry.get("include"), entry.get("exclude", [])
+    if not isinstance(include, list) or not include:
         return "`include` names no object"
-    for number, clause in enumerate([*entry["include"], *entry.get("exclude", [])]):
-        if not isinstance(clause, dict) or not isinstance(clause.get("class"), str):
-            return f"clause {number} names no `class`"
-        if type(clause.get("count")) is not int:
-            return f"clause {number} has no whole number under `count`"
-        if "position" in clause and clause["position"][1] not in range(number):
-            return (
-                f"clause {number} stands in relation to clause {clause['position'][1]}, which does not come before it"
-            )
-    return None
+    if not isinstance(exclude, list):
+        return "`exclude` is no list"
+    faults = [_clause_fault(clause, number) for number, clause in enumerate(include)]
+    faults += [_clause_fault(clause, 0) for clause in exclude]
+    return next((fault for fault in faults if fault), None)
+
+
+def _clause_fault(clause: object, number: int) -> str | None:
+    if not isinstance(clause, dict) or not isinstance(clause.get("class"), str):
+        return f"clause {number} names no `class`"
+    if type(clause.get("count")) is not int or clause["count"] < 1:
+        return f"clause {number} has no whole number above 0 under `count`"
+    if "position" not in clause:
+        return None
+    match clause["position"]:
+        case [str(relation), int(target)] if relation in RELATIONS and target in range(number):
+            return None
+        case [str(relation), int(target)] if relation in RELATIONS:
+            return f"clause {number} stands in relation to clause {target}, which does not come before it"
+    return f"clause {number}: `position` is {clause['position']!r}, not one of {', '.join(RELATIONS)} and a number"

@@ -66,17 +66,23 @@ def read_summary(folder: Path) -> dict:
     path = Path(folder) / SUMMARY
     if not path.is_file():
         raise UserError(f"{folder} has no {SUMMARY}: judge it first, with `sipo geneval judge {folder}`.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}): judge the folder again.") from error
+    if not isinstance(summary, dict) or not {"categories", "overall", "name", "prompts", "detector"} <= summary.keys():
+        raise UserError(f"{path} is not what `sipo geneval judge` writes: judge the folder again.")
+    return summary
 
 
-def read_official(path: Path, about: Mapping[str, object]) -> dict:
-    """The summary of a `results.jsonl` that the official evaluator, or this one, wrote."""
+def read_official(path: Path) -> dict:
+    """The summary of a `results.jsonl` that the official evaluator wrote, which records nothing about itself."""
     records = read_jsonl(path)
     if not records or any(not {"tag", "correct", "metadata"} <= record.keys() for record in records):
         raise UserError(
             f"{path}: expected a line a picture with tag, correct and metadata, as GenEval's evaluator writes."
         )
-    return summarise(records, about)
+    return summarise(records, {"name": str(path), "prompts": "not recorded", "detector": "not recorded"})
 
 
 def table(summaries: Sequence[Mapping]) -> list[dict]:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from sipo.errors import UserError
 from sipo.evaluate.vbench import DIMENSIONS
-from sipo.samples.folder import PromptItem, read_samples
+from sipo.samples.folder import SAMPLES, PromptItem, read_samples
 
+VIDEO_FOLDER = "videos"  # inside the folder of a model
 VIDEOS = 5
 FLICKERING, FLICKERING_VIDEOS = "temporal_flickering", 25
 RESULTS = "_eval_results.json"
@@ -32,7 +33,7 @@ SUITES = {
 
 @dataclass(frozen=True)
 class VideoPrompt:
-    """A prompt and the dimensions that are judged on it; `text` is what to generate from (rewritten or the prompt)."""
+    """A prompt and all dimensions that are judged on it; `text` is what to generate from (rewritten or the prompt)."""
 
     prompt: str
     dimensions: tuple[str, ...]
@@ -49,7 +50,7 @@ class VideoPrompt:
 def read_suite(
     path: Path, dimensions: Sequence[str] = tuple(DIMENSIONS), rewritten: Path | None = None
 ) -> list[VideoPrompt]:
-    """The prompts of `dimensions`, each once, in order, from VBench_full_info.json or the folder prompts_per_dimension.
+    """The prompts that `dimensions` are judged on, each once, in order, from VBench_full_info.json or the folder prompts_per_dimension.
 
     `rewritten`: a text file with a line for each entry of VBench_full_info.json (946; some prompts come twice), as
     VBench's augmented_prompts are. Raises `UserError` for anything else, and for unknown dimensions.
@@ -66,10 +67,9 @@ def read_suite(
         raise UserError(f"{rewritten} holds {len(texts)} lines, {path} {len(entries)} prompts: one is needed for each.")
     merged: dict[str, VideoPrompt] = {}
     for (prompt, asked), text in zip(entries, texts, strict=True):
-        wanted = tuple(name for name in asked if name in dimensions)
-        if wanted:
+        if set(asked) & set(dimensions):
             first = merged.get(prompt, VideoPrompt(prompt, (), text))
-            merged[prompt] = VideoPrompt(prompt, tuple(dict.fromkeys(first.dimensions + wanted)), first.text)
+            merged[prompt] = VideoPrompt(prompt, tuple(dict.fromkeys(first.dimensions + asked)), first.text)
     for prompt in merged:
         if "/" in prompt or len(prompt.encode()) > 240:
             raise UserError(f"{path}: {prompt[:60]!r} cannot name a file.")
@@ -99,11 +99,28 @@ def name_videos(folder: Path, names: Sequence[str], videos: Path) -> None:
             shutil.copyfile(folder / sample.file, target)
 
 
+def made_for(folder: Path) -> list[str]:
+    """The dimensions whose videos a folder of `sipo vbench generate` holds; all sixteen where others made the videos.
+
+    Raises `UserError` where videos are still to be made or named.
+    """
+    if not (folder / SAMPLES).exists():
+        return list(DIMENSIONS)
+    samples = read_samples(folder)
+    number = len(list((folder / VIDEO_FOLDER).glob("*.mp4")))
+    if number < len(samples):
+        raise UserError(f"{folder / VIDEO_FOLDER} holds {number} videos of {len(samples)}: generate the rest first.")
+    found = {name for sample in samples for name in (sample.metadata or {}).get("dimensions", [])}
+    return [name for name in DIMENSIONS if name in found]
+
+
 def read_results(folder: Path) -> dict[str, float]:
     """Raw scores by dimension from every `*_eval_results.json` under `folder` (their first value; the rest is per video).
 
-    Raises `UserError` where a file is not one, or where two disagree about a dimension.
+    Raises `UserError` without the folder, where a file is not one, or where two disagree about a dimension.
     """
+    if not Path(folder).is_dir():
+        raise UserError(f"There is no folder {folder}.")
     scores: dict[str, float] = {}
     for path in sorted(Path(folder).rglob(f"*{RESULTS}")):
         try:

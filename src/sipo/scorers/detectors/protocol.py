@@ -17,7 +17,8 @@ class Detector(Protocol):
     `name` says which detector and weights, for the record.
     """
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, images: Sequence[Image.Image], classes: Sequence[str]) -> list[Found]: ...
 
