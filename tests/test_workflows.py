@@ -9,7 +9,8 @@ from sipo.config import parse_config
 from sipo.errors import UsageError, UserError
 from sipo.train.loop import train
 from sipo.workflows import load_scorer
-from sipo.workflows_compare import Judges, PromptChoice, compare_models
+from sipo.workflows_compare import PromptChoice, compare_models
+from sipo.workflows_judges import Judges
 
 QUIET = Console(quiet=True)
 JUDGES = Judges(batch_size=4)

@@ -15,7 +15,7 @@ from sipo.evaluate.comparison_text import table_rows
 from sipo.evaluate.contest import Contest, contest
 from sipo.evaluate.report import report, summary
 from sipo.evaluate.score import scores_path
-from sipo.evaluate.sides import Side, read_score_file, recorded_judges, scorer_of
+from sipo.evaluate.sides import UNNAMED, Side, read_score_file, recorded_judges, scorer_of
 from sipo.evaluate.words import interval, p_text, percent
 from sipo.run import RunDir
 from sipo.samples.folder import SAMPLES, PromptItem, read_settings
@@ -84,10 +84,10 @@ def _folder(models: Sequence[Path], prompts: PromptChoice, out: Path | None) -> 
 
 
 def model_name(model: Path) -> str:
-    """What a model is called: its folder's name, also of a file of scores that lies in it; else the file's."""
+    """What a model is called: its folder's name, also of a file scores.NAME.jsonl in it; else the file's."""
     model = Path(model)
-    inside = model.is_file() and (model.parent / SAMPLES).is_file()
-    return (model.parent if inside else model).resolve().name.removesuffix(".jsonl")
+    in_folder = model.is_file() and scorer_of(model) != UNNAMED
+    return (model.parent if in_folder else model).resolve().name.removesuffix(".jsonl")
 
 
 def _places(
@@ -115,9 +115,9 @@ def _places(
 def _scorer_names(judges: Judges, places: Sequence[Path]) -> list[str]:
     """Those asked for; else those of the files of scores, else the default. UsageError where a file is of none."""
     files = [place for place in places if place.is_file()]
-    names = list(dict.fromkeys(judges.names or map(scorer_of, files) or ())) or [DEFAULT]
+    names = list(dict.fromkeys(judges.names or map(scorer_of, files))) or [DEFAULT]
     for file in files:
-        if names != [scorer_of(file)]:
+        if len(names) > 1 or scorer_of(file) not in (names[0], UNNAMED):
             raise UsageError(
                 f"{file} holds scores by {scorer_of(file)!r} alone, and {', '.join(names)} are to be compared: name the "
                 "folder of its media, or files of one scorer."

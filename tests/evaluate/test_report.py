@@ -7,21 +7,30 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from synthetic_run import CONFIG, draw, prompt_items, write_evaluation
+from synthetic_run import CONFIG, ColourScorer, draw, prompt_items, write_evaluation
 
 from sipo.errors import UserError
 from sipo.evaluate import report as report_module
 from sipo.evaluate.compare import compare
-from sipo.evaluate.comparison_files import write_comparison
+from sipo.evaluate.comparison_files import write_comparison, write_contest
+from sipo.evaluate.contest import contest
 from sipo.evaluate.panels import BY_TIMESTEP, TRAINING, VALIDATION
 from sipo.evaluate.report import report, summary
-from sipo.evaluate.run_record import best_validation, read_record, seconds_per_step, spread
-from sipo.evaluate.score import content_hash, scores_path
+from sipo.evaluate.run_record import (
+    best_validation,
+    read_all_scores,
+    read_record,
+    score_curves,
+    seconds_per_step,
+    spread,
+)
+from sipo.evaluate.score import content_hash, read_scores, score, scores_path
+from sipo.evaluate.sides import Side
 from sipo.run import RunDir
 from sipo.samples.folder import read_samples
 from sipo.samples.generate import generate
 
-HEADINGS = ("Before and after", "Samples over training", "Training", "By timestep", "Validation", "Speed", "Settings",
+HEADINGS = ("Before and after", "Numbers", "Is it more than chance?", "Scores", "Samples over training", "Training", "By timestep", "Validation", "Speed", "Settings",
             "Data", "Environment")  # fmt: skip
 VOID = {"meta", "img", "br"}
 NASTY = '<script>alert("1")</script><img src=x onerror=alert(1)> & "quotes"'
@@ -100,6 +109,57 @@ def test_every_pair_is_in_the_page_once(page, whole_run):
     for pair in read_record(whole_run).evaluations["heldout"]["pairs"]:
         in_strip = pair["seed"] <= 103
         assert page.count(f'class="prompt">{pair["prompt"]}<') == 1 + in_strip
+
+
+def test_the_scores_in_the_run_are_in_a_table(page, whole_run):
+    text = " ".join(" ".join(Page(page).text).split())
+    for side in ("policy", "base"):
+        folder = whole_run.evaluation / "heldout" / side
+        values = [json.loads(line)["score"] for line in scores_path(folder, "colour").read_text().splitlines()]
+        found = re.search(rf"evaluation/heldout/{side} colour 24 (\S+) (\S+) – (\S+) 0 ", text)
+        mean, low, high = map(float, found.groups())
+        assert low < mean < high
+        assert mean == pytest.approx(np.mean(values), abs=5e-5)
+
+
+def test_scores_of_several_steps_become_a_curve(whole_run, tmp_path):
+    run = light_copy(whole_run, tmp_path)
+    steps = run.sample_steps()
+    for step in steps[:2]:
+        score(run.samples / f"{step:06d}", ColourScorer())
+    lines = score_curves(run, read_all_scores(run))["colour"]
+    assert [line["step"] for line in lines] == steps[:2]
+    means = [np.mean([s.value for s in read_scores(run.samples / f"{step:06d}", "colour")]) for step in steps[:2]]
+    assert [line["score"] for line in lines] == pytest.approx(means)
+    assert "Score: colour" in "".join(Page(report(run).read_text()).text)
+    assert Image.open(run.path / "plots" / "score-colour.png").size[0] > 500
+    shutil.rmtree(run.samples / f"{steps[0]:06d}")
+    assert score_curves(run, read_all_scores(run)) == {}
+
+
+class Redness:
+    name = "red <ness>"
+
+    def __call__(self, images, prompts, metadata=None):
+        return [float(np.asarray(image)[..., 0].mean()) for image in images]
+
+
+def test_a_comparison_by_several_scorers_is_shown_whole(whole_run, tmp_path):
+    run = light_copy(whole_run, tmp_path)
+    folder = run.evaluation / "heldout"
+    sides = []
+    for name in ("policy", "base"):
+        score(folder / name, Redness())
+        sides.append(Side(name, folder / name, {s: read_scores(folder / name, s) for s in ("colour", Redness.name)}))
+    write_contest(contest(sides, ["colour", Redness.name]), folder)
+    text = " ".join("".join(Page(report(run).read_text()).text).split())
+    for words in (
+        "Mean scores",
+        "Against base, by colour",
+        "Against base, by red <ness>",
+        "Holm's method for 2 comparisons",
+    ):
+        assert words in text
 
 
 def test_every_plot_is_a_png_as_well(page, whole_run):

@@ -37,7 +37,7 @@ def folder(tmp_path):
 
 def test_the_scorer_is_in_the_files_name(tmp_path):
     names = ("scores.hpsv2.1.jsonl", "votes.jsonl", "scores.jsonl")
-    assert [scorer_of(tmp_path / name) for name in names] == ["hpsv2.1", "votes", "scores"]
+    assert [scorer_of(tmp_path / name) for name in names] == ["hpsv2.1", "score", "score"]
 
 
 def test_a_file_beside_its_media_takes_prompts_and_seeds_from_them(folder):

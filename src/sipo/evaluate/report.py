@@ -1,21 +1,31 @@
 """A run as one self-contained page, and as a few lines for the terminal."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from sipo.evaluate.gallery import sections
 from sipo.evaluate.page import render
 from sipo.evaluate.panels import BY_TIMESTEP, TRAINING, VALIDATION, with_loss_settings
 from sipo.evaluate.pictures import Shown, shown
-from sipo.evaluate.plots import Drawing, draw_bins, draw_curves
-from sipo.evaluate.run_record import PARTS, Record, best_validation, read_record, sample_strip, seconds_per_step
+from sipo.evaluate.plots import Drawing, Panel, Series, draw_bins, draw_curves
+from sipo.evaluate.report_tables import tables
+from sipo.evaluate.run_record import (
+    PARTS,
+    Record,
+    best_validation,
+    read_record,
+    sample_strip,
+    score_curves,
+    seconds_per_step,
+)
+from sipo.evaluate.score_table import Scored
 from sipo.evaluate.words import cautions, comparison_paragraph, grouped_warnings, interval, objective_name, percent
 from sipo.files import write_atomic
 from sipo.run import RunDir
 
 LAST_PART = 0.5  # the share of the run, from its end, that the curves by timestep are averaged over
 STRIP_VIDEOS = 5_000_000  # bytes of videos among the samples over training
-LONG_LIST = 12  # entries that a table shows
 
 
 def report(run: RunDir) -> Path:
@@ -25,7 +35,7 @@ def report(run: RunDir) -> Path:
     but its config. Raises `UserError` where the folder is no run or one of its files is damaged.
     """
     record = read_record(run)
-    plots = draw_all(record)
+    plots = draw_all(record) | {"scores": draw_scores(run, record)}
     for drawing in (drawing for group in plots.values() for drawing in group):
         write_atomic(run.path / "plots" / f"{drawing.panel.name}.png", drawing.png)
     name, comparison = next(iter(record.evaluations.items()), (None, None))
@@ -36,17 +46,28 @@ def report(run: RunDir) -> Path:
         paragraph=_paragraph(record, comparison),
         notices=_notices(record, comparison),
         comparison=comparison,
-        evaluations=record.evaluations,
+        evaluations=_evaluations(record),
+        scores=[(_inside(run, each), each) for each in record.scores],
         gallery=sections(comparison, run.evaluation / name) if comparison else [],
         plots=plots,
         best=best_validation(record.validation),
         strip=_strip(run),
         speed=_speed(record),
-        tables=_tables(record),
+        tables=tables(record),
         last_part=LAST_PART,
     )
     write_atomic(run.report, page)
     return run.report
+
+
+def _evaluations(record: Record) -> list[tuple[str, Mapping]]:
+    """(name, comparison) of all that the run's evaluations hold, several models and scorers one by one."""
+    whole = [(name, each, each.get("more", [])) for name, each in record.evaluations.items()]
+    return [(name, each) for name, first, more in whole for each in [first, *more]]
+
+
+def _inside(run: RunDir, scored: Scored) -> str:
+    return scored.folder.relative_to(run.path).as_posix()
 
 
 def summary(run: RunDir) -> str:
@@ -80,6 +101,18 @@ def draw_all(record: Record) -> dict[str, list[Drawing]]:
         "validation": [draw_curves(p, record.validation, True, best["step"] if best else None) for p in VALIDATION],
     }
     return {group: [drawing for drawing in drawings if drawing] for group, drawings in drawn.items()}
+
+
+def draw_scores(run: RunDir, record: Record) -> list[Drawing]:
+    """A panel a scorer that judged the samples of several steps."""
+    note = "The mean over the samples of a step, which are few: differences between steps are mostly chance."
+    drawn = []
+    for scorer, lines in score_curves(run, record.scores).items():
+        name = "score-" + re.sub(r"[^A-Za-z0-9.-]", "-", scorer)
+        drawn.append(
+            draw_curves(Panel(name, f"Score: {scorer}", "mean over samples", (Series("score"),), note), lines, True)
+        )
+    return [drawing for drawing in drawn if drawing]
 
 
 def _title(record: Record) -> str:
@@ -126,47 +159,3 @@ def _speed(record: Record) -> dict | None:
         return None
     parts = [(part, seconds[part], seconds[part] / seconds["total"]) for part in PARTS if part in seconds]
     return {"total": seconds["total"], "steps": len(record.train), "parts": parts}
-
-
-def _tables(record: Record) -> list[tuple[str, list]]:
-    """(title, groups) of the settings, the data report and the environment, as far as they exist."""
-    found = (("Settings", record.config), ("Data", record.data and _data(record.data)), ("Environment", record.env))
-    return [(title, _groups(content)) for title, content in found if content]
-
-
-def _data(report: Mapping) -> dict:
-    """A data check for reading: kinds that do not occur are left out, and the first rows that do are named."""
-    shown = dict(report)
-    shown["counts"] = {kind: count for kind, count in (report.get("counts") or {}).items() if count}
-    problems = report.get("problems") or []
-    shown["problems"] = {p["row"]: f"{p['kind']}: {p['detail']}" for p in problems[:LONG_LIST]}
-    if len(problems) > LONG_LIST:
-        shown["problems"]["…"] = f"{len(problems) - LONG_LIST:,} more in data.json"
-    return shown
-
-
-def _groups(content: Mapping) -> list[tuple[str, list[tuple[str, str]]]]:
-    """(name, rows): the plain keys first, under no name, then a group for every key that holds keys."""
-    plain = {key: value for key, value in content.items() if not isinstance(value, Mapping)}
-    nested = [(str(key), list(_rows(value))) for key, value in content.items() if isinstance(value, Mapping) and value]
-    return [("", list(_rows(plain))), *nested] if plain else nested
-
-
-def _rows(content: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(key.path, text) of every leaf; long lists are cut."""
-    for key, value in content.items():
-        if isinstance(value, Mapping) and value:
-            yield from _rows(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", _text(value)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        more = f" … ({len(value):,} in all)" if len(value) > LONG_LIST else ""
-        return (", ".join(map(_text, value[:LONG_LIST])) or "none") + more
-    if value is None or isinstance(value, bool):
-        return {None: "–", True: "yes", False: "no"}[value]
-    return str(value)

@@ -8,6 +8,9 @@ from statistics import median
 
 from sipo.errors import UserError
 from sipo.evaluate.comparison_files import read_comparison
+from sipo.evaluate.score import read_scores
+from sipo.evaluate.score_table import Scored
+from sipo.evaluate.sides import scorer_of
 from sipo.run import RunDir
 from sipo.samples.folder import SAMPLES, Sample, read_samples
 
@@ -25,6 +28,7 @@ class Record:
     env: dict | None
     data: dict | None
     evaluations: dict[str, dict]  # name -> comparison.json, the largest first
+    scores: list[Scored]  # every scores.NAME.jsonl in the run: of its samples step by step, then of its evaluations
 
     @property
     def last_step(self) -> int:
@@ -42,8 +46,24 @@ def read_record(run: RunDir) -> Record:
     ranked = sorted(found.items(), key=lambda item: -item[1]["overall"]["num_pairs"])
     return Record(
         run.read_config() or {}, kinds["train"], kinds["validation"], kinds["warning"],
-        _read_json(run.env), _read_json(run.data), dict(ranked),
+        _read_json(run.env), _read_json(run.data), dict(ranked), read_all_scores(run),
     )  # fmt: skip
+
+
+def read_all_scores(run: RunDir) -> list[Scored]:
+    """What scorers said of the media in a run; files of scores that do not lie beside their media are passed over."""
+    files = [*sorted(run.samples.glob("*/scores.*.jsonl")), *sorted(run.evaluation.rglob("scores.*.jsonl"))]
+    found = [(file, scorer_of(file)) for file in files if (file.parent / SAMPLES).is_file()]
+    return [Scored(file.parent, scorer, read_scores(file.parent, scorer), file) for file, scorer in found]
+
+
+def score_curves(run: RunDir, scores: Sequence[Scored]) -> dict[str, list[dict]]:
+    """By scorer, {"step", "score"} of the samples' mean at every step that was scored; only scorers of several steps."""
+    found: dict[str, list[dict]] = {}
+    for each in scores:
+        if each.folder.parent == run.samples and each.folder.name.isdigit() and each.mean:
+            found.setdefault(each.scorer, []).append({"step": int(each.folder.name), "score": each.mean.value})
+    return {scorer: lines for scorer, lines in found.items() if len(lines) > 1}
 
 
 def best_validation(validation: Sequence[Mapping]) -> dict | None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from sipo.errors import UserError
 from sipo.evaluate.score import KEYS, Score, read_scores, scores_path
 from sipo.samples.folder import SAMPLES, Sample
 from sipo.samples.jsonl import read_jsonl
+
+UNNAMED = "score"
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,9 @@ class Side:
 
 
 def scorer_of(file: Path) -> str:
-    """`scores.NAME.jsonl` -> NAME; of any other file its name without the ending."""
-    name = Path(file).name.removesuffix(".jsonl")
-    return name.removeprefix("scores.") or name
+    """`scores.NAME.jsonl` -> NAME; a file of any other name does not say, and its scorer is called "score"."""
+    found = re.fullmatch(r"scores\.(.+)\.jsonl", Path(file).name)
+    return found[1] if found else UNNAMED
 
 
 def read_score_file(file: Path) -> list[Score]:
