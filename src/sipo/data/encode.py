@@ -43,6 +43,7 @@ from sipo.data.shards import (
     write_plan,
     write_shard,
 )
+from sipo.data.workers import end_with_parent
 from sipo.errors import UserError
 from sipo.files import write_atomic
 from sipo.size import Size
@@ -154,7 +155,8 @@ def encode_cache(
                 content = _encode_text(backbone, counted(batches, bar, task))
             else:
                 batches = chunks([plan.rows[n] for n in plan.contents(name)], at_once)
-                loader = DataLoader(pixels, batch_sampler=batches, num_workers=num_workers, collate_fn=list)
+                loader = DataLoader(pixels, batch_sampler=batches, num_workers=num_workers, collate_fn=list,
+                                    worker_init_fn=end_with_parent)  # fmt: skip
                 content = _encode_pairs(backbone, counted(loader, bar, task), flip)
             write_shard(out, name, content)
     _finish(out, made, plan.shards, rank)

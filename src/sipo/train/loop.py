@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from sipo.config import Config
 from sipo.data.dataset import collate, schedule_slots
+from sipo.data.workers import end_with_parent
 from sipo.rng import pair_generator
 from sipo.run import RunDir
 from sipo.terms import term_metrics
@@ -99,7 +100,7 @@ def train(config: Config, console: Console) -> RunDir:
         )  # fmt: skip
         loader = iter(DataLoader(
             inputs.train, batch_sampler=batches, collate_fn=collate, num_workers=config.data.workers,
-            pin_memory=accelerator.device.type == "cuda",
+            pin_memory=accelerator.device.type == "cuda", worker_init_fn=end_with_parent,
         ))  # fmt: skip
         clock = Clock(accelerator.device)
         with TrainingProgress(console, start, settings.num_steps) as progress:
