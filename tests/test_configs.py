@@ -93,6 +93,23 @@ def test_the_comments_say_where_it_stands_in_the_paper(experiment, objective):
     assert ("[paper]" in line) if precision == "fp16" else ("[ours]" in line and "the paper has fp16" in line)
 
 
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_value_says_where_it_comes_from(experiment):
+    lines = (CONFIGS / f"{experiment}-sipo.yaml").read_text().splitlines()
+    values = [line for line in lines if ": " in line.partition("#")[0]]
+    theirs = [line for line in values if not line.strip().startswith(("run:", "model:", "path:"))]  # the user's own
+    assert len(theirs) > 20
+    assert [line for line in theirs if not any(mark in line for mark in ("[paper]", "[reference]", "[ours]"))] == []
+
+
+@pytest.mark.parametrize(("experiment", "warmup"), [("sd15-pickapic", 500), ("sdxl-pickapic", 200)])
+def test_what_pick_a_pic_takes_from_the_reference_implementation(experiment, warmup):
+    """`launchers/sd15.sh` and `sdxl.sh` of SalesforceAIResearch/DiffusionDPO, and the defaults of its train.py."""
+    data, train = load(experiment, "sipo").data, load(experiment, "sipo").train
+    assert (data.crop, data.flip, data.ties, data.prompt_dropout) == ("center", True, "drop", 0.2)
+    assert (train.num_steps, train.warmup_steps, train.max_grad_norm, train.betas) == (2000, warmup, 1.0, (0.9, 0.999))
+
+
 @pytest.mark.parametrize("experiment", VIDEO_SIZES)
 def test_video_sizes(experiment):
     data = load(experiment, "sipo").data
