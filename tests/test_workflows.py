@@ -48,6 +48,21 @@ def test_a_run_against_itself_ties(run, tmp_path):
     assert json.loads((tmp_path / "out" / "comparison.json").read_text())["overall"]["ties"] == 3
 
 
+def test_two_runs_and_the_base_and_a_folder_that_weights_have_left_behind(run, tmp_path):
+    """The base is the same for both; what was made by other weights is made anew beside a comparison."""
+    choice, out = PromptChoice("miniature", num_prompts=3, images_per_prompt=1, seed=0), tmp_path / "out"
+    said = compare_models([run.path, run.path], choice, JUDGES, out, QUIET, with_base=True)
+    assert [line.split()[0] for line in said.splitlines()[:4]] == ["Model", "mini", "mini-2", "base"]
+    assert "mini wins 50.0% against mini-2" in said
+    record = json.loads((out / "comparison.json").read_text())
+    assert [each["names"] for each in (record, *record["more"])] == [["mini", "mini-2"], ["mini", "base"]]
+    settings = json.loads((out / "a-mini" / "settings.json").read_text())
+    (out / "a-mini" / "settings.json").write_text(json.dumps(settings | {"weights": "of last week"}))
+    (out / "a-mini" / "00000.png").write_bytes(b"old")
+    assert compare_models([run.path, run.path], choice, JUDGES, out, QUIET, with_base=True) == said
+    assert json.loads((out / "a-mini" / "settings.json").read_text()) == settings
+
+
 def test_new_weights_are_sampled_anew(run):
     from sipo.backbones.opening import open_for_sampling
 

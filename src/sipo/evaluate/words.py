@@ -95,7 +95,7 @@ def cautions(comparison: Mapping) -> list[str]:
         return notes  # a file of scores alone: nothing is known of how its pictures were made
     different = sorted(key for key in {**ours, **theirs}.keys() - expected if ours.get(key) != theirs.get(key))
     if different:
-        notes.append(f"The two sides were generated with different settings: {', '.join(different)}.")
+        notes.append(f"{_capital(a)} and {b} were generated with different settings: {', '.join(different)}.")
     return notes
 
 
@@ -124,4 +124,5 @@ def _when(steps: Sequence[int]) -> str:
 
 
 def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    """A sentence's beginning; names of the user's keep their letters."""
+    return f"The {text[4:]}" if text.startswith("the ") else text

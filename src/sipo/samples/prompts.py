@@ -19,8 +19,9 @@ def read_prompts(
     `path` ends in .txt (a prompt a line; blank lines do not count) or .jsonl (`{"prompt": ..., other keys}`; the other
     keys become `metadata`, as in GenEval's `evaluation_metadata.jsonl`), is a published prompt set
     (`sipo.samples.prompt_sets`: HPSv2's .json or their folder, Pick-a-Pic's .parquet, PartiPrompts' .tsv, DrawBench's
-    .csv), or is "miniature", the held-out prompts that ship with the package. Picture i of the list gets the seed `seed + i`, so that the same call on two models makes
-    pictures that pair up. Raises `UserError` for a missing, empty or unreadable file, naming the line.
+    .csv), or is "miniature", the held-out prompts that ship with the package. Picture i of the list gets the seed
+    `seed + i`, so that the same call on two models makes pictures that pair up. Raises `UserError` for a missing, empty
+    or unreadable file, naming the line.
     """
     if (limit is not None and limit < 1) or images_per_prompt < 1:
         raise UserError("The number of prompts and of images per prompt must be at least 1.")
