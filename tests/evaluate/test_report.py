@@ -160,6 +160,8 @@ def test_a_comparison_by_several_scorers_is_shown_whole(whole_run, tmp_path):
         "Holm's method for 2 comparisons",
     ):
         assert words in text
+    for scorer in ("colour", Redness.name):
+        assert re.search(rf"policy wins \d+\.\d% against base by {scorer} \(95% interval", summary(run))
 
 
 def test_every_plot_is_a_png_as_well(page, whole_run):

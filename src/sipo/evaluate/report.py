@@ -74,11 +74,14 @@ def summary(run: RunDir) -> str:
     """A few plain lines: win rate with its interval, steps, best validation, the report's path."""
     record = read_record(run)
     lines = [f"{_title(record)}: {record.last_step:,} of {_num_steps(record):,} steps"]
-    for name, comparison in record.evaluations.items():
+    evaluations = _evaluations(record)
+    several = len({comparison["scorer"] for _, comparison in evaluations}) > 1
+    for name, comparison in evaluations:
         overall, (a, b) = comparison["overall"], comparison["names"]
+        by = f" by {comparison['scorer']}" if several else ""
         lines.append(
-            f"  {name}: {a} wins {percent(overall['win_rate']['value'])} against {b} ({interval(overall['win_rate'])}; "
-            f"{overall['wins']} won, {overall['ties']} tied, {overall['losses']} lost)"
+            f"  {name}: {a} wins {percent(overall['win_rate']['value'])} against {b}{by} ("
+            f"{interval(overall['win_rate'])}; {overall['wins']} won, {overall['ties']} tied, {overall['losses']} lost)"
         )
     if not record.evaluations:
         lines.append("  not compared with its base yet")
