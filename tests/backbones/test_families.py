@@ -158,7 +158,7 @@ def test_a_checkpoint_of_another_family_is_refused(tiny_family, tmp_path):
     broken = shutil.copytree(tiny_family("wan"), tmp_path / "wan")
     shutil.rmtree(broken / "transformer")
     shutil.copytree(tiny_family("flux") / "transformer", broken / "transformer")
-    with pytest.raises(UserError, match="does not load as a WanPipeline"):
+    with pytest.raises(UserError, match="whose transformer is a WanTransformer3DModel; its own is a FluxTransf"):
         load(broken, "wan")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
+from safetensors import SafetensorError
 
 from sipo.backbones.adapter import Adapter
 from sipo.backbones.backbone import Backbone
@@ -62,13 +63,19 @@ def load_backbone(
         folder = path if Path(path).is_dir() else DiffusionPipeline.download(
             path, revision=model.revision, variant=model.variant, use_safetensors=True
         )  # fmt: skip
+        # Before the weights, of which diffusers would say less: whether the parts are those of the family.
+        architecture = read_architecture(replace(model, path=str(folder), revision=None))
         parts = Parts(model, Path(folder), dtype, family.layout, encoders)
         adapter = family(parts)
+    except SafetensorError as error:
+        raise UserError(
+            f"model: {model.path} does not load: a file of weights is cut short or damaged ({error})"
+        ) from error
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         # diffusers raises any of these for a component of another class, or weights of other shapes
         detail = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"model: {model.path} does not load as a {name}: {detail}") from error
-    wanted = size(read_architecture(replace(model, path=str(folder), revision=None)).own_size)
+    wanted = size(architecture.own_size)
     adapter.require(wanted)
     parts.freeze(torch.device(device))
     return Backbone(parts, adapter, wanted, adapter.schedule(wanted))

@@ -31,27 +31,33 @@ class Architecture:
 
     @property
     def own_size(self) -> Size:
-        """Pixels, and frames of a video, that the model was made for."""
-        return self.family.own_size(self.configs)
+        """Pixels, and frames of a video, that the model was made for. Raises UserError where a config does not say it."""
+        try:
+            return self.family.own_size(self.configs)
+        except KeyError as error:
+            raise UserError(f"model.path: the configs of {self.name} lack {error.args[0]!r}") from error
 
 
 def read_architecture(model: ModelConfig) -> Architecture:
     """The configs of `model.path`: of a shipped architecture, a local folder, or the hub (configs only, no weights).
 
-    Raises UserError for a path without a pipeline, an unknown family, a missing config, or a hub that is out of reach.
+    Raises UserError for a path without a pipeline, an unknown family, parts of another family, a missing config, or a
+    hub that is out of reach.
     """
     path = resolve_path(model.path)
     source = path if Path(path).exists() else architecture_folder(path) or path
     index = _load(DiffusionPipeline, source, None, model)
     name = index.get("_class_name")
     if name not in META_FAMILIES:
-        raise UserError(f"model.path: {model.path} is a {name}; a plan knows {', '.join(META_FAMILIES)}")
+        raise UserError(f"model.path: {model.path} is a {name}; supported are {', '.join(META_FAMILIES)}")
     family = META_FAMILIES[name]
     parts = [part for part in (family.denoiser, "vae", *TEXT_ENCODERS) if (index.get(part) or [None])[0] is not None]
     if missing := {family.denoiser, "vae"} - set(parts):
         raise UserError(f"model.path: the model_index.json of {model.path} names no {missing.pop()}")
     # load_config reads the config.json of any part, whichever class it is called on.
-    configs = {part: {**_load(AutoencoderKL, source, part, model), "_class_name": index[part][1]} for part in parts}
+    own = {part: _load(AutoencoderKL, source, part, model) for part in parts}
+    _require_family(model.path, name, family, own)
+    configs = {part: {**config, "_class_name": index[part][1]} for part, config in own.items()}
     return Architecture(model.path, family, configs)
 
 
@@ -102,6 +108,19 @@ def text_tokens(architecture: Architecture) -> dict[str, int]:
     }
 
 
+def _require_family(path: str, name: str, family: MetaFamily, configs: dict[str, dict[str, Any]]) -> None:
+    """Raises UserError where the parts are not those of the pipeline that the index names."""
+    for part, wanted in zip((family.denoiser, "vae"), family.classes, strict=True):
+        found = configs[part].get("_class_name", wanted)
+        if found != wanted:
+            raise UserError(f"model.path: {path} says it is a {name}, whose {part} is a {wanted}; its own is a {found}")
+    count = sum(part in configs for part in TEXT_ENCODERS)
+    if count != family.num_text_encoders:
+        raise UserError(
+            f"model.path: {path} says it is a {name}, which has {family.num_text_encoders} text encoder(s); it has {count}"
+        )
+
+
 def _meta_diffusers(architecture: Architecture, part: str, dtype: torch.dtype) -> nn.Module:
     config = architecture.configs[part]
     cls = getattr(diffusers, config["_class_name"], None)
@@ -123,9 +142,11 @@ def _load(cls, source: str | Path, part: str | None, model: ModelConfig) -> dict
             return cls.load_config(source, subfolder=part, revision=model.revision)
     except (OSError, ValueError) as error:
         is_local = Path(source).exists() or str(source).startswith((".", "/", "~"))
+        if part and is_local and not (Path(source) / part).is_dir():
+            raise UserError(f"model.path: {model.path} lacks {part}, which its model_index.json names") from error
         what = f"the config of its {part}" if part else "a model_index.json"
         hint = f"the folder should hold {what}" if is_local else (
-            f"the hub is out of reach or has no such model; without it, plans are made of local folders and of "
+            f"neither a folder here nor a hub id in reach; without the hub, plans are made of local folders and of "
             f"{', '.join(known_architectures())}"
         )  # fmt: skip
-        raise UserError(f"model.path: {model.path!r} cannot be planned; {hint}") from error
+        raise UserError(f"model.path: {model.path!r} does not load; {hint}") from error

@@ -23,9 +23,14 @@ Configs = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class MetaFamily:
-    """One pipeline class. `denoiser`: its part's name; `tokens`: of a prompt, for encoders that do not say it themselves."""
+    """One pipeline class. `denoiser`: its part's name; `tokens`: of a prompt, for encoders that do not say it themselves.
+
+    `classes`: of the denoiser and the VAE; `num_text_encoders` is what else tells the families apart.
+    """
 
     denoiser: str
+    classes: tuple[str, str]
+    num_text_encoders: int
     lora_targets: tuple[str, ...]
     own_size: Callable[[Configs], Size]
     tokens: Callable[[Configs], int]
@@ -142,15 +147,27 @@ def _wan_tokens(configs: Configs) -> int:
     return 512  # WanPipeline's max_sequence_length
 
 
-_UNET = MetaFamily("unet", StableDiffusion.lora_targets, _unet_size, lambda configs: 77, _unet_inputs)
+def _unet(num_text_encoders: int) -> MetaFamily:
+    return MetaFamily(
+        "unet", ("UNet2DConditionModel", "AutoencoderKL"), num_text_encoders, StableDiffusion.lora_targets,
+        _unet_size, lambda configs: 77, _unet_inputs,
+    )  # fmt: skip
+
 
 # The class that a checkpoint's model_index.json names -> its shapes.
 META_FAMILIES = {
-    "StableDiffusionPipeline": _UNET,
-    "StableDiffusionXLPipeline": _UNET,
-    "FluxPipeline": MetaFamily("transformer", Flux.lora_targets, _flux_size, _flux_tokens, _flux_inputs),
-    "CogVideoXPipeline": MetaFamily(
-        "transformer", CogVideoX.lora_targets, _cogvideox_size, _cogvideox_tokens, _cogvideox_inputs
+    "StableDiffusionPipeline": _unet(1),
+    "StableDiffusionXLPipeline": _unet(2),
+    "FluxPipeline": MetaFamily(
+        "transformer", ("FluxTransformer2DModel", "AutoencoderKL"), 2, Flux.lora_targets,
+        _flux_size, _flux_tokens, _flux_inputs,
     ),
-    "WanPipeline": MetaFamily("transformer", Wan.lora_targets, _wan_size, _wan_tokens, _wan_inputs),
-}
+    "CogVideoXPipeline": MetaFamily(
+        "transformer", ("CogVideoXTransformer3DModel", "AutoencoderKLCogVideoX"), 1, CogVideoX.lora_targets,
+        _cogvideox_size, _cogvideox_tokens, _cogvideox_inputs,
+    ),
+    "WanPipeline": MetaFamily(
+        "transformer", ("WanTransformer3DModel", "AutoencoderKLWan"), 1, Wan.lora_targets,
+        _wan_size, _wan_tokens, _wan_inputs,
+    ),
+}  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sipo.backbones.components import ENCODERS, Layout, load_pipeline
@@ -79,7 +80,7 @@ class Parts:
         """
         try:
             self.pipeline.load_lora_weights(path)
-        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
             detail = str(error).strip().splitlines()[0][:200]
             raise UserError(f"{path} does not fit this {type(self.pipeline).__name__}: {detail}") from error
         if not any("lora_" in name for name, _ in self.denoiser.named_parameters()):
