@@ -155,6 +155,7 @@ def test_a_detector_and_clip_with_weights_of_their_own(sipo, tmp_path):
     judge = ("geneval", "judge", folder, "--detector", "owlv2", "--weights", weights[0], "--color-weights", weights[1])
     code, printed, complaints = sipo(*judge, "--threshold", 0.2, "--device", "cpu", "--batch-size", 2)
     assert (code, complaints) == (0, "")
+    assert "other detectors' scores mean something else" in " ".join(printed.split())
     assert f"| not recorded | owlv2 {weights[0]} |" in printed
     records = read_jsonl(folder / "results.jsonl")
     assert any(json.loads(record["details"]) for record in records)

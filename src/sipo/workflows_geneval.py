@@ -24,6 +24,10 @@ from sipo.samples.folder import read_settings
 from sipo.samples.generate import generate
 from sipo.scorers.detectors.protocol import ColorNamer, Detector, Found
 
+OFFICIAL_ELSEWHERE = (
+    "note: the official thresholds (0.3; 0.9 for counting) were chosen for Mask2Former; other detectors' scores mean "
+    "something else. Choose --threshold and --counting-threshold for this one, and keep them for all models you compare."
+)
 DETECTORS = ("mask2former", "owlv2", "grounding-dino", "yolo-world", "miniature")
 FORMATS = {"markdown": markdown, "csv": as_csv, "jsonl": as_jsonl}
 
@@ -125,6 +129,8 @@ def judge_pictures(
             raise UsageError(f"the threshold {name} is a share between 0 and 1, not {value}")
     thresholds = replace(default_thresholds(detector_name), **given)
     detector = load_detector(detector_name, weights, device)
+    if detector_name not in ("mask2former", "miniature") and (threshold is None or counting_threshold is None):
+        console.print(OFFICIAL_ELSEWHERE, highlight=False)
     colors = _colors(folder, color_weights, device) if detector_name != "miniature" else None
     judged = judge_folder(folder, detector, colors, thresholds, batch_size, console)
     settings = read_settings(folder)
