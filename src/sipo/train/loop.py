@@ -19,16 +19,17 @@ from sipo.train.clock import Clock
 from sipo.train.export import write_weights
 from sipo.train.guard import Guard, nonfinite_flags
 from sipo.train.inputs import open_inputs, open_rows
-from sipo.train.loggers import Loggers
+from sipo.train.loggers import Loggers, require_services
 from sipo.train.metrics import FallingRewards, MetricsFile, summarise
-from sipo.train.optim import Ema, learning_rate, make_optimizer
+from sipo.train.optim import Ema, learning_rate
 from sipo.train.progress import TrainingProgress
 from sipo.train.samples import drop_samples_after, sample_prompts, write_samples
-from sipo.train.setup import align_of, load_model, make_accelerator, record
+from sipo.train.setup import align_of, load_model, make_accelerator, optimizer_of, record
 from sipo.train.sharded_checkpoint import save_sharded
-from sipo.train.sharding import clip_gradients, gather_weights, micro_step
+from sipo.train.sharding import backward, clip_gradients, gather_weights, micro_step
 from sipo.train.stop import StopRequest, worker_errors
 from sipo.train.validate import gather_rows, pair_rows, validate
+from sipo.train.zero import save_gathered, uses_zero
 
 
 def train(config: Config, console: Console) -> RunDir:
@@ -36,6 +37,7 @@ def train(config: Config, console: Console) -> RunDir:
 
     Raises UserError for what the user can mend, before the first step wherever it can be known then.
     """
+    require_services(config)
     run, accelerator = RunDir(config.run), make_accelerator(config)
     is_main = accelerator.is_main_process
     console = console if is_main else Console(quiet=True)
