@@ -107,6 +107,8 @@ def test_paths_are_named(tmp_path, clip_folder, head_file, pictures):
             ImageReward(weights, device="cpu")(pictures[:1], ["a"])
     with pytest.raises(UserError, match="nobody/nothing does not load as CLIPModel"):
         PickScore("nobody/nothing", device="cpu")(pictures[:1], ["a"])
+    with pytest.raises(UserError, match=r"there is no \./absent"):
+        PickScore("./absent", device="cpu")(pictures[:1], ["a"])
     for content in (b"", b"no weights", b"PK\x03\x04 cut off"):
         (tmp_path / "x.pt").write_bytes(content)
         with pytest.raises(UserError, match=r"x\.pt"):

@@ -28,14 +28,19 @@ def find_file(weights: str, *names: str) -> Path:
         if not found:
             raise UserError(f"weights: {path} holds no {' or '.join(names)}")
         return found[0]
-    if is_local(weights):
-        raise UserError(f"weights: there is no {path}")
+    require_there(weights)
     try:
         return Path(str(cached_file(weights, names[0])))
     except (OSError, ValueError) as error:
         raise UserError(
             f"weights: {weights!r} is neither a path here nor a hub repository in reach that holds {names[0]}"
         ) from error
+
+
+def require_there(weights: str) -> None:
+    """Raises UserError for a path, and no hub id, at which there is nothing."""
+    if is_local(weights) and not Path(weights).expanduser().exists():
+        raise UserError(f"weights: there is no {weights}")
 
 
 def is_local(weights: str) -> bool:
@@ -73,6 +78,8 @@ def load_model(cls: Any, source: str | None, dtype: torch.dtype, what: str, **op
 
     source None: `options` bring a `config` and a `state_dict`. what: the weights' name in messages. Raises UserError.
     """
+    if source is not None:
+        require_there(source)
     try:
         model, report = cls.from_pretrained(source, dtype=dtype, output_loading_info=True, **options)
     except pickle.UnpicklingError as error:
