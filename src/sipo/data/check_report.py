@@ -68,6 +68,7 @@ class CheckReport:
         found = "\n".join(
             f"  {self.counts[kind]:,} {KINDS[kind]}: {', '.join(problem.row for problem in self.rows(kind)[:5])}"
             + (" ..." if self.counts[kind] > 5 else "")
+            + f" (the first: {self.rows(kind)[0].detail})"
             for kind in self.bad_kinds
         )
         if self.num_bad and on_bad_rows != "skip":
