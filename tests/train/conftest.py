@@ -4,6 +4,8 @@ import json
 
 import pytest
 from accelerate.state import AcceleratorState
+from tiny import FAMILIES
+from two_processes import CLIP
 from videos import noise, video
 
 
@@ -24,3 +26,21 @@ def video_pairs(tmp_path_factory):
         lines.append({"prompt": f"prompt {i % 3}", "chosen": f"{i}-0.mp4", "rejected": f"{i}-1.mp4"})
     (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder / "pairs.jsonl"
+
+
+@pytest.fixture
+def config_of(raw_config, tiny_family, video_pairs, tmp_path):
+    """(run, family, kind, sharding, **train) -> a config of 3 steps of 4 pairs, in two micro-steps."""
+
+    def make(run: str, family: str, kind: str, sharding: str = "full", processes: int = 2, **keys) -> dict:
+        data = {**raw_config["data"], **FAMILIES[family][1]}
+        if family in ("wan", "cogvideox-5b"):
+            data["path"] = str(video_pairs)
+        keys = {"num_steps": 3, "batch_size": 2 // processes, "gradient_accumulation": 2, "checkpoint_every": 1,
+                "keep_checkpoints": 9, "ema_decay": 0.5, "sharding": sharding, "max_grad_norm": CLIP,
+                "epsilon": 0.01, "learning_rate": 1.0, **keys}  # fmt: skip
+        return {**raw_config, "run": str(tmp_path / run), "model": {"path": str(tiny_family(family))}, "data": data,
+                "policy": {"kind": kind, "rank": 4, "alpha": 8}, "train": {**raw_config["train"], **keys},
+                "loss": {"name": "sipo", "beta": 0.01, "prune_threshold": 0.0}}  # fmt: skip
+
+    return make

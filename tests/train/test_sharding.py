@@ -1,19 +1,13 @@
 """Two processes that hold half of the network each train as one does that holds it all, and resume exactly."""
 
-import json
-import os
 import signal
-import socket
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from rich.console import Console
 from safetensors.torch import load_file
-from tiny import FAMILIES
-from trainings import assert_same_results, context
+from trainings import assert_same_results
+from two_processes import QUIET, assert_close, assert_halves, train_in_two
 
 from sipo.config import parse_config
 from sipo.errors import UsageError, UserError
@@ -21,108 +15,6 @@ from sipo.run import RunDir
 from sipo.train.checkpoint import load_checkpoint, saved_steps
 from sipo.train.export import export
 from sipo.train.loop import train
-
-QUIET = Console(quiet=True)
-CLIP = 1e-4  # of gradients; a large epsilon and rate then make Adam's steps proportional to them, rounding included
-
-
-def one_rank(raw: dict, rank: int, world: int, port: int, die_in_save: int | None) -> None:
-    """Train as one of `world` processes; leave a report of what it held. Rank 1 may die in its n-th checkpoint."""
-    os.environ |= {"ACCELERATE_USE_CPU": "true", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
-                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
-    import torch.distributed.checkpoint as dcp
-
-    import sipo.train.loop as loop
-    from sipo.backbones.quiet import quiet_libraries
-
-    quiet_libraries()
-    torch.set_num_threads(1)
-    make, aligns, save, left = loop.align_of, [], dcp.save, [die_in_save]
-
-    def spy(*args):
-        aligns.append(make(*args))
-        return aligns[-1]
-
-    def save_and_die(*args, **keys):
-        save(*args, **keys)
-        left[0] = left[0] and left[0] - 1
-        if rank == 1 and left[0] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    loop.align_of, dcp.save = spy, save_and_die
-    loop.train(parse_config(raw), QUIET)
-    (Path(raw["run"]) / f"held-{rank}.json").write_text(json.dumps(held(aligns[0].policy)))
-
-
-def held(policy) -> dict[str, list[int]]:
-    """Bytes here and in all, of the network and of its frozen copy."""
-    found = {}
-    for name, network in (("denoiser", policy.denoiser), ("frozen_copy", policy.frozen_copy)):
-        if network is not None:
-            weights = list(network.parameters())
-            found[name] = [sum(w.to_local().nbytes for w in weights), sum(w.numel() * w.itemsize for w in weights)]
-    return found
-
-
-def train_in_two(raw: dict, die_in_save: int | None = None, world: int = 2) -> list[int]:
-    """Exit codes of the processes of a training. Where one dies, the others are ended."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    processes = [context.Process(target=one_rank, args=(raw, r, world, port, die_in_save)) for r in range(world)]
-    for process in processes:
-        process.start()
-    if die_in_save:
-        processes[1].join(120)
-        processes[0].kill()  # as the launcher does
-    for process in processes:
-        process.join(120)
-    codes = [process.exitcode for process in processes]
-    assert None not in codes, "the training hangs"
-    return codes
-
-
-@pytest.fixture
-def config_of(raw_config, tiny_family, video_pairs, tmp_path):
-    """(run, family, kind, sharding, **train) -> a config of 3 steps of 4 pairs, in two micro-steps."""
-
-    def make(run: str, family: str, kind: str, sharding: str = "full", processes: int = 2, **keys) -> dict:
-        data = {**raw_config["data"], **FAMILIES[family][1]}
-        if family in ("wan", "cogvideox-5b"):
-            data["path"] = str(video_pairs)
-        keys = {"num_steps": 3, "batch_size": 2 // processes, "gradient_accumulation": 2, "checkpoint_every": 1,
-                "keep_checkpoints": 9, "ema_decay": 0.5, "sharding": sharding, "max_grad_norm": CLIP,
-                "epsilon": 0.01, "learning_rate": 1.0, **keys}  # fmt: skip
-        return {**raw_config, "run": str(tmp_path / run), "model": {"path": str(tiny_family(family))}, "data": data,
-                "policy": {"kind": kind, "rank": 4, "alpha": 8}, "train": {**raw_config["train"], **keys},
-                "loss": {"name": "sipo", "beta": 0.01, "prune_threshold": 0.0}}  # fmt: skip
-
-    return make
-
-
-def assert_close(run: RunDir, expected: RunDir, tolerance: float = 1e-4) -> None:
-    """Metrics of every step; weights and averages after the last one, within `tolerance` of what two steps changed."""
-    lines, others = run.read_metrics("train"), expected.read_metrics("train")
-    assert len(lines) == len(others) == 3
-    for key in ("loss", "grad_norm", "reward_gap", "mse_policy_chosen", "mse_reference_rejected"):
-        np.testing.assert_allclose([l[key] for l in lines], [l[key] for l in others], rtol=tolerance, atol=1e-6)
-    assert all(line["grad_norm"] > 10 * CLIP for line in lines)
-    mine, theirs, before = (
-        load_checkpoint(r.checkpoints, step) for r, step in ((run, 3), (expected, 3), (expected, 1))
-    )
-    for a, b, c in ((mine.weights, theirs.weights, before.weights), (mine.ema, theirs.ema, before.ema)):
-        assert a.keys() == b.keys()
-        changed = max((b[name] - c[name]).abs().max() for name in b)
-        assert changed > 1e-5
-        for name in a:
-            assert (a[name] - b[name]).abs().max() <= tolerance * changed + 2e-7, name  # two roundings of a 1
-
-
-def assert_halves(run: RunDir) -> None:
-    for rank in range(2):
-        for here, everywhere in json.loads((run.path / f"held-{rank}.json").read_text()).values():
-            assert 0.4 < here / everywhere < 0.6
-
 
 ORDINARY = [("sd", "lora"), ("sd", "full")]
 MORE = [
@@ -154,7 +46,7 @@ def test_killed_inside_a_checkpoint_and_resumed(config_of, kind, accumulation):
     for raw in (unbroken, killed):
         raw["data"] |= {"validation": 0.3}
     assert train_in_two(unbroken) == [0, 0]
-    assert train_in_two(killed, die_in_save=2) == [-signal.SIGKILL] * 2
+    assert train_in_two(killed, die=(1, 2)) == [-signal.SIGKILL] * 2
     assert saved_steps(RunDir(killed["run"]).checkpoints) == [2]
     assert train_in_two(killed) == [0, 0]
     runs = [RunDir(raw["run"]) for raw in (killed, unbroken)]
@@ -232,9 +124,12 @@ def test_a_damaged_shard_is_named(config_of):
 
 
 def test_what_sharding_does_not_go_with(raw_config):
-    for keys in ({"compile": True}, {"optimizer": "adamw8bit"}):
-        with pytest.raises(UsageError, match="sharding: full goes with"):
-            parse_config({**raw_config, "train": {"sharding": "full", **keys}})
+    for sharding in ("full", "zero1", "zero2"):
+        for keys in ({"compile": True}, {"optimizer": "adamw8bit"}):
+            with pytest.raises(UsageError, match=f"sharding: {sharding} goes with"):
+                parse_config({**raw_config, "train": {"sharding": sharding, **keys}})
+    with pytest.raises(UsageError, match="sharding: zero1 goes with mixed_precision"):
+        parse_config({**raw_config, "train": {"sharding": "zero1", "mixed_precision": "fp16"}})
 
 
 @pytest.mark.parametrize(("variable", "engine"), [("DEEPSPEED", "DeepSpeed"), ("FSDP", "accelerate's FSDP plugin")])

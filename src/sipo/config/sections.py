@@ -100,7 +100,8 @@ class TrainConfig:
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     gradient_checkpointing: bool = False
     compile: bool = False
-    sharding: Literal["none", "full"] = "none"  # full: the denoiser is spread over the processes
+    # What is spread over the processes: the denoiser (full); or, by DeepSpeed, the optimizer, with zero2 the gradients.
+    sharding: Literal["none", "full", "zero1", "zero2"] = "none"
     deterministic: bool = False  # on a GPU: deterministic kernels, so that a resumed run is exact there too
     ema_decay: float | None = None
     seed: int = 0
@@ -121,8 +122,10 @@ class TrainConfig:
             raise ValueError("learning_rate and max_grad_norm must be positive")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay lies between 0 and 1, got {self.ema_decay}")
-        if self.sharding == "full" and (self.compile or self.optimizer != "adamw"):
-            raise ValueError("sharding: full goes with optimizer: adamw and compile: false")
+        if self.sharding != "none" and (self.compile or self.optimizer != "adamw"):
+            raise ValueError(f"sharding: {self.sharding} goes with optimizer: adamw and compile: false")
+        if self.sharding.startswith("zero") and self.mixed_precision == "fp16":
+            raise ValueError(f"sharding: {self.sharding} goes with mixed_precision: bf16, or no")
 
 
 @dataclass(frozen=True)

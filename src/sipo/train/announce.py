@@ -26,7 +26,7 @@ def announce(console: Console, align: Alignment, run: RunDir, num_pairs: int, nu
         + (f", resumed after step {start}" if start else ""),
         "objective": repr(align.loss),
         "device": f"{align.accelerator.device}, mixed precision {train.mixed_precision}",
-        "sharding": f"full, over {processes} processes" if align.sharded else "none: there is one process",
+        "sharding": f"{train.sharding}, over {processes} processes" if processes > 1 else "none: there is one process",
         "run": str(run.path),
     }
     if train.sharding == "none":

@@ -18,8 +18,8 @@ LOSS, GRADIENT = 2.0, 1.0
 def nonfinite_flags(losses: Tensor, weights: list[nn.Parameter], scaled: bool) -> Tensor:
     """(B,): 2 where the pair's own loss is not finite, 1 where the gradients are not after this micro-batch, else 0.
 
-    `scaled` gradients (fp16) overflow as a matter of course and are the scaler's to judge. No weights: those of a
-    sharded network are not seen before the micro-batches are averaged, so `Guard` has their norm alone.
+    `scaled` gradients (fp16) overflow as a matter of course and are the scaler's to judge. No weights: where
+    they are sharded, gradients are not seen before the micro-batches are averaged, so `Guard` has their norm alone.
     """
     flags = (~torch.isfinite(losses.detach())).float() * LOSS
     if scaled or not weights:

@@ -50,7 +50,9 @@ def train(config: Config, console: Console) -> RunDir:
         inputs = open_inputs(config, train_rows, validation_rows, backbone, accelerator, console)
         policy, settings, loss = align.policy, config.train, align.loss
         weights = list(policy.trainable.values())
-        optimizer = accelerator.prepare_optimizer(make_optimizer(settings, weights, accelerator.device))
+        optimizer, with_zero = optimizer_of(align), uses_zero(config, accelerator.num_processes)
+        no_one_has_all = align.sharded or with_zero
+        save = save_sharded if settings.sharding == "full" else save_gathered if with_zero else save_checkpoint
         ema = Ema(policy.trainable, settings.ema_decay) if settings.ema_decay else None
         guard = Guard(settings)
 
@@ -121,13 +123,15 @@ def train(config: Config, console: Console) -> RunDir:
                     with micro_step(align.model, accelerator, is_last, keep_whole=config.policy.kind == "lora"):
                         terms = batch_terms(align, batch, step, global_batch, clock)
                         losses, metrics = loss(terms)  # (B,), metrics (B,) each
-                        # Over ALL pairs of the global batch; DDP and FSDP average over processes, hence their number.
-                        accelerator.backward(losses.sum() * (accelerator.num_processes / global_batch))
-                    flags = nonfinite_flags(losses, [] if align.sharded else weights, accelerator.scaler is not None)
+                        # Over ALL pairs of the global batch; every engine averages over processes, hence their number.
+                        share = losses.sum() * (accelerator.num_processes / global_batch)
+                        backward(share, optimizer, accelerator, is_last)
+                    seen = [] if no_one_has_all else weights  # those whose gradients are here by now
+                    flags = nonfinite_flags(losses, seen, accelerator.scaler is not None)
                     columns = {"loss": losses, **metrics, **term_metrics(terms), "nonfinite": flags}
                     rows.append(pair_rows(columns, terms.t, batch.slots))
                     clock.mark("policy")
-                grad_norm = clip_gradients(weights, settings.max_grad_norm, accelerator)
+                grad_norm = clip_gradients(weights, settings.max_grad_norm, optimizer, accelerator)
                 for row in rows:
                     row["grad_norm"] = torch.as_tensor(grad_norm).to(row["loss"]).expand_as(row["loss"])
                     row["stop"] = torch.full_like(row["loss"], float(stop.requested))
@@ -151,8 +155,7 @@ def train(config: Config, console: Console) -> RunDir:
                 progress.update(step, line)
                 last = step == settings.num_steps
                 look(step, last)
-                if (is_main or align.sharded) and (last or stopping or step % settings.checkpoint_every == 0):
-                    save = save_sharded if settings.sharding == "full" else save_checkpoint
+                if (is_main or no_one_has_all) and (last or stopping or step % settings.checkpoint_every == 0):
                     save(run.checkpoints, Checkpoint(
                         step, policy.state(), optimizer.state_dict(), ema.average if ema else None,
                         guard.state(accelerator.scaler),

@@ -14,11 +14,13 @@ from sipo.files import write_atomic
 from sipo.losses import resolve_horizon
 from sipo.run import RunDir, environment
 from sipo.train.batch import Alignment, needs_reference_weight
+from sipo.train.optim import make_optimizer
 from sipo.train.policy import make_policy
 from sipo.train.sharding import is_sharded, shard_policy
+from sipo.train.zero import STAGES, ZeroOptimizer, uses_zero
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# What accelerate reads to hand the model over to another engine, which this loop and its checkpoints do not speak to.
+# What accelerate reads to take model, backward and update over; the loop does these itself, and stops before an update.
 ENGINES = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_FSDP": "accelerate's FSDP plugin",
            "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}  # fmt: skip
 
@@ -34,7 +36,8 @@ def make_accelerator(config: Config) -> Accelerator:
         if os.environ.get(variable, "").lower() in ("true", "1", "yes"):
             raise UserError(
                 f"the launcher's config asks for {engine} ({variable}), which this loop does not use. To spread a model "
-                "over GPUs, launch plain processes (distributed_type: MULTI_GPU) with train.sharding: full."
+                "over GPUs, launch plain processes (distributed_type: MULTI_GPU) with train.sharding: full, or zero1 or "
+                "zero2 for DeepSpeed's optimizer."
             )
     if train.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise UserError("train.mixed_precision: fp16 trains on a CUDA GPU only; use bf16, or no")
@@ -69,7 +72,19 @@ def align_of(config: Config, accelerator: Accelerator, backbone: Backbone) -> Al
         policy = shard_policy(policy, accelerator, DTYPES[train.mixed_precision])
         backbone.parts.freeze_encoders()  # where the denoiser is now
         return Alignment(config, backbone, policy, policy.denoiser, loss, accelerator, sharded=True)
-    return Alignment(config, backbone, policy, accelerator.prepare_model(policy.denoiser), loss, accelerator)
+    # DDP averages gradients; ZeRO does so itself, on the way to the process that keeps them.
+    whole = uses_zero(config, accelerator.num_processes)
+    model = policy.denoiser.to(accelerator.device) if whole else accelerator.prepare_model(policy.denoiser)
+    return Alignment(config, backbone, policy, model, loss, accelerator)
+
+
+def optimizer_of(align: Alignment) -> Any:
+    """The optimizer over what is trained, or its share of it; clipping is the loop's, or with ZeRO the optimizer's."""
+    train, weights = align.config.train, list(align.policy.trainable.values())
+    optimizer = make_optimizer(train, weights, align.accelerator.device)
+    if uses_zero(align.config, align.accelerator.num_processes):
+        return ZeroOptimizer(optimizer, STAGES[train.sharding], train.max_grad_norm)
+    return align.accelerator.prepare_optimizer(optimizer)
 
 
 def record(run: RunDir, config: Config, accelerator: Accelerator, checked: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -13,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from sipo.config import Config
 from sipo.train.policy import Policy
+from sipo.train.zero import ZeroOptimizer
 
 
 def is_sharded(config: Config, accelerator: Accelerator) -> bool:
@@ -65,8 +67,21 @@ def micro_step(model: nn.Module, accelerator: Accelerator, is_last: bool, keep_w
         yield
 
 
-def clip_gradients(weights: list[nn.Parameter], max_norm: float, accelerator: Accelerator) -> Tensor:
-    """Scale the gradients to the norm `max_norm` at most, over all weights and shards; returns the norm before, ()."""
+def backward(loss: Tensor, optimizer: Any, accelerator: Accelerator, is_last: bool) -> None:
+    """Gradients of one micro-batch, whoever keeps them."""
+    if isinstance(optimizer, ZeroOptimizer):
+        optimizer.backward(loss, is_last)
+    else:
+        accelerator.backward(loss)
+
+
+def clip_gradients(weights: list[nn.Parameter], max_norm: float, optimizer: Any, accelerator: Accelerator) -> Tensor:
+    """Scale the gradients to the norm `max_norm` at most, over all weights and shards; returns the norm before, ().
+
+    ZeRO's optimizer scales them on its own, in its step.
+    """
+    if isinstance(optimizer, ZeroOptimizer):
+        return optimizer.gradient_norm()
     accelerator.unscale_gradients()
     norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
