@@ -51,8 +51,8 @@ def label_folders(
     labels = label(candidates, mode, margin, only_right)
     lines = [_said(labels, len(candidates))]
     if sft:
-        lines.append(f"{len(labels.best)} best samples: {write_best(labels.best, sft)}")
-    lines.append(f"{len(labels.pairs)} pairs: {write_pairs(labels.pairs, out, seed)}")
+        lines.append(f"{len(labels.best):,} best samples: {write_best(labels.best, sft)}")
+    lines.append(f"{len(labels.pairs):,} pairs: {write_pairs(labels.pairs, out, seed)}")
     return "\n".join(lines)
 
 
