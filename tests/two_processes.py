@@ -104,7 +104,9 @@ def assert_close(run: RunDir, expected: RunDir, tolerance: float = 1e-4) -> None
     lines, others = run.read_metrics("train"), expected.read_metrics("train")
     assert len(lines) == len(others) == 3
     for key in ("loss", "grad_norm", "reward_gap", "mse_policy_chosen", "mse_reference_rejected"):
-        np.testing.assert_allclose([l[key] for l in lines], [l[key] for l in others], rtol=tolerance, atol=1e-6)
+        # The gap is 10 times (beta H) a difference of errors near 1, of which float32 rounds each by up to 1.2e-7.
+        atol = 2.5e-6 if key == "reward_gap" else 1e-6
+        np.testing.assert_allclose([l[key] for l in lines], [l[key] for l in others], rtol=tolerance, atol=atol)
     assert all(line["grad_norm"] > 10 * CLIP for line in lines)
     mine, theirs, before = (
         load_checkpoint(r.checkpoints, step) for r, step in ((run, 3), (expected, 3), (expected, 1))
