@@ -177,7 +177,7 @@ def mistakes(folder: Path, metadata: Path):
         (2, "works by rule and has no weights", (*judge, "miniature", "--weights", "x")),
         (2, "the threshold score is a share between 0 and 1, not 30", (*judge, "miniature", "--threshold", 30)),
         (2, "device: 'gpu' is unknown", (*judge, "owlv2", "--device", "gpu")),
-        (1, "./absent does not load as Owlv2ForObjectDetection", (*judge, "owlv2", "--weights", "./absent")),
+        (1, "weights: there is no ./absent", (*judge, "owlv2", "--weights", "./absent")),
         (2, "Missing option", ("geneval", "judge", folder)),
         (1, "is not in GenEval's layout", ("geneval", "judge", metadata.parent / "absent", "--detector", "miniature")),
         (1, "judge it first", ("geneval", "table", metadata.parent)),
