@@ -37,9 +37,8 @@ def imports() -> list[tuple[str, str]]:
 
 
 def unit(module: str) -> str:
-    """`sipo.train.loop` -> train; "" for the package itself. cli_x and workflows_x are parts of cli and workflows."""
-    name = module.partition(".")[2].partition(".")[0]
-    return next((whole for whole in ("cli", "workflows") if name.startswith(f"{whole}_")), name)
+    """`sipo.train.loop` -> train; "" for the package itself."""
+    return module.partition(".")[2].partition(".")[0]
 
 
 def violation(module: str, imported: str) -> str | None:

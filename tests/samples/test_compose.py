@@ -10,7 +10,7 @@ from sipo.evaluate.geneval import Detection, judge
 from sipo.mini.wording import all_prompts, parse
 from sipo.samples.compose import COLORS, GENEVAL, TAGS, World, compose
 from sipo.samples.prompts import read_prompts
-from sipo.workflows_compose import compose_prompts, find_world
+from sipo.workflows.compose import compose_prompts, find_world
 
 SMALL = World(("bench", "umbrella", "computer mouse", "skis"), ("red", "orange"), (3,), colorless=("skis",))
 OFFICIAL = [  # lines of djghosh13/geneval: prompts/evaluation_metadata.jsonl (MIT)

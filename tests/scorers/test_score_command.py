@@ -16,7 +16,7 @@ from sipo.evaluate.media_folders import find_media
 from sipo.evaluate.score import score
 from sipo.samples.generate import generate
 from sipo.samples.jsonl import read_jsonl
-from sipo.workflows import load_scorer
+from sipo.workflows.scorers import load_scorer
 
 
 def run(*arguments: str):

@@ -12,7 +12,7 @@ from sipo.evaluate.label_files import JSONL, PARQUET, require_ending, write_best
 from sipo.evaluate.media_folders import find_media
 from sipo.run import RunDir
 from sipo.samples.folder import read_settings
-from sipo.workflows_judges import Judges, scored
+from sipo.workflows.judges import Judges, scored
 
 
 def label_folders(

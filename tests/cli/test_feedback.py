@@ -188,8 +188,8 @@ def test_a_folder_of_the_users_is_never_removed(tmp_path):
     from rich.console import Console
 
     from sipo.errors import UserError
-    from sipo.workflows_compare import PromptChoice, compare_models
-    from sipo.workflows_judges import Judges
+    from sipo.workflows.compare import PromptChoice, compare_models
+    from sipo.workflows.judges import Judges
 
     run = tmp_path / "run"
     run.mkdir()

@@ -8,9 +8,9 @@ from rich.console import Console
 from sipo.config import parse_config
 from sipo.errors import UsageError, UserError
 from sipo.train.loop import train
-from sipo.workflows import load_scorer
-from sipo.workflows_compare import PromptChoice, compare_models
-from sipo.workflows_judges import Judges
+from sipo.workflows.compare import PromptChoice, compare_models
+from sipo.workflows.judges import Judges
+from sipo.workflows.scorers import load_scorer
 
 QUIET = Console(quiet=True)
 JUDGES = Judges(batch_size=4)

@@ -12,7 +12,7 @@ from sipo.evaluate.score import Score, read_scores, score
 from sipo.evaluate.sides import is_complete
 from sipo.samples.folder import SAMPLES
 from sipo.scorers.base import FileScorer, Scorer
-from sipo.workflows import load_scorer
+from sipo.workflows.scorers import load_scorer
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""The commands of the benchmarks GenEval and VBench: thin, as those in `sipo.cli`, which takes them in."""
+"""The commands of the benchmarks GenEval and VBench: thin, as all here."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from sipo.cli.common import console, quiet_libraries
 
 geneval = typer.Typer(no_args_is_help=True, help="GenEval: pictures in its layout, its rules, its table.")
 vbench = typer.Typer(no_args_is_help=True, help="VBench: videos under its names, the official package, its totals.")
@@ -32,7 +33,7 @@ def geneval_generate(
 ) -> None:
     """Make GenEval's pictures in its layout. Stopped and run again, it goes on."""
     quiet_libraries()
-    from sipo.workflows_geneval import generate_pictures
+    from sipo.workflows.geneval import generate_pictures
 
     number = generate_pictures(
         model, metadata, out, images_per_prompt, rewritten, seed, num_inference_steps, guidance_scale, batch_size,
@@ -60,7 +61,7 @@ def geneval_judge(
     Exits with 1 where pictures are missing or cannot be read; the others are judged.
     """
     quiet_libraries()
-    from sipo.workflows_geneval import judge_pictures
+    from sipo.workflows.geneval import judge_pictures
 
     shown, problems = judge_pictures(
         folder, detector, weights, color_weights, threshold, counting_threshold, max_overlap, device, batch_size,
@@ -80,7 +81,7 @@ def geneval_table(
     form: Annotated[str, typer.Option("--format", help="markdown, csv or jsonl.")] = "markdown",
 ) -> None:
     """Several judged folders side by side."""
-    from sipo.workflows_geneval import compare_results
+    from sipo.workflows.geneval import compare_results
 
     typer.echo(compare_results(folders, form), nl=False)
 
@@ -101,7 +102,7 @@ def vbench_generate(
 ) -> None:
     """Make VBench's videos: 5 a prompt, 25 for temporal_flickering. Stopped and run again, it goes on."""
     quiet_libraries()
-    from sipo.workflows_vbench import generate_videos
+    from sipo.workflows.vbench import generate_videos
 
     number = generate_videos(
         model, prompts, out, dimension, rewritten, seed, num_inference_steps, guidance_scale, batch_size, console()
@@ -119,7 +120,7 @@ def vbench_run(
     num_gpus: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
     """Have the official package judge the videos, a dimension at a time. Dimensions with results are skipped."""
-    from sipo.workflows_vbench import run_package
+    from sipo.workflows.vbench import run_package
 
     typer.echo(run_package(folder, environment, dimension, num_gpus, console()), nl=False)
 
@@ -129,7 +130,7 @@ def vbench_table(
     folders: Annotated[list[Path], typer.Argument(help="Folders with results, a column each.", show_default=False)],
 ) -> None:
     """Every dimension, and Quality, Semantic and Total. Exits with 1 where a dimension is missing for these."""
-    from sipo.workflows_vbench import show_results
+    from sipo.workflows.vbench import show_results
 
     tell(*show_results(folders))
 
@@ -141,17 +142,3 @@ def tell(shown: str, problems: list[str]) -> None:
         typer.echo(problem, err=True)
     if problems:
         raise typer.Exit(1)
-
-
-def console():
-    from rich.console import Console
-
-    return Console()
-
-
-def quiet_libraries() -> None:
-    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):  # they speak while they are imported, too
-        os.environ.setdefault(name, "error")
-    from sipo.backbones.quiet import quiet_libraries as quiet
-
-    quiet()

@@ -21,7 +21,7 @@ from sipo.run import RunDir
 from sipo.samples.folder import SAMPLES, PromptItem, read_settings
 from sipo.samples.generate import generate
 from sipo.samples.prompts import read_prompts
-from sipo.workflows_judges import Judges, scored
+from sipo.workflows.judges import Judges, scored
 
 DEFAULT = "miniature"  # the scorer that needs no weights
 

@@ -1,0 +1,42 @@
+"""The command line: thin commands over the packages, which it alone connects."""
+
+import sys
+
+import typer
+
+from sipo.cli.benchmarks import geneval, vbench
+from sipo.cli.data import data
+from sipo.cli.feedback import label, prompts
+from sipo.cli.judging import compare, generate, report, score
+from sipo.cli.mini import mini
+from sipo.cli.training import benchmark, export, plan, rehearse, train
+from sipo.errors import UsageError, UserError
+
+app = typer.Typer(
+    name="sipo", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Align diffusion models with human preferences: SIPO, DPO-C&M, Diffusion-DPO, SFT.",
+)  # fmt: skip
+for command in (train, generate, score, compare, label, report, export, plan, rehearse, benchmark):
+    app.command()(command)
+for name, group in {"data": data, "prompts": prompts, "geneval": geneval, "vbench": vbench, "mini": mini}.items():
+    app.add_typer(group, name=name)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is a message and an exit code, never a traceback."""
+    try:
+        app()
+    except UsageError as error:
+        _complain(error, 2)
+    except UserError as error:
+        _complain(error, 1)
+    except KeyboardInterrupt:
+        _complain("stopped", 130)
+
+
+def _complain(error: object, code: int) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}")
+    sys.exit(code)

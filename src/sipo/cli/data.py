@@ -1,0 +1,62 @@
+"""`sipo data`: look at pairs before training."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sipo.cli.common import ConfigFile, Overrides, console, quiet_libraries
+from sipo.errors import UsageError
+
+data = typer.Typer(no_args_is_help=True, help="Look at preference pairs before training, and encode them once.")
+
+
+@data.command("check")
+def data_check(
+    path: Annotated[str, typer.Argument(help="Parquet shards, a datasets folder, a JSONL manifest, or miniature.")],
+    ties: Annotated[str, typer.Option(help="drop: left out; error: reported as bad rows.")] = "drop",
+    max_pairs: Annotated[int | None, typer.Option(help="Look at the first so many rows.")] = None,
+    max_pixels: Annotated[int, typer.Option(help="Larger images and frames are reported, not decoded.")] = 64_000_000,
+    num_frames: Annotated[int | None, typer.Option(help="Frames of the video model: shorter videos are bad.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Rate of the video model; needed with --num-frames.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+    all_rows: Annotated[bool, typer.Option("--all", help="Name every bad row, not the first few of a kind.")] = False,
+) -> None:
+    """Go through every row and report all that is wrong. Exits with 1 when rows are bad."""
+    import json
+
+    from sipo.data.check import check_pairs
+    from sipo.files import write_atomic
+    from sipo.size import Size
+
+    if (num_frames is None) != (fps is None):
+        raise UsageError("--num-frames and --fps say how long a model's videos are together: give both or neither")
+    size = None
+    if num_frames is not None and fps is not None:
+        if num_frames < 1 or fps <= 0:
+            raise UsageError("--num-frames and --fps must be positive")
+        size = Size(height=1, width=1, num_frames=num_frames, fps=fps)  # pixels do not matter to the check
+    found = check_pairs(path, ties, max_pairs, max_pixels, size=size)
+    found.render(console(), None if all_rows else 5)
+    if json_file:
+        write_atomic(json_file, json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+    if found.num_bad:
+        raise typer.Exit(1)
+
+
+@data.command("encode")
+def data_encode(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Encode the pairs of a config into its data.cache, as `train` would; stopped and run again, it goes on."""
+    from sipo.config import load_config
+
+    parsed = load_config(config, overrides)
+    if parsed.data.cache is None:
+        raise UsageError("data.cache: name the folder to encode into, in the config or as data.cache=FOLDER")
+    quiet_libraries()
+    from sipo.train.inputs import open_inputs, open_rows
+    from sipo.train.setup import load_model, make_accelerator
+
+    screen, accelerator = console(), make_accelerator(parsed)
+    train_rows, validation_rows, _ = open_rows(parsed, screen)
+    inputs = open_inputs(parsed, train_rows, validation_rows, load_model(parsed, accelerator), accelerator, screen)
+    typer.echo(f"{len(inputs.train)} pairs in {parsed.data.cache}")

@@ -1,0 +1,132 @@
+"""The commands that make pictures and judge them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sipo.cli.common import RunFolder, console, named, quiet_libraries
+from sipo.errors import UsageError
+
+Scorers = Annotated[
+    list[str] | None, typer.Option("--scorer", help="As of `sipo score`; as often as wanted. Default: miniature.")
+]
+Weights = Annotated[list[str] | None, typer.Option(help="NAME=PATH or NAME=HUB-ID, of a scorer.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: a GPU where there is one.")]
+DType = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
+BatchSize = Annotated[int, typer.Option(min=1)]
+
+
+def generate(
+    model: Annotated[
+        str, typer.Argument(help="A run directory, or what model.path takes: miniature, a folder, a hub id.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
+    prompts: Annotated[str, typer.Option(help="A .txt or .jsonl file of prompts, or miniature: its held-out ones.")],
+    num_prompts: Annotated[int | None, typer.Option(help="Only the first so many.")] = None,
+    images_per_prompt: Annotated[int, typer.Option()] = 1,
+    seed: Annotated[int, typer.Option(help="The first picture's seed; picture i gets seed + i.")] = 0,
+    num_inference_steps: Annotated[int | None, typer.Option(help="Default: the run's, else 25.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Default: the run's, else 7.5.")] = None,
+    batch_size: Annotated[int, typer.Option()] = 8,
+) -> None:
+    """Make pictures from prompts, with a run's weights or any model. Stopped and run again, it goes on."""
+    quiet_libraries()
+    from sipo.backbones.opening import open_for_sampling
+    from sipo.samples.generate import generate as make
+    from sipo.samples.prompts import read_prompts
+
+    items = read_prompts(prompts, num_prompts, seed, images_per_prompt)
+    opened = open_for_sampling(model, False, num_inference_steps, guidance_scale)
+    make(opened.sampler, items, out, opened.settings, batch_size, console())
+    typer.echo(f"{len(items)} pictures in {out}")
+
+
+def score(
+    path: Annotated[
+        Path, typer.Argument(help="A run, a folder that `sipo generate` made, or any folder of pictures or videos.")
+    ],
+    scorer: Annotated[
+        list[str] | None, typer.Option(help="pickscore, hpsv2, hpsv2.1, imagereward, aesthetic, clip or miniature.")
+    ] = None,
+    weights: Annotated[list[str] | None, typer.Option(help="NAME=PATH or NAME=HUB-ID, of a scorer.")] = None,
+    worker: Annotated[
+        list[str] | None, typer.Option(help="NAME=COMMAND of a scorer in its own environment; see docs/scorers.md.")
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="The folder's prompts: .txt, or .jsonl with file and prompt.")
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Frames of a video of which a scorer of pictures takes the mean.")] = 8,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: a GPU where there is one.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    out: Annotated[Path | None, typer.Option(help="Folder for scores.NAME.jsonl; default: beside the media.")] = None,
+) -> None:
+    """Score pictures or videos. Stopped and run again, it goes on. Exits with 1 when files could not be read."""
+    quiet_libraries()
+    from sipo.evaluate.media_folders import find_media
+    from sipo.evaluate.score_table import print_scores, score_folders
+    from sipo.workflows.scorers import load_scorers
+
+    judges = load_scorers(scorer or [], named("--weights", weights), named("--worker", worker), device, dtype,
+                          batch_size, frames)  # fmt: skip
+    screen = console()
+    results = score_folders(find_media(path, prompts), judges, batch_size, screen, out)
+    print_scores(results, screen)
+    if any(result.failed for result in results):
+        raise typer.Exit(1)
+
+
+def compare(
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Runs, folders that `sipo generate` made, or files of scores: the first is compared with each of the "
+            "others. A run alone is compared with its base model.",
+            show_default=False,
+        ),
+    ],
+    base: Annotated[
+        bool, typer.Option("--base", help="Add the base model of the first, a run, to the others.")
+    ] = False,
+    scorer: Scorers = None,
+    weights: Weights = None,
+    prompts: Annotated[
+        str, typer.Option(help="Prompts to generate for, of runs; a .txt or .jsonl file, or miniature.")
+    ] = "miniature",
+    num_prompts: Annotated[int, typer.Option(help="The first so many of them.")] = 200,
+    images_per_prompt: Annotated[int, typer.Option()] = 1,
+    seed: Annotated[int, typer.Option(help="The first picture's seed; picture i gets seed + i.")] = 0,
+    category: Annotated[
+        str | None, typer.Option(help="Metadata key of the breakdown; default: tag, style or category.")
+    ] = None,
+    tie_margin: Annotated[float, typer.Option(min=0, help="Scores that differ by at most this tie.")] = 0.0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the comparison; default: in the run, or A-vs-B.")] = None,
+    device: Device = None,
+    dtype: DType = None,
+    batch_size: BatchSize = 16,
+) -> None:
+    """Who wins, by how much, and is it chance: paired by prompt and seed, with the pictures that differ most.
+
+    Writes comparison.html, .md, .csv and .json, and table.csv, the means of all. Scores that are there already count.
+    """  # fmt: skip
+    quiet_libraries()
+    from sipo.workflows.compare import PromptChoice, compare_models
+    from sipo.workflows.judges import name_judges
+
+    if len(models) == 1 and base:
+        raise UsageError("--base: a run alone is compared with its base anyway")
+    choice = PromptChoice(prompts, num_prompts, images_per_prompt, seed)
+    judges = name_judges(scorer or [], named("--weights", weights), device, dtype, batch_size)
+    typer.echo(compare_models(models, choice, judges, out, console(), base, category, tie_margin))
+
+
+def report(run: RunFolder) -> None:
+    """Write the run's report.html anew, from what its directory holds."""
+    from sipo.evaluate.report import report as write_report
+    from sipo.evaluate.report import summary
+    from sipo.run import RunDir
+
+    opened = RunDir(run).require()
+    write_report(opened)
+    typer.echo(summary(opened))

@@ -1,0 +1,107 @@
+"""The commands that train, and say what a training costs."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sipo.cli.common import ConfigFile, Overrides, RunFolder, console, quiet_libraries
+from sipo.errors import UsageError
+
+
+def train(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Align a model. The same command run again resumes after the newest checkpoint."""
+    from sipo.config import load_config
+
+    parsed = load_config(config, overrides)
+    quiet_libraries()
+    from sipo.evaluate.report import report as write_report
+    from sipo.train.loop import train as run_training
+
+    screen = console()
+    run = run_training(parsed, screen)
+    if int(os.environ.get("RANK", 0)) == 0:
+        write_report(run)
+        screen.print(f"weights: {run.weights}\nreport:  {run.report}", highlight=False, soft_wrap=True)
+
+
+def export(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="A new folder for the weights.")],
+    step: Annotated[int | None, typer.Option(help="A kept checkpoint; default: the newest.")] = None,
+) -> None:
+    """Write the weights of another checkpoint, for plain diffusers."""
+    quiet_libraries()
+    from sipo.run import RunDir
+    from sipo.train.export import export as write
+
+    typer.echo(f"step {write(RunDir(run), step, out)} in {out}")
+
+
+def plan(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    gpu: Annotated[str, typer.Option(help="The GPU to plan for, such as h100, a100-80, rtx4090.")] = "h100",
+    gpus: Annotated[str, typer.Option(help="How many of them: one number, or several as 1,2,4,8.")] = "1",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+) -> None:
+    """What a training would need: parameters, memory by part, FLOPs and the least time per step. No weights are read."""
+    import json
+
+    from sipo.config import load_config
+    from sipo.files import write_atomic
+    from sipo.plan.gpus import named_gpu
+
+    counts = gpus.replace(" ", "").split(",")
+    if not all(count.isdecimal() and int(count) > 0 for count in counts):
+        raise UsageError(f"--gpus: {gpus!r} should be numbers of GPUs, such as 1,2,4,8")
+    parsed, chosen = load_config(config, overrides), named_gpu(gpu)
+    quiet_libraries()
+    from sipo.plan.plan import make_plan
+    from sipo.plan.report import render, to_dict
+
+    made = make_plan(parsed, chosen, sorted({int(count) for count in counts}))
+    render(made, console())
+    if json_file:
+        write_atomic(json_file, json.dumps(to_dict(made), indent=2))
+
+
+def rehearse(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    folder: Annotated[Path, typer.Option(help="Where random weights and noise are written, and kept.")] = Path(
+        "runs/rehearsal"
+    ),
+    num_steps: Annotated[int, typer.Option(help="The first is not counted where there are more.")] = 3,
+) -> None:
+    """A few steps at full size with random weights and noise: seconds and peak memory, against the plan. No download."""
+    from sipo.config import load_config
+    from sipo.plan.gpus import named_gpu
+
+    parsed = load_config(config, overrides)
+    quiet_libraries()
+    from sipo.plan.plan import make_plan
+    from sipo.rehearsal import rehearse as run_rehearsal
+    from sipo.rehearsal import render
+
+    plan = make_plan(parsed, named_gpu("h100"), [1])  # its time is not shown, so any GPU will do
+    render(run_rehearsal(parsed, folder, num_steps, console()), plan, console())
+
+
+def benchmark(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    num_steps: Annotated[int, typer.Option(help="Counted steps of each variant and round.")] = 20,
+    rounds: Annotated[int, typer.Option(help="Each variant is run so many times, in turn.")] = 3,
+) -> None:
+    """Seconds per step, split by part: SIPO against Diffusion-DPO, with and without a cache."""
+    from sipo.config import load_config
+
+    raw = load_config(config, overrides).to_dict()
+    quiet_libraries()
+    from sipo.benchmark import benchmark as measure
+    from sipo.benchmark import render
+
+    screen = console()
+    render(measure(raw, num_steps, rounds, screen), screen)
