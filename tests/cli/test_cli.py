@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from sipo.cli import app
 
+DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"  # a file, where a folder is wanted
+
 
 def sipo(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "sipo", *arguments], capture_output=True, text=True)
@@ -48,6 +50,18 @@ def test_help_loads_nothing_heavy():
         (["train"], 2, "Missing argument"),
         (["data", "check", "absent.parquet"], 1, "absent.parquet does not exist"),
         (["report", "."], 1, "is no run directory"),
+        (["train", "."], 2, "the config file . cannot be read"),
+        (["train", str(DEMO), f"run={DEMO}"], 1, f"{DEMO}: File exists"),
+        (
+            ["generate", "miniature", "--prompts", "miniature", "--out", "x", "--num-inference-steps", "0"],
+            2,
+            "not in the range",
+        ),
+        (
+            ["generate", "miniature", "--prompts", "miniature", "--num-prompts", "1", "--out", str(DEMO)],
+            1,
+            "File exists",
+        ),
     ],
 )
 def test_a_users_mistake_is_a_message_and_an_exit_code(arguments, code, message):

@@ -103,7 +103,14 @@ def test_other_prompts_seeds_and_fewer_of_them_are_refused(tmp_path):
 def test_a_lost_picture_is_named(tmp_path):
     out = generate(sampler(10, 0.0), prompt_items(3), tmp_path / "a", SETTINGS)
     (out / "00001.png").unlink()
-    with pytest.raises(UserError, match=r"1 files .* gone, 00001\.png first"):
+    with pytest.raises(UserError, match=r"1 files .* gone or damaged, 00001\.png first"):
+        generate(sampler(10, 0.0), prompt_items(3), out, SETTINGS)
+
+
+def test_a_damaged_picture_is_named(tmp_path):
+    out = generate(sampler(10, 0.0), prompt_items(3), tmp_path / "a", SETTINGS)
+    (out / "00002.png").write_bytes((out / "00002.png").read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"1 files .* gone or damaged, 00002\.png first"):
         generate(sampler(10, 0.0), prompt_items(3), out, SETTINGS)
 
 
@@ -174,7 +181,7 @@ def test_a_killed_generation_of_videos_goes_on(tmp_path, monkeypatch):
 def test_a_lost_contact_sheet_is_named(tmp_path):
     out = generate(moving, prompt_items(2), tmp_path / "a", VIDEOS)
     (out / "00001.png").unlink()
-    with pytest.raises(UserError, match=r"1 files .* gone, 00001\.png first"):
+    with pytest.raises(UserError, match=r"1 files .* gone or damaged, 00001\.png first"):
         generate(moving, prompt_items(2), out, VIDEOS)
 
 

@@ -30,6 +30,10 @@ def main() -> None:
         _complain(error, 2)
     except UserError as error:
         _complain(error, 1)
+    except OSError as error:  # a file that cannot be read or written: the system says which, and why
+        if error.filename is None:
+            raise
+        _complain(f"{error.filename}: {error.strerror}", 1)
     except KeyboardInterrupt:
         _complain("stopped", 130)
 

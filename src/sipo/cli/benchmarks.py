@@ -11,7 +11,7 @@ geneval = typer.Typer(no_args_is_help=True, help="GenEval: pictures in its layou
 vbench = typer.Typer(no_args_is_help=True, help="VBench: videos under its names, the official package, its totals.")
 
 Model = Annotated[str, typer.Argument(help="A run directory, or what model.path takes: miniature, a folder, a hub id.")]
-Steps = Annotated[int | None, typer.Option(help="Default: the run's, else 25.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Default: the run's, else 25.")]
 Guidance = Annotated[float | None, typer.Option(help="Default: the run's, else 7.5.")]
 Seed = Annotated[int, typer.Option(help="The first one's seed; number i gets seed + i.")]
 Batch = Annotated[int, typer.Option(min=1)]

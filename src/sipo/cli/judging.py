@@ -22,13 +22,18 @@ def generate(
         str, typer.Argument(help="A run directory, or what model.path takes: miniature, a folder, a hub id.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
-    prompts: Annotated[str, typer.Option(help="A .txt or .jsonl file of prompts, or miniature: its held-out ones.")],
-    num_prompts: Annotated[int | None, typer.Option(help="Only the first so many.")] = None,
-    images_per_prompt: Annotated[int, typer.Option()] = 1,
+    prompts: Annotated[
+        str,
+        typer.Option(
+            help="A .txt or .jsonl file of prompts, a published set (README), or miniature: its held-out ones."
+        ),
+    ],
+    num_prompts: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    images_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
     seed: Annotated[int, typer.Option(help="The first picture's seed; picture i gets seed + i.")] = 0,
-    num_inference_steps: Annotated[int | None, typer.Option(help="Default: the run's, else 25.")] = None,
+    num_inference_steps: Annotated[int | None, typer.Option(min=1, help="Default: the run's, else 25.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Default: the run's, else 7.5.")] = None,
-    batch_size: Annotated[int, typer.Option()] = 8,
+    batch_size: BatchSize = 8,
 ) -> None:
     """Make pictures from prompts, with a run's weights or any model. Stopped and run again, it goes on."""
     quiet_libraries()
@@ -56,10 +61,12 @@ def score(
     prompts: Annotated[
         str | None, typer.Option(help="The folder's prompts: .txt, or .jsonl with file and prompt.")
     ] = None,
-    frames: Annotated[int, typer.Option(help="Frames of a video of which a scorer of pictures takes the mean.")] = 8,
+    frames: Annotated[
+        int, typer.Option(min=1, help="Frames of a video of which a scorer of pictures takes the mean.")
+    ] = 8,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: a GPU where there is one.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    batch_size: BatchSize = 16,
     out: Annotated[Path | None, typer.Option(help="Folder for scores.NAME.jsonl; default: beside the media.")] = None,
 ) -> None:
     """Score pictures or videos. Stopped and run again, it goes on. Exits with 1 when files could not be read."""
@@ -92,10 +99,13 @@ def compare(
     scorer: Scorers = None,
     weights: Weights = None,
     prompts: Annotated[
-        str, typer.Option(help="Prompts to generate for, of runs; a .txt or .jsonl file, or miniature.")
+        str,
+        typer.Option(
+            help="Prompts to generate for, of runs; a .txt or .jsonl file, a published set (README), or miniature."
+        ),
     ] = "miniature",
-    num_prompts: Annotated[int, typer.Option(help="The first so many of them.")] = 200,
-    images_per_prompt: Annotated[int, typer.Option()] = 1,
+    num_prompts: Annotated[int, typer.Option(min=1, help="The first so many of them.")] = 200,
+    images_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
     seed: Annotated[int, typer.Option(help="The first picture's seed; picture i gets seed + i.")] = 0,
     category: Annotated[
         str | None, typer.Option(help="Metadata key of the breakdown; default: tag, style or category.")

@@ -28,8 +28,10 @@ def mini_build(
 def mini_pairs(
     out: Annotated[Path, typer.Option(help="The parquet file to write.")],
     model: Annotated[str, typer.Option(help="miniature, or a folder that `sipo mini build` made.")] = "miniature",
-    num_prompts: Annotated[int, typer.Option(help="Prompts drawn from the training prompts.")] = 1400,
-    candidates: Annotated[int, typer.Option(help="Pictures for each, of which the best and the worst are paired.")] = 8,
+    num_prompts: Annotated[int, typer.Option(min=1, help="Prompts drawn from the training prompts.")] = 1400,
+    candidates: Annotated[
+        int, typer.Option(min=2, help="Pictures for each, of which the best and the worst are paired.")
+    ] = 8,
     only_right: Annotated[
         bool, typer.Option("--only-right/--any", help="Of the right pictures (one is cleaner), or of all.")
     ] = True,

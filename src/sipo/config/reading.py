@@ -40,6 +40,8 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"there is no config file {path}") from None
+    except OSError as error:
+        raise UsageError(f"the config file {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not readable as YAML: {error}") from None
     if not isinstance(raw, dict):

@@ -90,10 +90,24 @@ def _num_finished(out: Path, samples: list[Sample]) -> int:
                 f"{out / old.file} was made for {old.prompt!r} with seed {old.seed}; asked for is {new.prompt!r} with "
                 f"seed {new.seed}{other}. Choose another folder."
             )
-    lost = [name for s in finished for name in dict.fromkeys([s.file, s.picture]) if not (out / name).exists()]
+    lost = [name for s in finished for name in dict.fromkeys([s.file, s.picture]) if not _is_whole(out / name)]
     if lost:
-        raise UserError(f"{out}: {len(lost)} files that {SAMPLES} lists are gone, {lost[0]} first. Remove the folder.")
+        raise UserError(
+            f"{out}: {len(lost)} files that {SAMPLES} lists are gone or damaged, {lost[0]} first. Remove the folder."
+        )
     return len(finished)
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether the file is there; a picture's own checksums are looked at too."""
+    if file.suffix != PICTURE:
+        return file.is_file()
+    try:
+        with Image.open(file) as picture:
+            picture.verify()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
 
 
 def _write(out: Path, sample: Sample, made: Image.Image | list[Image.Image], fps: object) -> None:

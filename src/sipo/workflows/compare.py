@@ -16,7 +16,7 @@ from sipo.evaluate.contest import Contest, contest
 from sipo.evaluate.report import report, summary
 from sipo.evaluate.score import scores_path
 from sipo.evaluate.sides import UNNAMED, Side, read_score_file, recorded_judges, scorer_of
-from sipo.evaluate.words import interval, p_text, percent
+from sipo.evaluate.words import cautions, interval, p_text, percent
 from sipo.run import RunDir
 from sipo.samples.folder import SAMPLES, PromptItem, read_settings
 from sipo.samples.generate import generate
@@ -147,7 +147,7 @@ def _pictures(
 
 
 def _said(found: Contest, folder: Path) -> str:
-    """A line a comparison; with several models or scorers the table of means first."""
+    """A line a comparison and its cautions; with several models or scorers the table of means first."""
     record = contest_record(found, folder)
     lines = []
     if record["more"]:
@@ -160,7 +160,8 @@ def _said(found: Contest, folder: Path) -> str:
             f"{a} wins {percent(rate['value'])} against {b} by {each['scorer']} ({interval(rate)}; "
             f"p mean {p_text(adjusted['p_mean'])}, p sign {p_text(adjusted['p_sign'])})"
         )
-    return "\n".join(lines)
+    noted = dict.fromkeys(text for each in [record, *record["more"]] for text in cautions(each))
+    return "\n".join([*lines, *(f"note: {text}" for text in noted)])
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
