@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class UsageError(UserError):
     """A mistake in the command line or the config; the command exits with 2."""
+
+
+class Stopped(UserError):
+    """The user asked for the stop, and nothing is lost; the command exits with 130, as one that Ctrl-C ended."""

@@ -8,7 +8,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from sipo.cli import app
+from sipo.cli import app, main
+from sipo.errors import Stopped
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"  # a file, where a folder is wanted
 
@@ -98,3 +99,14 @@ def test_train_generate_report_export(raw_config, tmp_path):
     again = sipo("train", str(config), "train.learning_rate=1")
     assert again.returncode == 2
     assert "train.learning_rate: 0.001 in the run, 1.0 now" in again.stderr
+
+
+def test_a_stop_that_was_asked_for_is_no_error(monkeypatch, capsys):
+    def stop():
+        raise Stopped("stopped after step 3 as asked")
+
+    monkeypatch.setattr("sipo.cli.app", stop)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "stopped after step 3 as asked\n"

@@ -29,8 +29,8 @@ def test_a_stopped_training_saves_and_goes_on(raw_config, tmp_path):
     from trainings import assert_same_results
 
     from sipo.config import parse_config
+    from sipo.errors import Stopped
     from sipo.train.loop import train
-    from sipo.train.stop import Stopped
 
     raw = {**raw_config, "train": {**raw_config["train"], "num_steps": 30, "checkpoint_every": 1000}}
     unbroken = train(parse_config({**raw, "run": str(tmp_path / "unbroken")}), Console(quiet=True))

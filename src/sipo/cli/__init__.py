@@ -10,7 +10,7 @@ from sipo.cli.feedback import label, prompts
 from sipo.cli.judging import compare, generate, report, score
 from sipo.cli.mini import mini
 from sipo.cli.training import benchmark, export, plan, rehearse, train
-from sipo.errors import UsageError, UserError
+from sipo.errors import Stopped, UsageError, UserError
 
 app = typer.Typer(
     name="sipo", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -26,6 +26,9 @@ def main() -> None:
     """Entry point: a user's mistake is a message and an exit code, never a traceback."""
     try:
         app()
+    except Stopped as stop:
+        typer.echo(str(stop), err=True)
+        sys.exit(130)
     except UsageError as error:
         _complain(error, 2)
     except UserError as error:

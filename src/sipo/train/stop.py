@@ -4,12 +4,8 @@ import contextlib
 import signal
 import threading
 
-from sipo.errors import UserError
+from sipo.errors import Stopped, UserError
 from sipo.run import RunDir
-
-
-class Stopped(UserError):
-    """The user asked for the stop; a checkpoint was saved."""
 
 
 class StopRequest:
