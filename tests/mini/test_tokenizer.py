@@ -21,8 +21,9 @@ def spelled(text):
     return bytes(BYTE_OF[symbol] for symbol in symbols).decode()
 
 
+# Of letters that this Python's Unicode does not know (Cn), the tokenizer's newer tables may know the small form.
 @settings(max_examples=300, deadline=None)
-@given(st.text(st.characters(exclude_categories=["Cs", "Z", "Cc", "Cf"]), max_size=40))
+@given(st.text(st.characters(exclude_categories=["Cs", "Cn", "Z", "Cc", "Cf"]), max_size=40))
 def test_any_text_comes_back(text):
     lowered = unicodedata.normalize("NFC", text).lower()
     assert spelled(text) == "".join(lowered.split())
