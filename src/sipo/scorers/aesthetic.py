@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from sipo.errors import UserError
-from sipo.scorers.base import Medium, Metadata, in_batches, recorded
+from sipo.scorers.base import Medium, Metadata, in_batches
 from sipo.scorers.clip import VIT_L, Clip, load_clip
-from sipo.scorers.hardware import require_settings
+from sipo.scorers.network import NetworkScorer
 from sipo.scorers.preprocess import crop_pixels
 from sipo.scorers.weights import find_file, read_tensors
 
@@ -51,7 +51,7 @@ def load_head(tensors: dict[str, Tensor], source: object) -> AestheticHead:
 
 
 @dataclass(frozen=True)
-class LaionAesthetic:
+class LaionAesthetic(NetworkScorer):
     """head(CLIP image features / their length), about 1 to 10; the prompt plays no part.
 
     weights: the head's file, a folder with it, or a hub id. clip: the CLIP whose features it reads. `dtype` is that of
@@ -60,17 +60,7 @@ class LaionAesthetic:
 
     weights: str = "trl-lib/ddpo-aesthetic-predictor"
     clip: str = VIT_L
-    device: str = "auto"
-    dtype: str = "float32"
-    batch_size: int = 16
     name: ClassVar[str] = "aesthetic"
-
-    def __post_init__(self) -> None:
-        require_settings(self.device, self.dtype, self.batch_size)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return recorded(self)
 
     @cached_property
     def _loaded(self) -> tuple[Clip, AestheticHead]:

@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from sipo.scorers.base import Medium, Metadata, in_batches, recorded
+from sipo.scorers.base import Medium, Metadata, in_batches
 from sipo.scorers.clip import VIT_L, Clip, load_clip, processor_pixels
-from sipo.scorers.hardware import require_settings
+from sipo.scorers.network import NetworkScorer
 from sipo.scorers.weights import companion
 
 
 @dataclass(frozen=True)
-class ClipScore:
+class ClipScore(NetworkScorer):
     """100 * max(cos(image, text), 0), in [0, 100]; about 20 to 35 for pictures of their prompts.
 
     That is torchmetrics' scale (`CLIPScore`). The paper's own is 2.5 * max(cos, 0), a fortieth of it; some report the
@@ -20,17 +20,7 @@ class ClipScore:
 
     weights: str = VIT_L
     tokenizer: str | None = None
-    device: str = "auto"
-    dtype: str = "float32"
-    batch_size: int = 16
     name: ClassVar[str] = "clip"
-
-    def __post_init__(self) -> None:
-        require_settings(self.device, self.dtype, self.batch_size)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return recorded(self)
 
     @cached_property
     def _clip(self) -> Clip:

@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from transformers import CLIPTokenizer
 
 from sipo.errors import UsageError
-from sipo.scorers.base import Medium, Metadata, in_batches, recorded
+from sipo.scorers.base import Medium, Metadata, in_batches
 from sipo.scorers.clip import VIT_H, Clip, load_clip
-from sipo.scorers.hardware import DTYPES, require_settings, resolve_device
+from sipo.scorers.hardware import DTYPES, resolve_device
+from sipo.scorers.network import NetworkScorer
 from sipo.scorers.open_clip import load_open_clip
 from sipo.scorers.preprocess import pad_pixels
 from sipo.scorers.weights import companion, find_file, load_tokenizer, read_tensors
@@ -19,7 +20,7 @@ FILES = {"2.0": "HPS_v2_compressed.pt", "2.1": "HPS_v2.1_compressed.pt"}  # of x
 
 
 @dataclass(frozen=True)
-class HPSv2:
+class HPSv2(NetworkScorer):
     """cos(image, text), without a logit scale: about .2 to .35. The numbers of the two versions do not compare.
 
     weights: an open_clip checkpoint (.pt or .safetensors), a folder with it, a hub id, or a folder with a CLIP in
@@ -31,22 +32,15 @@ class HPSv2:
     version: Literal["2.0", "2.1"] = "2.0"
     antialias: bool = True
     tokenizer: str | None = None
-    device: str = "auto"
-    dtype: str = "float32"
-    batch_size: int = 16
 
     def __post_init__(self) -> None:
-        require_settings(self.device, self.dtype, self.batch_size)
+        super().__post_init__()
         if self.version not in FILES:
             raise UsageError(f"version: {self.version!r} is none of {', '.join(FILES)}")
 
     @property
     def name(self) -> str:
         return "hpsv2" if self.version == "2.0" else "hpsv2.1"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return recorded(self)
 
     @cached_property
     def _clip(self) -> Clip:

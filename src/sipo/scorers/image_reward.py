@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from transformers import BertTokenizer
 
-from sipo.scorers.base import Medium, Metadata, in_batches, recorded
+from sipo.scorers.base import Medium, Metadata, in_batches
 from sipo.scorers.blip import Blip, load_blip
 from sipo.scorers.clip import one_picture
-from sipo.scorers.hardware import DTYPES, require_settings, resolve_device
+from sipo.scorers.hardware import DTYPES, resolve_device
+from sipo.scorers.network import NetworkScorer
 from sipo.scorers.preprocess import crop_pixels
 from sipo.scorers.weights import companion, find_file, load_tokenizer, read_tensors
 
@@ -20,7 +21,7 @@ TOKENS = 35
 
 
 @dataclass(frozen=True)
-class ImageReward:
+class ImageReward(NetworkScorer):
     """(head(text encoder's first token) - 0.1672) / 1.0333: about -2.3 to 2, 0 the mean of its own data.
 
     weights: the official checkpoint (or a .safetensors of the same names), a folder with it, or a hub id. tokenizer:
@@ -30,17 +31,7 @@ class ImageReward:
 
     weights: str = "THUDM/ImageReward"
     tokenizer: str | None = None
-    device: str = "auto"
-    dtype: str = "float32"
-    batch_size: int = 16
     name: ClassVar[str] = "imagereward"
-
-    def __post_init__(self) -> None:
-        require_settings(self.device, self.dtype, self.batch_size)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return recorded(self)
 
     @cached_property
     def _loaded(self) -> tuple[Blip, BertTokenizer]:

@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from sipo.scorers.base import Medium, Metadata, in_batches, recorded
+from sipo.scorers.base import Medium, Metadata, in_batches
 from sipo.scorers.clip import VIT_H, Clip, load_clip, processor_pixels
-from sipo.scorers.hardware import require_settings
+from sipo.scorers.network import NetworkScorer
 from sipo.scorers.weights import companion
 
 
 @dataclass(frozen=True)
-class PickScore:
+class PickScore(NetworkScorer):
     """exp(logit_scale) * cos(image, text), about 17 to 25 for pictures of their prompts; nothing is divided by 26.
 
     weights: a CLIP folder in transformers' layout or a hub id. tokenizer: folder or hub id; default: in the weights'
@@ -20,17 +20,7 @@ class PickScore:
 
     weights: str = "yuvalkirstain/PickScore_v1"
     tokenizer: str | None = None
-    device: str = "auto"
-    dtype: str = "float32"
-    batch_size: int = 16
     name: ClassVar[str] = "pickscore"
-
-    def __post_init__(self) -> None:
-        require_settings(self.device, self.dtype, self.batch_size)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return recorded(self)
 
     @cached_property
     def _clip(self) -> Clip:
