@@ -149,9 +149,8 @@ def test_a_nan_stops_before_the_update_and_names_the_pairs(raw_config, monkeypat
     assert all(w.isfinite().all() for w in load_checkpoint(run.checkpoints, 2).weights.values())
 
 
-def test_half_precision_without_a_gpu_is_refused(raw_config):
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU, where fp16 is welcome")
+def test_half_precision_without_a_gpu_is_refused(raw_config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="fp16 trains on a CUDA GPU only"):
         train(parse_config(with_(raw_config, train={"mixed_precision": "fp16"})), QUIET)
 

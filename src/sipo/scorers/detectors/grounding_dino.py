@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -13,44 +13,24 @@ from sipo.errors import UserError
 from sipo.scorers.detectors.boxes import to_pixels
 from sipo.scorers.detectors.protocol import Found
 from sipo.scorers.detectors.suppression import collect
-from sipo.scorers.hardware import DTYPES, require_settings, resolve_device
-from sipo.scorers.weights import load_model, load_tokenizer
+from sipo.scorers.detectors.transformers_detector import TransformersDetector
 
 
 @dataclass(frozen=True)
-class GroundingDino:
+class GroundingDino(TransformersDetector):
     """All classes stand in one caption, "cat. traffic light."; a box's score for a class is the mean over its tokens.
 
     That is the authors' way to score categories (IDEA-Research/GroundingDINO: demo/test_ap_on_coco.py). A box belongs
     to its best class; `floor` and `max_overlap` as in `Owlv2`. Raises UserError where `weights` (a folder or hub id) do
-    not load, or the classes are more than a caption holds (256 tokens; GenEval's 80 fit).
+    not load, or the classes are more than a caption holds (256 tokens).
     """
 
     weights: str = "IDEA-Research/grounding-dino-base"
-    device: str = "auto"
-    dtype: str = "float32"
-    floor: float = 0.1
-    max_overlap: float = 0.5
 
-    def __post_init__(self) -> None:
-        require_settings(self.device, self.dtype, 1)
-
-    @property
-    def name(self) -> str:
-        return f"grounding-dino {self.weights}"
-
-    @cached_property
-    def _model(self) -> GroundingDinoForObjectDetection:
-        model = load_model(GroundingDinoForObjectDetection, self.weights, DTYPES[self.dtype], self.weights)
-        return model.to(resolve_device(self.device))
-
-    @cached_property
-    def _processor(self) -> GroundingDinoImageProcessorPil:
-        return load_tokenizer(GroundingDinoImageProcessorPil, self.weights)
-
-    @cached_property
-    def _tokenizer(self) -> BertTokenizer:
-        return load_tokenizer(BertTokenizer, self.weights)
+    kind: ClassVar[str] = "grounding-dino"
+    network: ClassVar[Any] = GroundingDinoForObjectDetection
+    processor: ClassVar[Any] = GroundingDinoImageProcessorPil
+    tokenizer: ClassVar[Any] = BertTokenizer
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image], classes: Sequence[str]) -> list[Found]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -12,14 +12,13 @@ from transformers import CLIPTokenizer, Owlv2ForObjectDetection, Owlv2ImageProce
 from sipo.scorers.detectors.boxes import to_pixels
 from sipo.scorers.detectors.protocol import Found
 from sipo.scorers.detectors.suppression import collect
-from sipo.scorers.hardware import DTYPES, require_settings, resolve_device
-from sipo.scorers.weights import load_model, load_tokenizer
+from sipo.scorers.detectors.transformers_detector import TransformersDetector
 
 TEMPLATE = "a photo of a {}"
 
 
 @dataclass(frozen=True)
-class Owlv2:
+class Owlv2(TransformersDetector):
     """Each of the model's boxes belongs to the class that it resembles most; its score is that class's sigmoid.
 
     Boxes below `floor` are dropped, and of two of one class that overlap by more than `max_overlap` the worse one:
@@ -27,30 +26,11 @@ class Owlv2:
     """
 
     weights: str = "google/owlv2-base-patch16-ensemble"
-    device: str = "auto"
-    dtype: str = "float32"
-    floor: float = 0.1
-    max_overlap: float = 0.5
 
-    def __post_init__(self) -> None:
-        require_settings(self.device, self.dtype, 1)
-
-    @property
-    def name(self) -> str:
-        return f"owlv2 {self.weights}"
-
-    @cached_property
-    def _model(self) -> Owlv2ForObjectDetection:
-        model = load_model(Owlv2ForObjectDetection, self.weights, DTYPES[self.dtype], self.weights)
-        return model.to(resolve_device(self.device))
-
-    @cached_property
-    def _processor(self) -> Owlv2ImageProcessorPil:
-        return load_tokenizer(Owlv2ImageProcessorPil, self.weights)
-
-    @cached_property
-    def _tokenizer(self) -> CLIPTokenizer:
-        return load_tokenizer(CLIPTokenizer, self.weights)
+    kind: ClassVar[str] = "owlv2"
+    network: ClassVar[Any] = Owlv2ForObjectDetection
+    processor: ClassVar[Any] = Owlv2ImageProcessorPil
+    tokenizer: ClassVar[Any] = CLIPTokenizer
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image], classes: Sequence[str]) -> list[Found]:
