@@ -25,7 +25,7 @@ quiet_libraries()
 @pytest.fixture(scope="session")
 def tiny_sd(tmp_path_factory) -> Path:
     """An SD1.5-type checkpoint with random weights, 16 x 16 pixels."""
-    import tiny
+    from support import checkpoints as tiny
 
     return tiny.stable_diffusion(tmp_path_factory.mktemp("sd"))
 
@@ -33,7 +33,7 @@ def tiny_sd(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_sdxl(tmp_path_factory) -> Path:
     """An SDXL-type checkpoint with random weights, 16 x 16 pixels."""
-    import tiny
+    from support import checkpoints as tiny
 
     return tiny.stable_diffusion_xl(tmp_path_factory.mktemp("sdxl"))
 
@@ -41,7 +41,7 @@ def tiny_sdxl(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_family(tmp_path_factory) -> Callable[[str], Path]:
     """The checkpoint of a family by its name in `tiny.FAMILIES`, made when first asked for."""
-    import tiny
+    from support import checkpoints as tiny
 
     return cache(lambda name: tiny.FAMILIES[name][0](tmp_path_factory.mktemp(name)))
 

@@ -5,15 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SRC = Path(__file__).parents[1] / "src"
 CORE = ("schedule", "rng", "timesteps", "kernels", "terms", "losses")  # each may import itself and those before it
-SIBLINGS = {"train", "evaluate", "mini"}
-TOP = {"cli", "workflows", "benchmark", "rehearsal", "__main__"}  # may import everything; nobody below imports them
+SIBLINGS = {"train", "evaluate", "geneval", "vbench", "mini", "plan"}  # tools that meet in files
+USES = {"mini": {"geneval", "evaluate"}}  # the miniature is judged by their rules
+BY_NAME = {"sipo.scorers.named", "sipo.geneval.run", "sipo.geneval.compose_run"}  # look up the miniature by its name
+TOP = {"cli", "benchmark", "rehearsal", "__main__"}  # may import everything; nobody below imports them
 UTILITIES = {"errors", "files"}
-JUDGE = "sipo.evaluate.geneval"  # needs nothing of sipo; detectors speak its Detection
 HOMES = {  # library -> the only units that may import it
     "diffusers": {"backbones", "scorers", "mini"},
-    "transformers": {"backbones", "scorers", "mini"},
+    "transformers": {"backbones", "scorers", "geneval.detectors", "mini"},
     "peft": {"train.policy"},
     "accelerate": {"train"},
 }
@@ -29,8 +32,7 @@ def imports() -> list[tuple[str, str]]:
                 case ast.Import(names=names):
                     found += [(module, alias.name) for alias in names]
                 case ast.ImportFrom(module=source, names=names, level=0):
-                    inner = source in ("sipo", "sipo.evaluate")
-                    found += [(module, f"{source}.{alias.name}" if inner else source) for alias in names]
+                    found += [(module, f"{source}.{alias.name}" if source == "sipo" else source) for alias in names]
                 case ast.ImportFrom():
                     found.append((module, "a relative import"))
     return found
@@ -52,17 +54,15 @@ def violation(module: str, imported: str) -> str | None:
         if library in HOMES and not any(home == place or home.startswith(place + ".") for place in HOMES[library]):
             return f"{library} belongs to {HOMES[library]}"
         return None
-    if module == JUDGE:
-        return "the judge imports nothing of sipo"
     if here in CORE and there not in CORE[: CORE.index(here) + 1]:
         return "the core points down"
     if here in UTILITIES and there != here:
         return "errors and files stand alone"
-    if imported == JUDGE and (here == "mini" or module.startswith("sipo.scorers.detectors")):
+    if module in BY_NAME and there == "mini":
         return None
     if here not in SIBLINGS | TOP and there in SIBLINGS | TOP:
-        return "below train, evaluate and mini nobody imports them"
-    if here in SIBLINGS and there in (SIBLINGS | TOP) - {here}:
+        return "below the tools nobody imports them"
+    if here in SIBLINGS and there in (SIBLINGS | TOP) - {here} - USES.get(here, set()):
         return "siblings meet in files"
     return None
 
@@ -79,21 +79,42 @@ def test_the_rules_catch_what_they_should():
         ("sipo.kernels", "numpy"),
         ("sipo.kernels", "sipo.terms"),
         ("sipo.losses.sipo", "sipo.config"),
-        ("sipo.data.pairs", "diffusers"),
+        ("sipo.data.pairs.open", "diffusers"),
         ("sipo.train.loop", "peft"),
         ("sipo.backbones.flux", "accelerate.utils"),
-        ("sipo.evaluate.report", "sipo.mini.world"),
-        ("sipo.mini.score", "sipo.evaluate.score"),
-        ("sipo.mini.score", "sipo.evaluate.geneval_results"),
-        ("sipo.scorers.clip", "sipo.evaluate.geneval"),
+        ("sipo.evaluate.report.report", "sipo.mini.world"),
+        ("sipo.scorers.clip", "sipo.geneval.rules"),
+        ("sipo.geneval.judging", "sipo.mini.detector"),
         ("sipo.train.loop", "sipo.cli"),
         ("sipo.config", "sipo.train.loop"),
-        ("sipo.evaluate.geneval", "sipo.errors"),
     ]:
         assert violation(module, imported), f"{module} imports {imported} unseen"
-    assert violation("sipo.mini.score", "sipo.evaluate.geneval") is None
-    assert violation("sipo.scorers.detectors.protocol", "sipo.evaluate.geneval") is None
+    assert violation("sipo.mini.score", "sipo.geneval.rules") is None
     assert violation("sipo.train.policy", "peft") is None
+
+
+@pytest.mark.xfail(strict=True, reason="train.checkpoint and train.sharded_checkpoint")
+def test_no_module_imports_itself_by_a_detour():
+    arrows = imports()
+    modules = {module for module, _ in arrows}
+    below = {module: sorted({b for a, b in arrows if a == module and b in modules}) for module in modules}
+    seen: dict[str, bool] = {}  # False while its imports are being followed
+
+    def follow(module: str, path: tuple[str, ...]) -> None:
+        assert seen.get(module, True), " -> ".join([*path[path.index(module) :], module])
+        if module not in seen:
+            seen[module] = False
+            for other in below[module]:
+                follow(other, (*path, module))
+            seen[module] = True
+
+    for module in modules:
+        follow(module, ())
+
+
+def test_the_judge_needs_nothing():
+    code = "import sys; import sipo.geneval; print(sorted(n for n in sys.modules if n in ('torch', 'numpy', 'PIL')))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
 def test_the_core_loads_torch_and_nothing_else():

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command_line import run
-from tiny import FAMILIES
-from videos import noise, video
+from support.checkpoints import FAMILIES
+from support.command_line import run
+from support.videos import noise, video
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from core import KERNEL_PLACES, cogvideox, every_schedule, f64, normal, stable_diffusion
 from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from support.core import KERNEL_PLACES, cogvideox, every_schedule, f64, normal, stable_diffusion
 
 from sipo import (
     DDIM,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from core import cogvideox, f64, normal, scaled_linear, stable_diffusion
+from support.core import cogvideox, f64, normal, scaled_linear, stable_diffusion
 
 from sipo import (
     DDIM,

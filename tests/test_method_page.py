@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import torch
-from core import stable_diffusion
+from support.core import stable_diffusion
 
 from sipo import DDIM, DiffusionDPO, beta_equivalents, previous_timestep, step_coefficient
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from rich.console import Console
-from tiny import FAMILIES
+from support.checkpoints import FAMILIES
 
 from sipo.backbones import load_backbone
 from sipo.backbones.random_weights import write_random_checkpoint

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from core import cogvideox, every_schedule, f64, normal, scaled_linear, stable_diffusion
 from diffusers import CogVideoXDDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from support.core import cogvideox, every_schedule, f64, normal, scaled_linear, stable_diffusion
 
 from sipo import FlowSchedule, VPSchedule, add_noise, predict_x0_eps, previous_timestep, training_target
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from core import every_schedule, f64, normal, stable_diffusion
+from support.core import every_schedule, f64, normal, stable_diffusion
 
 from sipo import (
     DDIM,

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from core import stable_diffusion
 from scipy.special import expit
 from scipy.stats import kstest, norm
+from support.core import stable_diffusion
 
 from sipo import FlowSchedule, LogitNormal, Uniform, draw_timesteps, previous_timestep
 

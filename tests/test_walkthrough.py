@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sipo.cli import app
-from sipo.data.check import check_pairs
+from sipo.data.pairs.check import check_pairs
 from sipo.samples.folder import read_samples
 from sipo.samples.prompts import read_prompts
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import CogVideoXDDIMScheduler, DiffusionPipeline
 from safetensors.torch import load_file, save_file
-from tiny import FAMILIES
+from support.checkpoints import FAMILIES
 
 from sipo.backbones import load_backbone
 from sipo.config import DataConfig, ModelConfig

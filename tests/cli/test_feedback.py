@@ -8,12 +8,12 @@ from itertools import chain
 import numpy as np
 import pytest
 from PIL import Image
-from synthetic_run import draw
+from support.synthetic_run import draw
 from typer.testing import CliRunner
 
 from sipo.cli import app, main
-from sipo.data.check import check_pairs
-from sipo.evaluate.score import content_hash, scores_path
+from sipo.data.pairs.check import check_pairs
+from sipo.evaluate.scores.score import content_hash, scores_path
 from sipo.samples.folder import PromptItem, read_samples
 from sipo.samples.generate import generate
 
@@ -188,8 +188,8 @@ def test_a_folder_of_the_users_is_never_removed(tmp_path):
     from rich.console import Console
 
     from sipo.errors import UserError
-    from sipo.workflows.compare import PromptChoice, compare_models
-    from sipo.workflows.judges import Judges
+    from sipo.evaluate.compare.run import PromptChoice, compare_models
+    from sipo.evaluate.scores.judges import Judges
 
     run = tmp_path / "run"
     run.mkdir()

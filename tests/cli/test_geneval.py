@@ -4,13 +4,13 @@ import json
 from functools import partial
 from pathlib import Path
 
-import command_line
 import numpy as np
 import pytest
-import tiny_detectors
 from PIL import Image
+from support import command_line
+from support import detectors as tiny_detectors
 
-from sipo.evaluate.geneval_layout import CATEGORIES, read_metadata
+from sipo.geneval.layout import CATEGORIES, read_metadata
 from sipo.mini.scenes import sample_scene
 from sipo.mini.score import MiniatureScorer
 from sipo.mini.world import render

@@ -5,10 +5,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import command_line
 import pytest
+from support import command_line
 
-from sipo.evaluate.vbench import DIMENSIONS, aggregate
+from sipo.vbench.totals import DIMENSIONS, aggregate
 
 ENTRIES = [  # of VBench_full_info.json
     {"prompt_en": "In a still frame, a stop sign", "dimension": ["temporal_flickering"]},

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-import videos
-from pictures import FakeEncoder, pick_a_pic, write_parquet
+from support import videos
+from support.pictures import FakeEncoder, pick_a_pic, write_parquet
 from torch.utils.data import DataLoader
 
-from sipo.data.cache import Cache, encode_cache
+from sipo.data.cache.read import Cache, encode_cache
 from sipo.data.dataset import CachedPairs, MediaPairs, Slot, collate, schedule_slots
 from sipo.data.draws import draw
-from sipo.data.load import load_pixels
-from sipo.data.pairs import PairSource, open_pairs
+from sipo.data.media.load import load_pixels
+from sipo.data.pairs.open import PairSource, open_pairs
 from sipo.errors import UserError
 from sipo.size import Size
 

@@ -1,5 +1,5 @@
 import pytest
-from synthetic_run import make_run
+from support.synthetic_run import make_run
 
 from sipo.run import RunDir
 

@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-from core import f64, normal
-from pairs import from_errors, random_terms, swapped
+from support.core import f64, normal
+from support.terms import from_errors, random_terms, swapped
 
 from sipo import DiffusionDPO, beta_equivalents, resolve_horizon
 

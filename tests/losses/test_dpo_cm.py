@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-from core import f64
-from pairs import from_errors, random_terms
+from support.core import f64
+from support.terms import from_errors, random_terms
 from torch.nn.functional import logsigmoid
 
 from sipo import DPOCM, DiffusionDPO

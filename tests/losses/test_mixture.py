@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from core import stable_diffusion
+from support.core import stable_diffusion
 from torch import nn
 
 from sipo import (

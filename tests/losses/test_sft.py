@@ -1,5 +1,5 @@
 import torch
-from pairs import random_terms
+from support.terms import random_terms
 
 from sipo import LOSSES, SFT, resolve_horizon
 

@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-from core import f64, normal, stable_diffusion
-from pairs import from_errors, random_terms, swapped
+from support.core import f64, normal, stable_diffusion
+from support.terms import from_errors, random_terms, swapped
 
 from sipo import DDIM, DPOCM, SIPO, Branch, DiffusionDPO, ImportanceWeight, PairTerms, pair_terms
 

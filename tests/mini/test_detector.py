@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from sipo.evaluate.geneval import judge
+from sipo.geneval.rules import judge
 from sipo.mini.detector import detect, name_color
 from sipo.mini.prompts import sample_prompts
 from sipo.mini.scenes import sample_scene

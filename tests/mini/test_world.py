@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from sipo.evaluate.geneval import Detection, judge
+from sipo.geneval.rules import Detection, judge
 from sipo.mini.prompts import sample_prompts
 from sipo.mini.scenes import sample_scene
 from sipo.mini.world import COLORS, SHAPES, SIZE, Scene, Thing, render, silhouette

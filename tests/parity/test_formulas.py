@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 import torch
-from core import cogvideox, f64, normal, scaled_linear, stable_diffusion
+from support.core import cogvideox, f64, normal, scaled_linear, stable_diffusion
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 

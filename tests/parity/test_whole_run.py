@@ -21,9 +21,9 @@ import torch
 from accelerate.state import AcceleratorState
 from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
-from pictures import picture, write_parquet
 from PIL import Image
 from rich.console import Console
+from support.pictures import picture, write_parquet
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 

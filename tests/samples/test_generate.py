@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from synthetic_run import prompt_items, sampler
+from support.synthetic_run import prompt_items, sampler
 
 from sipo.errors import UserError
 from sipo.samples import generate as generate_module

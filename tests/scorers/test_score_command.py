@@ -6,17 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
-import videos
-from synthetic_run import draw, prompt_items, sampler
+from support import videos
+from support.synthetic_run import draw, prompt_items, sampler
 from typer.testing import CliRunner
 
 from sipo.cli import app
 from sipo.errors import UsageError, UserError
-from sipo.evaluate.media_folders import find_media
-from sipo.evaluate.score import score
+from sipo.evaluate.scores.score import score
+from sipo.evaluate.scores.sources import find_media
 from sipo.samples.generate import generate
 from sipo.samples.jsonl import read_jsonl
-from sipo.workflows.scorers import load_scorer
+from sipo.scorers.named import load_scorer
 
 
 def run(*arguments: str):
@@ -167,7 +167,7 @@ def test_videos_by_frames_and_the_scores_elsewhere(tmp_path, clip_folder, picksc
     lines = read_jsonl(out / "scores.pickscore.jsonl")
     assert [line["score"] is None for line in lines] == [False, False, True]
 
-    from sipo.data.video import read_frames
+    from sipo.data.media.video import read_frames
 
     frames = [frame.picture() for frame in read_frames(folder / "0.mp4")]
     judge = load_scorer("pickscore", str(clip_folder), "cpu")

@@ -4,9 +4,9 @@ import json
 
 import pytest
 from accelerate.state import AcceleratorState
-from tiny import FAMILIES
-from two_processes import CLIP
-from videos import noise, video
+from support.checkpoints import FAMILIES
+from support.processes import CLIP
+from support.videos import noise, video
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from rich.console import Console
 from safetensors.torch import load_file
-from tiny import FAMILIES
+from support.checkpoints import FAMILIES
 
 from sipo.config import load_config
 from sipo.plan.gpus import named_gpu

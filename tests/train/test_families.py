@@ -5,8 +5,8 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from rich.console import Console
-from tiny import FAMILIES
-from trainings import assert_same_results
+from support.checkpoints import FAMILIES
+from support.runs import assert_same_results
 
 from sipo.backbones import load_backbone
 from sipo.config import ModelConfig, parse_config

@@ -8,7 +8,7 @@ import torch
 from accelerate.state import AcceleratorState
 from rich.console import Console
 from safetensors.torch import load_file, save_file
-from trainings import context
+from support.runs import context
 
 
 def free_port() -> int:

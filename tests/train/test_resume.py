@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from trainings import assert_same_results, train_in_process
+from support.runs import assert_same_results, train_in_process
 
 from sipo.run import RunDir
 from sipo.train.checkpoint import saved_steps

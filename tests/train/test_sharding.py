@@ -6,8 +6,8 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
-from trainings import assert_same_results
-from two_processes import QUIET, assert_close, assert_halves, train_in_two
+from support.processes import QUIET, assert_close, assert_halves, train_in_two
+from support.runs import assert_same_results
 
 from sipo.config import parse_config
 from sipo.errors import UsageError, UserError

@@ -26,7 +26,7 @@ def test_a_stopped_training_saves_and_goes_on(raw_config, tmp_path):
     import time
 
     from rich.console import Console
-    from trainings import assert_same_results
+    from support.runs import assert_same_results
 
     from sipo.config import parse_config
     from sipo.errors import Stopped

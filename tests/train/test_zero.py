@@ -11,8 +11,8 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
-from trainings import assert_same_results
-from two_processes import QUIET, assert_close, guard_that_refuses, train_in_two
+from support.processes import QUIET, assert_close, guard_that_refuses, train_in_two
+from support.runs import assert_same_results
 
 import sipo.train.loop as loop
 from sipo.config import parse_config

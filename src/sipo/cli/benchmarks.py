@@ -33,7 +33,7 @@ def geneval_generate(
 ) -> None:
     """Make GenEval's pictures in its layout. Stopped and run again, it goes on."""
     quiet_libraries()
-    from sipo.workflows.geneval import generate_pictures
+    from sipo.geneval.run import generate_pictures
 
     number = generate_pictures(
         model, metadata, out, images_per_prompt, rewritten, seed, num_inference_steps, guidance_scale, batch_size,
@@ -61,7 +61,7 @@ def geneval_judge(
     Exits with 1 where pictures are missing or cannot be read; the others are judged.
     """
     quiet_libraries()
-    from sipo.workflows.geneval import judge_pictures
+    from sipo.geneval.run import judge_pictures
 
     shown, problems = judge_pictures(
         folder, detector, weights, color_weights, threshold, counting_threshold, max_overlap, device, batch_size,
@@ -81,7 +81,7 @@ def geneval_table(
     form: Annotated[str, typer.Option("--format", help="markdown, csv or jsonl.")] = "markdown",
 ) -> None:
     """Several judged folders side by side."""
-    from sipo.workflows.geneval import compare_results
+    from sipo.geneval.run import compare_results
 
     typer.echo(compare_results(folders, form), nl=False)
 
@@ -102,7 +102,7 @@ def vbench_generate(
 ) -> None:
     """Make VBench's videos: 5 a prompt, 25 for temporal_flickering. Stopped and run again, it goes on."""
     quiet_libraries()
-    from sipo.workflows.vbench import generate_videos
+    from sipo.vbench.run import generate_videos
 
     number = generate_videos(
         model, prompts, out, dimension, rewritten, seed, num_inference_steps, guidance_scale, batch_size, console()
@@ -120,7 +120,7 @@ def vbench_run(
     num_gpus: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
     """Have the official package judge the videos, a dimension at a time. Dimensions with results are skipped."""
-    from sipo.workflows.vbench import run_package
+    from sipo.vbench.run import run_package
 
     typer.echo(run_package(folder, environment, dimension, num_gpus, console()), nl=False)
 
@@ -130,7 +130,7 @@ def vbench_table(
     folders: Annotated[list[Path], typer.Argument(help="Folders with results, a column each.", show_default=False)],
 ) -> None:
     """Every dimension, and Quality, Semantic and Total. Exits with 1 where a dimension is missing for these."""
-    from sipo.workflows.vbench import show_results
+    from sipo.vbench.run import show_results
 
     tell(*show_results(folders))
 

@@ -25,7 +25,7 @@ def data_check(
     """Go through every row and report all that is wrong. Exits with 1 when rows are bad."""
     import json
 
-    from sipo.data.check import check_pairs
+    from sipo.data.pairs.check import check_pairs
     from sipo.files import write_atomic
     from sipo.size import Size
 

@@ -38,8 +38,8 @@ def label(
     if mode not in ("best-worst", "all"):
         raise UsageError(f"--mode: {mode!r} is none of best-worst, all")
     quiet_libraries()
-    from sipo.workflows.feedback import label_folders
-    from sipo.workflows.judges import name_judges
+    from sipo.evaluate.label.run import label_folders
+    from sipo.evaluate.scores.judges import name_judges
 
     judges = name_judges([scorer], {scorer: weights} if weights else {}, device, dtype, batch_size)
     typer.echo(label_folders(folders, judges, mode, margin, only_right, out, sft, seed, console()))
@@ -59,7 +59,7 @@ def prompts_compose(
     ] = None,
 ) -> None:
     """Draw prompts from objects, colours, counts and positions, in GenEval's words and schema."""
-    from sipo.workflows.compose import compose_prompts
+    from sipo.geneval.compose_run import compose_prompts
 
     counts = compose_prompts(out, num, seed, world, tag or [], avoid or [])
     typer.echo(f"{num} prompts in {out}: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))

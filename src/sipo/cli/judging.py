@@ -71,9 +71,9 @@ def score(
 ) -> None:
     """Score pictures or videos. Stopped and run again, it goes on. Exits with 1 when files could not be read."""
     quiet_libraries()
-    from sipo.evaluate.media_folders import find_media
-    from sipo.evaluate.score_table import print_scores, score_folders
-    from sipo.workflows.scorers import load_scorers
+    from sipo.evaluate.scores.sources import find_media
+    from sipo.evaluate.scores.table import print_scores, score_folders
+    from sipo.scorers.named import load_scorers
 
     judges = load_scorers(scorer or [], named("--weights", weights), named("--worker", worker), device, dtype,
                           batch_size, frames)  # fmt: skip
@@ -121,8 +121,8 @@ def compare(
     Writes comparison.html, .md, .csv and .json, and table.csv, the means of all. Scores that are there already count.
     """  # fmt: skip
     quiet_libraries()
-    from sipo.workflows.compare import PromptChoice, compare_models
-    from sipo.workflows.judges import name_judges
+    from sipo.evaluate.compare.run import PromptChoice, compare_models
+    from sipo.evaluate.scores.judges import name_judges
 
     if len(models) == 1 and base:
         raise UsageError("--base: a run alone is compared with its base anyway")
@@ -133,8 +133,8 @@ def compare(
 
 def report(run: RunFolder) -> None:
     """Write the run's report.html anew, from what its directory holds."""
-    from sipo.evaluate.report import report as write_report
-    from sipo.evaluate.report import summary
+    from sipo.evaluate.report.report import report as write_report
+    from sipo.evaluate.report.report import summary
     from sipo.run import RunDir
 
     opened = RunDir(run).require()

@@ -16,7 +16,7 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
 
     parsed = load_config(config, overrides)
     quiet_libraries()
-    from sipo.evaluate.report import report as write_report
+    from sipo.evaluate.report.report import report as write_report
     from sipo.train.loop import train as run_training
 
     screen = console()

@@ -1,1 +1,1 @@
-"""Preference pairs: what users have on disk, checked, decoded, dealt into batches, and encoded once for many runs."""
+"""Preference pairs: where they come from, their pictures and videos, and the cache of their latents."""

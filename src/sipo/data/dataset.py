@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from sipo.data.batches import Item, PairBatch, Slot, collate, schedule_slots
-from sipo.data.cache import Cache
-from sipo.data.crop import CENTER, Position
+from sipo.data.cache.read import Cache
 from sipo.data.draws import Draw, draw
-from sipo.data.load import load_pixels
-from sipo.data.media import MAX_PIXELS
-from sipo.data.rows import BadRow, PairSource
+from sipo.data.media.crop import CENTER, Position
+from sipo.data.media.load import load_pixels
+from sipo.data.media.pictures import MAX_PIXELS
+from sipo.data.pairs.rows import BadRow, PairSource
 from sipo.errors import UserError
 from sipo.size import Size
 

@@ -1,1 +1,1 @@
-"""Judging a model from files: pictures in, scores, comparisons and reports out. Nothing here needs torch."""
+"""Judging what a training made: scores, statistics, comparisons, labels, pages and the report of a run."""

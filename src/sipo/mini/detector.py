@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from sipo.evaluate.geneval import Detection
+from sipo.geneval.rules import Detection
 from sipo.mini.world import COLORS, SHAPES, SIZE, silhouette
 
 THRESHOLD = 0.7

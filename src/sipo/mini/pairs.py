@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from sipo.data.pick_a_pic import encode_rows, encode_table, pair_row
+from sipo.data.pairs.pick_a_pic import encode_rows, encode_table, pair_row
 from sipo.errors import UserError
 from sipo.files import write_atomic
 from sipo.mini.pipeline import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, sample

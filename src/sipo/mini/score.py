@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from sipo.errors import UserError
-from sipo.evaluate.geneval import judge
+from sipo.geneval.rules import judge
 from sipo.mini.detector import Blob, background_color, detections_of, find_blobs, to_array
 from sipo.mini.wording import parse
 from sipo.mini.world import silhouette

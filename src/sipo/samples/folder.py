@@ -4,7 +4,7 @@
 00000.mp4 ...        the videos, if it is a folder of videos
 samples.jsonl        a line each: {"file", "prompt", "seed", "metadata"}; a line is added once its files are on disk
 settings.json        what made them all: model, weights, num_inference_steps, guidance_scale, size, fps of videos, ...
-scores.NAME.jsonl    what scorer NAME says of each (see `sipo.evaluate.score`)
+scores.NAME.jsonl    what scorer NAME says of each (see `sipo.evaluate.scores.score`)
 """
 
 import json

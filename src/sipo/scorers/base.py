@@ -1,4 +1,4 @@
-"""What a scorer is. `sipo.evaluate.score` works with anything that has one of these shapes."""
+"""What a scorer is. `sipo.evaluate.scores.score` works with anything that has one of these shapes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass

@@ -1,4 +1,4 @@
-"""The scorers by name. The miniature's own is not among them: it is resolved in `sipo.workflows.scorers`."""
+"""The scorers by name. The miniature's own is not among them: it is resolved in `sipo.scorers.named`."""
 
 from collections.abc import Callable
 from functools import partial

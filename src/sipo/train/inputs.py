@@ -9,11 +9,11 @@ from rich.console import Console
 
 from sipo.backbones import Backbone, read_architecture
 from sipo.config import Config
-from sipo.data.cache import Cache, encode_cache
-from sipo.data.check import check_pairs, default_memory
+from sipo.data.cache.read import Cache, encode_cache
 from sipo.data.dataset import CachedPairs, MediaPairs, PairDataset
-from sipo.data.pairs import PairSource, open_pairs
-from sipo.data.split import split_validation
+from sipo.data.pairs.check import check_pairs, default_memory
+from sipo.data.pairs.open import PairSource, open_pairs
+from sipo.data.pairs.split import split_validation
 from sipo.errors import UserError
 from sipo.size import Size
 

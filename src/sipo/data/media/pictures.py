@@ -1,0 +1,150 @@
+"""Encoded pictures: whatever the file holds, an upright RGB picture comes out, or a `BadRow`."""
+
+import io
+import struct
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from sipo.data.media.containers import HEAD, container
+from sipo.data.pairs.rows import BadRow, Media
+
+MAX_PIXELS = 64_000_000  # of one picture; read from its header before anything is decoded
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `open_image` refuses, it does not warn
+# No EPS among them: it would run Ghostscript.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
+Kind = Literal["image", "video", "frames"]
+
+
+def media_kind(media: Media) -> Kind:
+    """What a medium is: "frames" (a folder), else by its first bytes, else (where they say nothing) by its suffix."""
+    if isinstance(media, Path) and media.is_dir():
+        return "frames"
+    try:
+        head = media[:HEAD] if isinstance(media, bytes) else _head(media)
+    except (OSError, ValueError):
+        head = b""
+    named_video = isinstance(media, Path) and media.suffix.lower() in VIDEO_SUFFIXES
+    return "video" if container(head) or named_video else "image"
+
+
+def named(media: Media) -> str:
+    """A medium in a message."""
+    return f"the file of {len(media):,} bytes" if isinstance(media, bytes) else str(media)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
+
+
+def read_bytes(media: Media) -> bytes:
+    """The encoded file's content. Raises BadRow (missing_file, empty_image)."""
+    if isinstance(media, bytes):
+        return media
+    try:
+        content = media.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        raise BadRow(f"{media}: {error}", "missing_file") from error
+    if not content:
+        raise BadRow(f"{media} has 0 bytes", "empty_image")
+    return content
+
+
+def open_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read the header alone. Raises BadRow (undecodable, too_large)."""
+    Image.init()
+    try:
+        image = Image.open(io.BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN])
+    except Image.DecompressionBombError as error:
+        raise BadRow(f"the header says more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels", "too_large") from error
+    except Exception as error:  # a decoder that is fed garbage may raise anything
+        kind = "truncated" if is_cut_short(content) else "undecodable"
+        raise BadRow(f"{len(content):,} bytes from {content[:8]!r} on: not an image that can be read", kind) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise BadRow(f"{width} x {height} is {width * height:,} pixels, more than {max_pixels:,}", "too_large")
+    return image
+
+
+def load(image: Image.Image, content: bytes) -> Image.Image:
+    """Decode all of an opened picture (the first frame, if it moves). Raises BadRow (truncated, undecodable)."""
+    try:
+        image.load()
+    except Exception as error:
+        kind = "truncated" if "truncated" in str(error).lower() or is_cut_short(content) else "undecodable"
+        raise BadRow(f"{image.format} of {len(content):,} bytes: {error}", kind) from error
+    if image.format == "PNG" and is_cut_short(content):  # Pillow is content when the pixels are there
+        raise BadRow(f"PNG of {len(content):,} bytes without its last chunk", "truncated")
+    return image
+
+
+def is_cut_short(content: bytes) -> bool:
+    """Whether a known container lacks its end."""
+    if content[:2] == b"\xff\xd8":
+        return b"\xff\xd9" not in content[-64:]
+    if content[:8] == b"\x89PNG\r\n\x1a\n":
+        return b"IEND\xaeB`\x82" not in content
+    if content[:4] == b"RIFF":
+        return len(content) < 12 or struct.unpack("<I", content[4:8])[0] + 8 > len(content)
+    if content[:4] == b"GIF8":
+        return not content.rstrip(b"\0").endswith(b";")
+    return False
+
+
+def probe(media: Media, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Prove that the picture decodes to its last byte, as cheaply as that can be done; returns the encoded content."""
+    content = read_bytes(media)
+    image = open_image(content, max_pixels)
+    eighth = max(image.width // 8, 1), max(image.height // 8, 1)
+    image.draft("L", eighth)  # of a JPEG the whole bit stream is read, but fewer pixels are computed
+    load(image, content)
+    if image.mode in ("I", "F"):
+        to_rgb(image)
+    return content
+
+
+def decode(media: Media, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An upright RGB picture; raises BadRow. Transparency lies on white; embedded colour profiles are not applied."""
+    content = read_bytes(media)
+    image = load(open_image(content, max_pixels), content)
+    try:
+        return to_rgb(upright(image))
+    except (OSError, ValueError) as error:
+        raise BadRow(f"{image.format} of mode {image.mode}: {error}") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF orientation says; a picture whose EXIF block is broken stays as it is."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB of any mode: grey, palette, alpha (over white), CMYK, 16 bit (the high byte)."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        values = np.asarray(image)
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise BadRow(f"pixels of 32 bits (mode {image.mode}) have no known range: save it with 8 or 16 bits")
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """(3, H, W) float32 in [-1, 1] of an RGB picture."""
+    pixels = np.asarray(image, dtype=np.float32) / 127.5 - 1.0
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))

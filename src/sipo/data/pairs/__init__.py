@@ -1,0 +1,1 @@
+"""Pairs as rows: schemas, manifests, tables, the check of all of them, and the split into training and validation."""

@@ -1,0 +1,143 @@
+"""`sipo data check`: go through every row before any training, and report all of it."""
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import track
+
+from sipo.data.media.frames import frame_files
+from sipo.data.media.load import require_kind
+from sipo.data.media.pictures import MAX_PIXELS, media_kind, probe
+from sipo.data.media.video import Length, measure
+from sipo.data.pairs.check_report import CheckReport, Problem
+from sipo.data.pairs.fingerprint import digest
+from sipo.data.pairs.open import open_pairs
+from sipo.data.pairs.rows import BadRow, Media, PairSource, Ties
+from sipo.files import write_atomic
+from sipo.size import Size
+
+VERSION = 2  # of the rules; part of the key of remembered results
+
+
+@dataclass(frozen=True)
+class Content:
+    """A usable row, reduced to what tells duplicates: a digest of the prompt and each encoded medium."""
+
+    chosen: bytes
+    pair: bytes  # of the prompt and both members, whichever is preferred
+
+
+def check_pairs(
+    path: str | Path | PairSource,
+    ties: Ties = "drop",
+    max_pairs: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    workers: int | None = None,
+    progress: bool = True,
+    remember: Path | None = None,
+    size: Size | None = None,
+) -> CheckReport:
+    """Judge every row: each is usable, or counted under one kind of `KINDS`, the first that applies.
+
+    path: what `open_pairs` takes, or an opened source (then `ties` and `max_pairs` are the source's).
+    workers: threads that decode (default: the cores; decoding leaves Python's lock).
+    remember: a folder for results (see `default_memory`); where nothing has changed since, it is read from there.
+    size: of the model's media. Its frames and rate say which videos are too short, and whether videos fit at all; its
+    pixels do not matter. Without it images and videos of any length pass.
+
+    Raises UserError where the data cannot be opened at all.
+    """
+    source = open_pairs(path, ties, max_pairs) if isinstance(path, str | Path) else path
+    wanted = None if size is None else [size.num_frames, size.fps]
+    key = digest([VERSION, source.stamp, len(source), source.ties, max_pixels, wanted]) if remember else ""
+    if remember and (known := _recall(remember / f"{key}.json")) is not None:
+        return known
+    problems: list[Problem] = []
+    first: dict[bytes, tuple[int, bytes]] = {}  # content -> (row, chosen member) that has it first
+    found = _examine(source, size, max_pixels, workers or os.cpu_count() or 1)
+    for index, result in enumerate(track(found, "checking", total=len(source), disable=not progress, transient=True)):
+        if isinstance(result, BadRow):
+            problems.append(Problem(index, source.id(index), result.kind, str(result)))
+        elif result.pair in first:
+            row, chosen = first[result.pair]
+            contrary = "" if chosen == result.chosen else ", with the opposite preference"
+            problems.append(
+                Problem(index, source.id(index), "duplicate", f"the same pair as {source.id(row)}{contrary}")
+            )
+        else:
+            first[result.pair] = index, result.chosen
+    report = CheckReport(source.schema, len(source), source.ties, tuple(problems), source.fingerprint)
+    if remember:
+        write_atomic(remember / f"{key}.json", json.dumps(report.to_dict()))
+    return report
+
+
+def default_memory() -> Path:
+    """Where results of checks are remembered between runs: $XDG_CACHE_HOME/sipo/checks, or ~/.cache/sipo/checks."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sipo" / "checks"
+
+
+def _recall(file: Path) -> CheckReport | None:
+    try:
+        return CheckReport.from_dict(json.loads(file.read_text("utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _examine(source: PairSource, size: Size | None, max_pixels: int, workers: int) -> Iterator[Content | BadRow]:
+    """Row after row, in order; a window of a few hundred rows is in flight, so that memory stays small."""
+    window = 32 * workers
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(source), window):
+            rows = range(start, min(start + window, len(source)))
+            yield from pool.map(lambda row: _judge(source, row, size, max_pixels), rows)
+
+
+def _judge(source: PairSource, row: int, size: Size | None, max_pixels: int) -> Content | BadRow:
+    try:
+        pair = source[row]
+        members = [pair.chosen] if pair.rejected is None else [pair.chosen, pair.rejected]
+        found = [_look(media, size, max_pixels) for media in members]
+        _require_match([length for _, length in found])
+    except BadRow as error:
+        return error
+    digests = [content for content, _ in found]
+    prompt = pair.prompt.encode("utf-8", "surrogatepass")
+    return Content(digests[0], hashlib.blake2b(b"".join(sorted(digests)) + prompt, digest_size=16).digest())
+
+
+def _look(media: Media, size: Size | None, max_pixels: int) -> tuple[bytes, Length | None]:
+    """Decode a member to its end: a digest of its content and, of a video, how long it is."""
+    if require_kind(media, size) == "image":
+        return hashlib.blake2b(probe(media, max_pixels), digest_size=16).digest(), None
+    length = measure(media, size, max_pixels)
+    return _content_digest(media), length
+
+
+def _require_match(lengths: list[Length | None]) -> None:
+    """Raises BadRow (mismatched) for an image beside a video, and for videos of different length."""
+    for one, other in itertools.pairwise(lengths):
+        if (one is None) != (other is None):
+            raise BadRow(
+                f"the {'rejected' if one is None else 'chosen'} member is a video, the other an image", "mismatched"
+            )
+        if one is not None and other is not None and one.differs(other):
+            raise BadRow(
+                f"chosen lasts {one}, rejected {other}: cut both to the same length, or leave it out", "mismatched"
+            )
+
+
+def _content_digest(media: Media) -> bytes:
+    if isinstance(media, bytes):
+        return hashlib.blake2b(media, digest_size=16).digest()
+    hasher = hashlib.blake2b(digest_size=16)
+    for path in frame_files(media) if media_kind(media) == "frames" else [media]:
+        with path.open("rb") as file:
+            hasher.update(hashlib.file_digest(file, hashlib.sha256).digest())
+    return hasher.digest()

@@ -1,0 +1,114 @@
+"""Pairs in a JSONL manifest: one object a line, images and videos in files (or folders of frames) beside it."""
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sipo.data.media.frames import frame_files
+from sipo.data.pairs.fingerprint import digest
+from sipo.data.pairs.rows import BadRow, Pair, Ties
+from sipo.data.pairs.schemas import SCHEMAS, Schema, recognise
+from sipo.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class ManifestPairs:
+    """`offsets`, `lines`: where each non-blank line starts in the file, and its number from 1."""
+
+    path: Path
+    schema: str
+    offsets: np.ndarray
+    lines: np.ndarray
+    has_rejected: bool
+    ties: Ties = "drop"
+
+    @property
+    def layout(self) -> Schema:
+        return next(schema for schema in SCHEMAS if schema.name == self.schema)
+
+    @functools.cached_property
+    def _state(self) -> tuple[list, list]:
+        """([name, size] of every file, their times of modification); missing files count as such."""
+        sizes, times = [], []
+        for index in range(len(self)):
+            try:
+                pair = self[index]
+            except BadRow:
+                continue
+            members = [member for member in (pair.chosen, pair.rejected) if isinstance(member, Path)]
+            for member in members:
+                for path in [member, *frame_files(member)] if member.is_dir() else [member]:
+                    state = path.stat() if path.exists() else None
+                    sizes.append([path.name, state.st_size if state and not path.is_dir() else -1])
+                    times.append(state.st_mtime_ns if state else -1)
+        return sizes, times
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return digest([digest(self.path.read_bytes().decode("utf-8", "replace")), self._state[0]])
+
+    @property
+    def stamp(self) -> str:
+        return digest([self.fingerprint, str(self.path), self._state[1]])
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def __getitem__(self, index: int) -> Pair:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        pair = self.layout.read(self._row(index), self.id(index), self.path.parent)
+        if self.has_rejected and pair.rejected is None:
+            raise BadRow("there is no rejected member, though other rows have one", "malformed")
+        return pair
+
+    def _row(self, index: int) -> dict[str, Any]:
+        with self.path.open("rb") as file:
+            file.seek(int(self.offsets[index]))
+            return parse(file.readline())
+
+    def id(self, index: int) -> str:
+        return f"{self.path.name}:{self.lines[index]}"
+
+    def prompts(self, indices: list[int]) -> list[str]:
+        return [self._row(index)[self.layout.prompt] for index in indices]
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # JSON, UTF-8, and "[[[[..."
+        raise BadRow(f"not a line of JSON: {error}", "malformed") from error
+    if not isinstance(row, dict):
+        raise BadRow(f"a line should be a JSON object, not {type(row).__name__}", "malformed")
+    return row
+
+
+def open_manifest(path: Path, ties: Ties, max_pairs: int | None) -> ManifestPairs:
+    """Scans the lines once. The schema is that of the first line that is an object."""
+    offsets, lines, position = [], [], 0
+    schema: Schema | None = None
+    has_rejected = False
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if max_pairs is not None and len(offsets) == max_pairs:
+                break
+            if line.strip():
+                offsets.append(position)
+                lines.append(number)
+                if not has_rejected:
+                    try:
+                        row = parse(line)
+                    except BadRow:
+                        row = None
+                    if row is not None:
+                        schema = schema or recognise(list(row), f"{path}, line {number},")
+                        has_rejected = schema.name != "pairs" or row.get("rejected") is not None
+            position += len(line)
+    if schema is None:
+        raise UserError(f"{path} holds no line that is a JSON object with prompt and chosen")
+    return ManifestPairs(path, schema.name, np.array(offsets), np.array(lines), has_rejected, ties)

@@ -1,0 +1,195 @@
+"""Pairs in tables: parquet files, and folders saved by Hugging Face `datasets`; memory-mapped, never all in memory."""
+
+import contextlib
+import functools
+import glob
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sipo.data.pairs.fingerprint import content_of, digest, times_of
+from sipo.data.pairs.rows import BadRow, Pair, Ties
+from sipo.data.pairs.schemas import SCHEMAS, Schema, recognise
+from sipo.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SPLIT = re.compile(r"(?P<split>.+?)-\d{3,}-of-\d{3,}")  # train-00000-of-00645-b66ac786bf6fb553.parquet
+
+
+@dataclass(frozen=True)
+class TablePairs:
+    """Tables in one of the known schemas, as Arrow on disk (in `datasets`' "arrow" format, so nothing is decoded)."""
+
+    tables: "tuple[Dataset, ...]"
+    schema: str
+    folder: Path  # relative image paths are resolved against it
+    names: tuple[str, ...]  # of the tables' files, as ids say them
+    starts: tuple[int, ...]  # the first row of each table
+    files: tuple[Path, ...]  # what fingerprints look at
+    length: int
+    ties: Ties = "drop"
+
+    @property
+    def layout(self) -> Schema:
+        return next(schema for schema in SCHEMAS if schema.name == self.schema)
+
+    @property
+    def has_rejected(self) -> bool:
+        return self.schema != "pairs" or any("rejected" in table.column_names for table in self.tables)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return digest(content_of([file.relative_to(self.folder).as_posix() for file in self.files], list(self.files)))
+
+    @property
+    def stamp(self) -> str:
+        return digest([self.fingerprint, str(self.folder), times_of(list(self.files))])
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Pair:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        table, position = self._locate(index)
+        row = self.tables[table][position].to_pylist()[0]
+        pair = self.layout.read(row, self.id(index), self.folder)
+        if self.has_rejected and pair.rejected is None:
+            raise BadRow("there is no rejected member", "malformed")
+        return pair
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        table = bisect_right(self.starts, index) - 1
+        return table, index - self.starts[table]
+
+    def id(self, index: int) -> str:
+        table, position = self._locate(index)
+        return f"{self.names[table]}:{position}"
+
+    def prompts(self, indices: list[int]) -> list[str]:
+        column = self.layout.prompt
+        texts: dict[int, list[str]] = {}
+        for table in {self._locate(index)[0] for index in indices}:  # a column of text is small beside the images
+            texts[table] = self.tables[table].select_columns([column])[:][column].to_pylist()
+        return [texts[table][position] for table, position in map(self._locate, indices)]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """`datasets` without its progress bars, which say nothing in the seconds that most tables take."""
+    import datasets
+
+    shown = datasets.are_progress_bars_disabled() is False
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def parquet_schema(file: Path) -> tuple[pa.Schema, int]:
+    try:
+        with pq.ParquetFile(file) as parquet:
+            return parquet.schema_arrow, parquet.metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file} is not a readable parquet file: {error}") from error
+
+
+def training_shards(files: list[Path]) -> list[Path]:
+    """Of shards named `<split>-00000-of-00645...`, those of the train split. Raises UserError where it is ambiguous."""
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        match = SPLIT.match(file.name)
+        splits.setdefault(match["split"] if match else "", []).append(file)
+    if len(splits) == 1:
+        return files
+    if "train" not in splits or "" in splits:
+        found = ", ".join(split or "(no split in the name)" for split in splits)
+        raise UserError(
+            f"{files[0].parent} mixes the splits {found}: give the files of one split a folder of their own"
+        )
+    return splits["train"]
+
+
+def open_parquet(files: list[Path], folder: Path, ties: Ties, max_pairs: int | None) -> TablePairs:
+    """Parquet shards in the given order; they may differ in optional columns and in types.
+
+    `datasets` converts each to Arrow, once, in its own cache (HF_DATASETS_CACHE): parquet has no fast random access.
+    """
+    kept: list[Path] = []
+    tables, starts, layouts, total = [], [], [], 0
+    for file in files:
+        schema, num_rows = parquet_schema(file)
+        if num_rows == 0:
+            continue
+        layouts.append(recognise(schema.names, str(file)))
+        # Without the metadata, in which an Image feature would ask for decoding.
+        wanted = pa.schema([schema.field(name) for name in layouts[-1].columns if name in schema.names])
+        tables.append(convert(file, wanted.remove_metadata()))
+        kept, starts, total = [*kept, file], [*starts, total], total + num_rows
+        if max_pairs is not None and total >= max_pairs:
+            break
+    if not kept:
+        raise UserError(f"{folder if len(files) != 1 else files[0]} holds no rows")
+    found = sorted({layout.name for layout in layouts})
+    if len(found) > 1:
+        raise UserError(f"{folder} mixes files of the schemas {' and '.join(found)}: give one of them")
+    return TablePairs(
+        tables=tuple(tables),
+        schema=found[0],
+        folder=folder,
+        names=tuple(file.relative_to(folder).as_posix() for file in kept),
+        starts=tuple(starts),
+        files=tuple(kept),
+        length=total if max_pairs is None else min(total, max_pairs),
+        ties=ties,
+    )
+
+
+def convert(file: Path, schema: pa.Schema) -> "Dataset":
+    """The columns of `schema` as memory-mapped Arrow."""
+    import datasets
+
+    try:
+        with quiet():
+            table = datasets.Dataset.from_parquet(
+                glob.escape(str(file)),
+                columns=schema.names,
+                features=datasets.Features.from_arrow_schema(schema),
+                batch_size=256,
+            )
+    except (pa.ArrowException, datasets.exceptions.DatasetGenerationError) as error:
+        raise UserError(f"{file} could not be read: {error.__cause__ or error}") from error
+    return table.with_format("arrow")
+
+
+def open_saved(folder: Path, ties: Ties, max_pairs: int | None) -> TablePairs:
+    """A folder written by `datasets`' save_to_disk: a Dataset, or a DatasetDict of which the train split is taken."""
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(folder))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{folder} is not a complete Hugging Face datasets folder: {error}") from error
+    if isinstance(saved, datasets.DatasetDict):
+        if "train" not in saved and len(saved) != 1:
+            found = ", ".join(str(folder / name) for name in saved)
+            raise UserError(f"{folder} has several splits and none is called train: name one of {found}")
+        split = "train" if "train" in saved else next(iter(saved))
+        return open_saved(folder / split, ties, max_pairs)
+    layout = recognise(saved.column_names, str(folder))
+    table = saved.select_columns([name for name in layout.columns if name in saved.column_names]).with_format("arrow")
+    if len(table) == 0:
+        raise UserError(f"{folder} holds no rows")
+    length = len(table) if max_pairs is None else min(len(table), max_pairs)
+    files = tuple(sorted(file for file in folder.iterdir() if file.is_file()))
+    return TablePairs((table,), layout.name, folder, (folder.name,), (0,), files, length, ties)

@@ -1,0 +1,1 @@
+"""Who wins, by how much, and whether it can be chance."""

@@ -1,0 +1,1 @@
+"""Preference pairs out of scored samples."""

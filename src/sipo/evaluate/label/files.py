@@ -1,0 +1,71 @@
+"""Labelled pairs as the files that `sipo train` reads: Pick-a-Pic's parquet, or JSONL beside the media."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from sipo.data.pairs.pick_a_pic import encode_rows, pair_row
+from sipo.errors import UsageError, UserError
+from sipo.evaluate.label.label import Candidate, LabelledPair
+from sipo.files import write_atomic
+from sipo.samples.jsonl import dump_jsonl
+
+PARQUET, JSONL = ".parquet", ".jsonl"
+
+
+def write_pairs(pairs: Sequence[LabelledPair], out: Path, seed: int = 0) -> Path:
+    """`out` ends in .parquet (the files' bytes inside, in Pick-a-Pic's columns) or .jsonl (their paths).
+
+    Which side of a row is the chosen one is drawn by `seed`. Raises UsageError for another ending, UserError where
+    there is no pair or a file is gone.
+    """
+    require_ending("The file of pairs", out, PARQUET, JSONL)
+    if not pairs:
+        raise UserError(f"There is no pair to write to {out}: all were ties, or no prompt has two scored samples.")
+    if out.suffix == JSONL:
+        write_atomic(out, dump_jsonl(_line(pair, out.parent) for pair in pairs))
+        return out
+    rows = [
+        pair_row(
+            pair.prompt, number, _read(pair.chosen.path), _read(pair.rejected.path), pair.gap, seed,
+            (pair.chosen.model, pair.rejected.model),
+        )
+        for number, pair in enumerate(pairs)
+    ]  # fmt: skip
+    write_atomic(out, encode_rows(rows, row_group_size=200))
+    return out
+
+
+def write_best(best: Sequence[Candidate], out: Path) -> Path:
+    """The best samples as a JSONL manifest without rejected members, for `loss: {name: sft}`."""
+    require_ending("The file of best samples", out, JSONL)
+    if not best:
+        raise UserError(f"There is no sample to write to {out}: none is right, or none has a score.")
+    lines = ({"prompt": c.score.sample.prompt, "chosen": _place(c.path, out.parent), "score": c.value} for c in best)
+    write_atomic(out, dump_jsonl(lines))
+    return out
+
+
+def require_ending(what: str, out: Path, *endings: str) -> None:
+    """Raises UsageError, which begins with `what` (an option's name), where `out` has another ending."""
+    if out.suffix not in endings:
+        raise UsageError(f"{what}: {out} should end in {' or '.join(endings)}")
+
+
+def _line(pair: LabelledPair, folder: Path) -> dict:
+    chosen, rejected = _place(pair.chosen.path, folder), _place(pair.rejected.path, folder)
+    return {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected, "score_gap": pair.gap}
+
+
+def _place(path: Path, folder: Path) -> str:
+    """Relative to the manifest, where the file lies below it, so that both can be moved together; else absolute."""
+    path = path.resolve()
+    inside = Path(os.path.relpath(path, folder.resolve()))
+    return path.as_posix() if inside.parts[0] == os.pardir else inside.as_posix()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error

@@ -1,0 +1,1 @@
+"""Wording, pictures and templates of the HTML pages."""

@@ -1,0 +1,141 @@
+"""Drawing: one small figure a panel, as SVG that takes the page's colours and as PNG on white."""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sipo.evaluate.report.curves import binned, curve
+
+# Chosen and rejected look the same wherever they occur; all of these hold on white and on near-black.
+CHOSEN, REJECTED, NEUTRAL, QUIET = "#2b7bba", "#d9642c", "#2f9184", "#8c96a3"
+INK, GRID = "#27313b", "#dde2e7"  # in SVG these two become the page's own text and rule colours
+
+STYLE = {
+    "font.family": "sans-serif", "font.size": 8.5, "svg.fonttype": "none", "svg.hashsalt": "sipo",
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
+    "xtick.major.size": 3, "ytick.major.size": 3,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+    "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6,
+    "axes.titlesize": 9.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "legend.frameon": False, "legend.fontsize": 8, "legend.handlelength": 1.6, "lines.solid_capstyle": "round",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a panel: the metric's key, its name in the legend, how it looks."""
+
+    key: str
+    label: str = ""
+    colour: str = NEUTRAL
+    dash: str = "-"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small figure; `note` stands under it and says what to look for.
+
+    `levels` are heights of dashed lines, `band` is shaded, `limits` hold the y axis (None: as the data want it).
+    """
+
+    name: str
+    title: str
+    unit: str
+    series: tuple[Series, ...]
+    note: str = ""
+    levels: tuple[float, ...] = ()
+    band: tuple[float, float] | None = None
+    limits: tuple[float | None, float | None] = (None, None)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A finished panel in both forms."""
+
+    panel: Panel
+    svg: str
+    png: bytes
+
+
+def draw_curves(
+    panel: Panel, records: Sequence[dict], marks: bool = False, best_step: int | None = None
+) -> Drawing | None:
+    """The panel's series over optimizer steps: a thick moving average over the faint raw values; None without data.
+
+    `marks` draws every value as a point instead, for the few values of a validation; `best_step` gets a vertical line.
+    """
+    found = [(series, c) for series in panel.series if (c := curve(records, series.key))]
+    if not found:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _axes(panel, "optimizer step")
+        for series, c in found:
+            if marks:
+                axes.plot(
+                    c.steps, c.raw, color=series.colour, ls=series.dash, lw=1.5, marker="o", ms=3.5, label=series.label
+                )
+                continue
+            axes.plot(c.steps, c.raw, color=series.colour, lw=0.7, alpha=0.3)
+            axes.plot(c.steps, c.smooth, color=series.colour, ls=series.dash, lw=1.7, label=series.label)
+        if best_step is not None:
+            axes.axvline(best_step, color=INK, lw=0.8, ls=(0, (3, 2)))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        return _finish(panel, figure, axes)
+
+
+def draw_bins(panel: Panel, records: Sequence[dict]) -> Drawing | None:
+    """The panel's series over the timestep, each mean at the middle of its bin; None without data."""
+    found = [(series, bins) for series in panel.series if (bins := binned(records, series.key))]
+    if not found:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _axes(panel, "timestep t  (low to high noise)")
+        for series, (edges, means, _) in found:
+            centres = (edges[:-1] + edges[1:]) / 2
+            axes.plot(centres, means, color=series.colour, ls=series.dash, lw=1.5, marker="o", ms=3, label=series.label)
+        axes.set_xlim(edges[0], edges[-1])
+        return _finish(panel, figure, axes)
+
+
+def _axes(panel: Panel, xlabel: str):
+    figure = Figure(figsize=(3.9, 2.6), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(panel.title)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(panel.unit)
+    if panel.band:
+        axes.axhspan(*panel.band, color=QUIET, alpha=0.15, lw=0)
+    for height in panel.levels:
+        axes.axhline(height, color=INK, lw=0.8, ls=(0, (3, 2)))
+    return figure, axes
+
+
+def _finish(panel: Panel, figure: Figure, axes) -> Drawing:
+    if sum(bool(series.label) for series in panel.series) > 1:
+        axes.legend(loc="best")
+    low, high = axes.get_ylim()
+    if high - low < 1e-9 * max(1.0, abs(high)):  # a constant: matplotlib would label it as an offset
+        axes.set_ylim(low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1))
+    axes.set_ylim(*panel.limits)
+    axes.ticklabel_format(axis="y", scilimits=(-3, 4))
+    png, svg = io.BytesIO(), io.StringIO()
+    figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+    figure.set_layout_engine("none")  # laid out once, for both
+    figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+    return Drawing(panel, _inline_svg(svg.getvalue(), panel.name), png.getvalue())
+
+
+def _inline_svg(svg: str, name: str) -> str:
+    """The `<svg>` element alone, scaling with the page, its ids its own, its ink and grid the page's."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    return svg.replace(INK, "currentColor").replace(GRID, "var(--rule)")

@@ -1,0 +1,122 @@
+"""What `sipo score PATH` scores: a run, a folder of generated media, GenEval's layout, or any folder and a prompt file.
+
+A run                    its newest folder of samples, and every folder of its evaluations
+samples.jsonl in it      the media that `sipo generate` made
+GenEval's layout         00000/metadata.jsonl (its prompt) and 00000/samples/*.png, one folder a prompt
+with a prompt file       .jsonl whose lines say {"file", "prompt"}: those files;
+                         .txt or .jsonl without files: the folder's media in the order of their names (2 before 10), equally
+                         many for each prompt: of 6 files for 3 prompts the first two belong to the first one
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sipo.data.media.frames import PICTURES
+from sipo.data.media.pictures import VIDEO_SUFFIXES
+from sipo.errors import UserError
+from sipo.run import RunDir
+from sipo.samples.folder import SAMPLES, Sample, read_samples
+from sipo.samples.prompts import read_prompts
+
+METADATA = "metadata.jsonl"
+
+
+@dataclass(frozen=True)
+class MediaFolder:
+    """A folder, and what in it was made from which prompt; files are relative to the folder."""
+
+    path: Path
+    samples: list[Sample]
+
+
+def find_media(path: Path, prompts: str | None = None) -> list[MediaFolder]:
+    """The folders to score. A prompt file, where given, decides. Raises UserError where nothing is found or fits."""
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"There is no folder {path}.")
+    if prompts is not None:
+        return [MediaFolder(path, _with_prompts(path, prompts))]
+    if RunDir(path).config.is_file():
+        return [MediaFolder(folder, read_samples(folder)) for folder in _of_run(RunDir(path))]
+    if (path / SAMPLES).is_file():
+        return [MediaFolder(path, read_samples(path))]
+    geneval = sorted(path.glob(f"*/{METADATA}"), key=lambda file: _natural(file.parent.name))
+    if geneval:
+        return [MediaFolder(path, [sample for file in geneval for sample in _of_geneval(path, file)])]
+    raise UserError(
+        f"{path} is no run, has no {SAMPLES} and no GenEval layout (*/{METADATA}): name a file of its prompts with "
+        '--prompts, a .txt with one a line or a .jsonl of {"file", "prompt"}.'
+    )
+
+
+def _of_run(run: RunDir) -> list[Path]:
+    steps = run.sample_steps()
+    folders = [run.samples / f"{steps[-1]:06d}"] if steps else []
+    folders += sorted(file.parent for file in run.evaluation.rglob(SAMPLES))
+    found = [folder for folder in folders if (folder / SAMPLES).is_file()]
+    if not found:
+        raise UserError(f"{run.path} holds no samples yet; `sipo generate {run.path} --out ...` makes some.")
+    return found
+
+
+def _of_geneval(root: Path, metadata: Path) -> Iterable[Sample]:
+    record = _first_object(metadata)
+    if not isinstance(record.get("prompt"), str):
+        raise UserError(f'{metadata}: expected an object with a text under "prompt".')
+    known = {key: value for key, value in record.items() if key != "prompt"} or None
+    folder = metadata.parent / "samples"
+    for number, file in enumerate(media_files(folder) if folder.is_dir() else []):
+        yield Sample(file.relative_to(root).as_posix(), record["prompt"], number, known)
+
+
+def _first_object(path: Path) -> dict:
+    """GenEval writes one object to a file, without a newline."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8").strip().split("\n")[0]))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} does not begin with a JSON object ({error}).") from error
+
+
+def _with_prompts(folder: Path, prompts: str) -> list[Sample]:
+    items = read_prompts(prompts)
+    named = [(item.metadata or {}).get("file") for item in items]
+    if all(isinstance(name, str) for name in named):
+        twice = [name for i, name in enumerate(named) if name in named[:i]]
+        if twice:
+            raise UserError(f"{prompts} names {twice[0]} twice; each file has one prompt.")
+        known = [{k: v for k, v in (item.metadata or {}).items() if k != "file"} or None for item in items]
+        rows = zip(named, items, known, strict=True)
+        return [Sample(str(name), item.prompt, item.seed, metadata) for name, item, metadata in rows]
+    if any(name is not None for name in named):
+        missing = next(i for i, name in enumerate(named) if not isinstance(name, str))
+        raise UserError(f'{prompts}, prompt {missing + 1}: no text under "file", while others have one.')
+    files = media_files(folder)
+    each, rest = divmod(len(files), len(items))
+    if not files or rest:
+        raise UserError(
+            f"{folder} holds {len(files)} pictures or videos and {prompts} {len(items)} prompts: they pair up in order "
+            'where there are equally many for each prompt. Else name the files: a .jsonl of {"file", "prompt"}.'
+        )
+    return [
+        Sample(file.name, items[i // each].prompt, i % each, items[i // each].metadata) for i, file in enumerate(files)
+    ]
+
+
+def media_files(folder: Path) -> list[Path]:
+    """Pictures and videos in the order of their names; the picture beside a video of its name is its contact sheet."""
+    files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
+    videos = {file.stem for file in files if file.suffix.lower() in VIDEO_SUFFIXES}
+    chosen = [
+        file
+        for file in files
+        if file.suffix.lower() in VIDEO_SUFFIXES or (file.suffix.lower() in PICTURES and file.stem not in videos)
+    ]
+    return sorted(chosen, key=lambda file: (_natural(file.name), file.name))
+
+
+def _natural(name: str) -> list[str | int]:
+    parts = re.split(r"([0-9]+)", name)  # text and numbers in turn, so that equal places compare
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)]

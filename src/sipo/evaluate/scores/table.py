@@ -1,0 +1,82 @@
+"""Scores of several folders by several scorers, as a table: the mean with its interval, and what could not be read."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from sipo.errors import UsageError
+from sipo.evaluate.scores.hps_table import print_styles
+from sipo.evaluate.scores.score import Score, score, scores_path
+from sipo.evaluate.scores.sources import MediaFolder
+from sipo.evaluate.statistics.bootstrap import Estimate, bootstrap_mean
+from sipo.scorers.base import FileScorer, Scorer
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one scorer said of one folder; `file` holds it."""
+
+    folder: Path
+    scorer: str
+    scores: Sequence[Score]
+    file: Path
+
+    @property
+    def failed(self) -> list[Score]:
+        return [score for score in self.scores if score.error is not None]
+
+    @property
+    def mean(self) -> Estimate | None:
+        """Over what could be scored, with a 95% interval over prompts; None where nothing could."""
+        good = [score for score in self.scores if math.isfinite(score.value)]
+        return bootstrap_mean([s.value for s in good], [s.sample.prompt for s in good]) if good else None
+
+
+def score_folders(
+    folders: Sequence[MediaFolder],
+    scorers: Sequence[Scorer | FileScorer],
+    batch_size: int,
+    console: Console,
+    out: Path | None = None,
+) -> list[Scored]:
+    """Every folder by every scorer, scorer by scorer.
+
+    out: where the files of scores go; default: into the folders. Raises UsageError for `out` and several folders.
+    """
+    if out and len(folders) > 1:
+        names = ", ".join(str(folder.path) for folder in folders)
+        raise UsageError(f"--out takes the scores of one folder, and there are {len(folders)}: {names}")
+    results = []
+    for scorer in scorers:
+        for folder in folders:
+            found = score(folder.path, scorer, batch_size, console, folder.samples, out)
+            results.append(Scored(folder.path, scorer.name, found, scores_path(out or folder.path, scorer.name)))
+    return results
+
+
+def print_scores(results: Sequence[Scored], console: Console, named: int = 20) -> None:
+    """The table, HPSv2's figures where its prompts were used, the files of scores, and the first `named` media that could not be scored, with the reason."""
+    table = Table(box=None, pad_edge=False)
+    for title, justify in (("folder", "left"), ("scorer", "left"), ("scored", "right"), ("mean", "right"),
+                           ("95% interval", "left"), ("unreadable", "right")):  # fmt: skip
+        table.add_column(title, justify=justify, overflow="fold")
+    for result in results:
+        mean, failed = result.mean, len(result.failed)
+        value = "–" if mean is None else f"{mean.value:.4f}"
+        bounds = "–" if mean is None or mean.low is None else f"{mean.low:.4f} to {mean.high:.4f}"
+        count = f"{len(result.scores) - failed:,}"
+        table.add_row(str(result.folder), result.scorer, count, value, bounds, f"{failed:,}" if failed else "")
+    console.print(table)
+    for result in results:
+        print_styles(result.folder, result.scorer, result.scores, console)
+    for result in results:
+        console.print(f"scores: {result.file}", highlight=False, markup=False, soft_wrap=True)
+    lost = {str(r.folder / s.sample.file): str(s.error) for r in results for s in r.failed}
+    for file, error in list(lost.items())[:named]:
+        console.print(f"not scored: {file}: {error}", highlight=False, markup=False, soft_wrap=True)
+    if len(lost) > named:
+        console.print(f"not scored: {len(lost) - named:,} more; their lines in the files of scores say why")

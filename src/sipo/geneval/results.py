@@ -1,0 +1,126 @@
+"""GenEval's results: a line a picture, a share per category, their mean, and the table of several models.
+
+results.jsonl     a line a picture, in the official evaluator's fields
+geneval.json      the summary: categories, overall, and what made and judged the pictures
+geneval.md .csv   the summary as a table
+"""
+
+import csv
+import io
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sipo.errors import UserError
+from sipo.files import write_atomic
+from sipo.geneval.layout import CATEGORIES
+from sipo.samples.jsonl import dump_jsonl, read_jsonl
+
+RESULTS, SUMMARY = "results.jsonl", "geneval.json"
+HEADINGS = ("Sin Obj.", "Two Obj.", "Counting", "Colors", "Position", "Color Attri.", "Overall")
+"""The columns of the paper's Table 3, in the order of CATEGORIES."""
+
+
+def summarise(records: Sequence[Mapping], about: Mapping[str, object]) -> dict:
+    """Shares of right pictures by category and `overall`, with `about` (model, prompts, detector, ...) beside them.
+
+    `overall` is the mean of the six categories' shares (djghosh13/geneval: evaluation/summary_scores.py), null unless
+    all six are there. `correct_images` and `correct_prompts` (any picture right) are shares of all.
+    """
+    by_tag, by_prompt = defaultdict(list), defaultdict(list)
+    for record in records:
+        by_tag[record["tag"]].append(bool(record["correct"]))
+        by_prompt[record["metadata"]].append(bool(record["correct"]))
+    categories = {
+        tag: {"score": sum(by_tag[tag]) / len(by_tag[tag]), "correct": sum(by_tag[tag]), "images": len(by_tag[tag])}
+        for tag in CATEGORIES
+        if by_tag[tag]
+    }
+    complete = len(categories) == len(CATEGORIES)
+    scores = [entry["score"] for entry in categories.values()]
+    return {
+        **about,
+        "categories": categories,
+        "overall": math.fsum(scores) / len(scores) if complete else None,
+        "images": len(records),
+        "num_prompts": len(by_prompt),
+        "correct_images": sum(map(sum, by_tag.values())) / len(records),
+        "correct_prompts": sum(map(any, by_prompt.values())) / len(by_prompt),
+    }
+
+
+def write_results(folder: Path, records: Sequence[Mapping], about: Mapping[str, object]) -> dict:
+    """Write all files of the results into `folder`, and return the summary."""
+    summary = summarise(records, about)
+    write_atomic(folder / RESULTS, dump_jsonl(records))
+    write_atomic(folder / "geneval.md", markdown([summary]))
+    write_atomic(folder / "geneval.csv", as_csv([summary]))
+    write_atomic(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    return summary
+
+
+def read_summary(folder: Path) -> dict:
+    """The summary that judging wrote. `UserError` where there is none."""
+    path = Path(folder) / SUMMARY
+    if not path.is_file():
+        raise UserError(f"{folder} has no {SUMMARY}: judge it first, with `sipo geneval judge {folder}`.")
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}): judge the folder again.") from error
+    if not isinstance(summary, dict) or not {"categories", "overall", "name", "prompts", "detector"} <= summary.keys():
+        raise UserError(f"{path} is not what `sipo geneval judge` writes: judge the folder again.")
+    return summary
+
+
+def read_official(path: Path) -> dict:
+    """The summary of a `results.jsonl` that the official evaluator wrote, which records nothing about itself."""
+    records = read_jsonl(path)
+    if not records or any(not {"tag", "correct", "metadata"} <= record.keys() for record in records):
+        raise UserError(
+            f"{path}: expected a line a picture with tag, correct and metadata, as GenEval's evaluator writes."
+        )
+    return summarise(records, {"name": str(path), "prompts": "not recorded", "detector": "not recorded"})
+
+
+def table(summaries: Sequence[Mapping]) -> list[dict]:
+    """A row a model: its name, Table 3's seven columns (None where no picture of a category was judged), and how."""
+    rows = []
+    for summary in summaries:
+        shares = [summary["categories"].get(tag, {}).get("score") for tag in CATEGORIES]
+        figures = dict(zip(HEADINGS, [*shares, summary["overall"]], strict=True))
+        rows.append(
+            {"Model": summary["name"], **figures, "prompts": summary["prompts"], "detector": summary["detector"]}
+        )
+    return rows
+
+
+def markdown(summaries: Sequence[Mapping]) -> str:
+    """The table for people, two digits as in the paper."""
+    rows = table(summaries)
+    keys = list(rows[0])
+    lines = ["| " + " | ".join(keys) + " |", "|" + "".join("---:|" if k in HEADINGS else "---|" for k in keys)]
+    lines += ["| " + " | ".join(_cell(row[key]) for key in keys) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def as_csv(summaries: Sequence[Mapping]) -> str:
+    """The table with all digits."""
+    rows = table(summaries)
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def as_jsonl(summaries: Sequence[Mapping]) -> str:
+    return dump_jsonl(table(summaries))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if isinstance(value, float) else str(value).replace("|", "/")

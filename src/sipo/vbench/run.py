@@ -1,0 +1,74 @@
+"""VBench from a model to a table: make the videos, have the official package judge them, aggregate its results."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from sipo.errors import UsageError, UserError
+from sipo.samples.generate import generate
+from sipo.vbench.files import VIDEO_FOLDER, made_for, name_videos, plan_videos, read_results, read_suite
+from sipo.vbench.official import run_dimensions
+from sipo.vbench.table import markdown
+from sipo.vbench.totals import DIMENSIONS, aggregate
+
+RESULTS = "vbench"  # inside the folder of a model
+
+
+def generate_videos(
+    model: str,
+    prompts: Path,
+    out: Path,
+    dimensions: Sequence[str] | None,
+    rewritten: Path | None,
+    seed: int,
+    num_inference_steps: int | None,
+    guidance_scale: float | None,
+    batch_size: int,
+    console: Console,
+) -> int:
+    """Make the videos that `out` lacks, name them in `out`/videos, and return how many. UserError for a picture model."""
+    from sipo.backbones.opening import open_for_sampling
+
+    suite = read_suite(prompts, dimensions or tuple(DIMENSIONS), rewritten)
+    items, names = plan_videos(suite, seed)
+    opened = open_for_sampling(model, False, num_inference_steps, guidance_scale)
+    if "fps" not in opened.settings:
+        raise UserError(f"{model} makes pictures; VBench judges videos.")
+    settings = {**opened.settings, "benchmark": "vbench", "prompts": "rewritten" if rewritten else "raw"}
+    generate(opened.sampler, items, out, settings, batch_size, console)
+    name_videos(out, names, out / VIDEO_FOLDER)
+    return len(items)
+
+
+def run_package(
+    folder: Path, environment: Path, dimensions: Sequence[str] | None, num_gpus: int, console: Console
+) -> str:
+    """Have the package of `environment` judge `folder`/videos, and return the table. UserError names what failed.
+
+    `None`: every dimension that the videos were made for. Raises UsageError for others.
+    """
+    unknown = [name for name in dimensions or [] if name not in DIMENSIONS]
+    if unknown:
+        raise UsageError(f"VBench has no dimension {', '.join(unknown)}; it has {', '.join(DIMENSIONS)}")
+    there = made_for(folder)
+    without = [name for name in dimensions or [] if name not in there]
+    if without:
+        raise UsageError(f"{folder} has no videos for {', '.join(without)}: they were made for {', '.join(there)}")
+    wanted = list(dimensions or there)
+    failed = run_dimensions(environment, folder / VIDEO_FOLDER, wanted, folder / RESULTS, num_gpus, console)
+    if failed:
+        raise UserError(f"VBench left no results for {', '.join(failed)}: see above. What is done is kept.")
+    return markdown({folder.name: read_results(folder / RESULTS)})
+
+
+def show_results(folders: Sequence[Path]) -> tuple[str, list[str]]:
+    """The table of the results under each folder, and for each without totals a sentence that names what is missing."""
+    models = {str(folder): read_results(folder) for folder in folders}
+    problems = []
+    for name, scores in models.items():
+        try:
+            aggregate(scores)
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+    return markdown(models), problems

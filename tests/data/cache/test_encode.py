@@ -1,0 +1,337 @@
+"""Encoding: what is stored, resuming after SIGKILL, several processes. Real processes, real kills."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from support import checkpoints as tiny
+import torch
+from support import videos
+from diffusers import DiffusionPipeline
+from support.pictures import FakeEncoder, pick_a_pic, write_parquet
+
+from sipo.backbones.loading import load_backbone
+from sipo.config import ModelConfig
+from sipo.data.cache import encode as encode_module
+from sipo.data.cache.read import Cache, encode_cache, made_by
+from sipo.data.draws import draw
+from sipo.data.media.load import load_pixels
+from sipo.data.pairs.open import PairSource, open_pairs
+from sipo.errors import UserError
+from sipo.size import Size
+
+SIZE = Size(16, 16)
+USABLE = [row for row in range(30) if row % 7 != 3]  # 26 rows
+
+
+@pytest.fixture(scope="module")
+def columns() -> dict[str, list]:
+    return pick_a_pic(30, prompts=9)
+
+
+@pytest.fixture(scope="module")
+def source(columns: dict[str, list], tmp_path_factory: pytest.TempPathFactory) -> PairSource:
+    return open_pairs(write_parquet(tmp_path_factory.mktemp("data") / "pairs.parquet", columns))
+
+
+def encode(source: PairSource, out: Path, backbone: FakeEncoder | None = None, **options) -> FakeEncoder:
+    backbone = backbone or FakeEncoder()
+    settings = {"crop": "random", "flip": True, "batch_size": 3, "seed": 1, "progress": False, "pairs_per_shard": 4}
+    encode_cache(backbone, source, USABLE, out, SIZE, **(settings | options))
+    return backbone
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in out.iterdir()}
+
+
+def test_what_is_stored_is_what_the_backbone_gives(
+    source: PairSource, columns: dict[str, list], tmp_path: Path
+) -> None:
+    """Means and log-variances of both members, in both orientations, with the drawn crop; float32, bit for bit."""
+    backbone = encode(source, tmp_path / "cache")
+    cache = Cache(tmp_path / "cache")
+    assert len(cache) == 26
+    for row in (0, 5, 29):
+        sample = cache.get(cache.position(row))
+        crop = draw(1, 0, f"pairs.parquet:{row}", False, 0.0).crop
+        winner, loser = ("jpg_0", "jpg_1") if row % 2 == 0 else ("jpg_1", "jpg_0")
+        for member, cut, name in (
+            (sample.chosen, sample.chosen_geometry, winner),
+            (sample.rejected, sample.rejected_geometry, loser),
+        ):
+            pixels, geometry = load_pixels(columns[name][row], SIZE, crop)
+            assert torch.equal(member[0], backbone.encode_media(pixels[None])[0])
+            assert torch.equal(member[1], backbone.encode_media(pixels.flip(-1)[None])[0])
+            assert torch.equal(cut, geometry)
+        assert sample.id == f"pairs.parquet:{row}"
+        assert cache.prompt(sample.prompt) == f"prompt {row % 9}"
+        expected = backbone.encode_prompts([f"prompt {row % 9}"])
+        found = cache.conditioning(sample.prompt)
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert torch.equal(found[key], value[0])
+            assert found[key].dtype == value.dtype
+
+
+def test_each_prompt_is_encoded_once_and_the_empty_one_too(source: PairSource, tmp_path: Path) -> None:
+    backbone = encode(source, tmp_path / "cache")
+    assert sorted(backbone.prompts) == sorted(["", "", *set(source.prompts(USABLE))])  # the first one is measured
+    assert backbone.pictures == 1 + 26 * 2 * 2
+    cache = Cache(tmp_path / "cache")
+    assert torch.equal(cache.conditioning(0)["pooled"], backbone.encode_prompts([""])["pooled"][0])
+
+
+def test_a_complete_cache_is_not_encoded_again(source: PairSource, tmp_path: Path) -> None:
+    encode(source, tmp_path / "cache")
+    before = contents(tmp_path / "cache")
+    again = encode(source, tmp_path / "cache")
+    assert (again.pictures, again.prompts, again.loads) == (0, [], 0)
+    assert contents(tmp_path / "cache") == before
+
+
+class Slow(FakeEncoder):
+    def encode_media(self, pixels: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.02)
+        return super().encode_media(pixels)
+
+
+def in_a_process(source: PairSource, out: Path, **options) -> multiprocessing.Process:
+    def work() -> None:
+        torch.set_num_threads(1)
+        encode(source, out, Slow(), **options)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    return process
+
+
+def test_encoding_survives_sigkill(source: PairSource, tmp_path: Path) -> None:
+    encode(source, tmp_path / "whole")
+    out = tmp_path / "killed"
+    kills = 0
+    for sealed in (1, 3, 6):  # wait for so many shards, then kill somewhere in the next one
+        process = in_a_process(source, out)
+        while len(list(out.glob("*.seal"))) < sealed and process.is_alive():
+            time.sleep(0.005)
+        time.sleep(0.03)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        with pytest.raises(UserError, match="encoding was not finished"):
+            Cache(out)
+    assert kills == 3
+    finished = {file.name.removesuffix(".seal") for file in out.glob("pairs-*.seal")}
+    times = {name: (out / name).stat().st_mtime_ns for name in finished}
+    (out / f".{'pairs-00006.safetensors'}.abc.tmp").write_bytes(b"left by a kill in the middle of a write")
+    backbone = encode(source, out)
+    assert backbone.pictures == (26 - 4 * len(finished)) * 4
+    assert {name: (out / name).stat().st_mtime_ns for name in finished} == times
+    assert contents(out) == contents(tmp_path / "whole")
+    Cache(out).verify()
+
+
+def test_two_processes_make_the_cache_of_one(source: PairSource, tmp_path: Path) -> None:
+    encode(source, tmp_path / "one")
+    processes = [in_a_process(source, tmp_path / "two", rank=rank, world_size=2) for rank in (1, 0)]
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_a_process_that_died_is_replaced_by_any_other(source: PairSource, tmp_path: Path) -> None:
+    """Rank 1 of 2 never started: rank 0 waits for its shards; the same folder then completes as 1 of 1."""
+    process = in_a_process(source, tmp_path / "cache", rank=0, world_size=2)
+    while len(list((tmp_path / "cache").glob("*.seal"))) < 4:
+        assert process.is_alive()
+        time.sleep(0.01)
+    time.sleep(0.3)
+    assert process.is_alive()
+    assert not (tmp_path / "cache" / "manifest.json").exists()
+    encode(source, tmp_path / "cache")
+    process.join(60)
+    assert process.exitcode == 0
+    Cache(tmp_path / "cache").verify()
+
+
+def test_another_origin_is_refused_with_every_difference(source: PairSource, tmp_path: Path) -> None:
+    encode(source, tmp_path / "cache")
+    with pytest.raises(UserError) as caught:
+        encode(source, tmp_path / "cache", FakeEncoder("another"), crop="center")
+    message = str(caught.value)
+    assert "model.name: fake in the cache, another here" in message
+    assert "crop: random in the cache, center here" in message
+    assert "crop seed: 1 in the cache, None here" in message
+    assert "height" not in message
+
+
+def test_the_seed_matters_to_random_crops_alone(source: PairSource) -> None:
+    def made(crop: str, seed: int) -> dict:
+        return made_by({}, source, USABLE, SIZE, crop, False, seed)
+
+    assert made("center", 0) == made("center", 1)
+    assert made("random", 0) != made("random", 1)
+
+
+def test_other_rows_in_equal_number_are_other_data(source: PairSource) -> None:
+    a, b = (made_by({}, source, rows, SIZE, "center", False, 0) for rows in ([0, 1], [0, 2]))
+    assert a != b
+
+
+def test_other_folders_are_left_alone(source: PairSource, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("do not delete")
+    with pytest.raises(UserError, match="other files"):
+        encode(source, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_vae_that_overflows_is_reported_with_its_pairs(source: PairSource, tmp_path: Path) -> None:
+    class Overflowing(FakeEncoder):
+        def encode_media(self, pixels: torch.Tensor) -> torch.Tensor:
+            moments = super().encode_media(pixels)
+            if len(pixels) > 1 and self.pictures <= 4:
+                moments[1] = float("inf")
+            return moments
+
+    with pytest.raises(UserError, match=r"NaN or infinity for 1 pairs \(pairs\.parquet:1\)"):
+        encode(source, tmp_path / "cache", Overflowing())
+
+
+def test_a_picture_that_fails_is_named(columns: dict[str, list], tmp_path: Path) -> None:
+    broken = columns | {"jpg_0": [*columns["jpg_0"][:5], b"broken", *columns["jpg_0"][6:]]}
+    source = open_pairs(write_parquet(tmp_path / "pairs.parquet", broken))
+    with pytest.raises(UserError, match=r"pairs\.parquet:5: .*sipo data check"):
+        encode(source, tmp_path / "cache")
+
+
+def test_data_without_rejected_members(tmp_path: Path, columns: dict[str, list]) -> None:
+    rows = []
+    for n in range(30):
+        (tmp_path / f"{n}.png").write_bytes(columns["jpg_0"][n])
+        rows.append(json.dumps({"prompt": f"prompt {n % 9}", "chosen": f"{n}.png"}))
+    (tmp_path / "sft.jsonl").write_text("\n".join(rows))
+    encode(open_pairs(tmp_path / "sft.jsonl"), tmp_path / "cache")
+    sample = Cache(tmp_path / "cache").get(3)
+    assert sample.rejected is None
+    assert sample.chosen.shape == (2, 2, 3, 4, 4)
+
+
+@pytest.mark.parametrize("family", [tiny.stable_diffusion, tiny.stable_diffusion_xl])
+def test_a_real_pipeline(family, source: PairSource, columns: dict[str, list], tmp_path: Path) -> None:
+    """Oracle: the pipeline's own VAE and prompt encoding, called directly, one pair at a time."""
+    model = ModelConfig(path=str(family(tmp_path / "model")))
+    backbone = load_backbone(model, torch.device("cpu"), torch.float32, encoders=False)
+    encode(source, tmp_path / "cache", backbone, crop="center", flip=False)
+    cache = Cache(tmp_path / "cache")
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "model")
+    for row in (1, 28):
+        sample = cache.get(cache.position(row))
+        winner = columns["jpg_0" if row % 2 == 0 else "jpg_1"][row]
+        with torch.no_grad():
+            posterior = pipeline.vae.encode(load_pixels(winner, SIZE)[0][None]).latent_dist
+            texts = pipeline.encode_prompt(
+                [f"prompt {row % 9}"], device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
+            )
+        torch.testing.assert_close(sample.chosen[0], torch.stack([posterior.mean, posterior.logvar], 1)[0])
+        found = cache.conditioning(sample.prompt)
+        torch.testing.assert_close(found["encoder_hidden_states"], texts[0][0])
+        if "text_embeds" in found:
+            torch.testing.assert_close(found["text_embeds"], texts[2][0])
+    assert (backbone.parts.pipeline.vae, backbone.parts.pipeline.text_encoder) == (None, None)  # let go of again
+
+
+# videos, and shards of bounded size
+
+CLIP = Size(16, 16, 3, 8.0)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> PairSource:
+    """Twelve pairs of videos in files and in folders of frames."""
+    folder = tmp_path_factory.mktemp("clips")
+    rows = []
+    for n in range(12):
+        (folder / f"{n}.mp4").write_bytes(videos.video(videos.noise(7, (48, 32), n), 16))
+        videos.folder(folder / f"frames-{n}", videos.noise(4, (40, 32), 100 + n))
+        rows.append({"prompt": f"prompt {n % 5}", "chosen": f"{n}.mp4", "rejected": f"frames-{n}"})
+    (folder / "clips.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return open_pairs(folder / "clips.jsonl")
+
+
+def encode_clips(source: PairSource, out: Path, backbone: FakeEncoder | None = None, **options) -> FakeEncoder:
+    backbone = backbone or FakeEncoder()
+    settings = {"crop": "random", "flip": True, "batch_size": 2, "seed": 1, "progress": False, "pairs_per_shard": 2}
+    encode_cache(backbone, source, list(range(12)), out, CLIP, **(settings | options))
+    return backbone
+
+
+def test_moments_of_videos(clips: PairSource, tmp_path: Path) -> None:
+    backbone = encode_clips(clips, tmp_path)
+    cache = Cache(tmp_path)
+    for row in (0, 7, 11):
+        sample, pair = cache.get(row), clips[row]
+        crop = draw(1, 0, pair.id, False, 0.0).crop
+        for member, media in ((sample.chosen, pair.chosen), (sample.rejected, pair.rejected)):
+            pixels, _ = load_pixels(media, CLIP, crop)
+            assert torch.equal(member[0], backbone.encode_media(pixels[None])[0])
+            assert torch.equal(member[1], backbone.encode_media(pixels.flip(-1)[None])[0])
+            assert member.shape == (2, 2, 3, 3, 4, 4)
+
+
+def test_videos_resumed_and_by_two_processes(clips: PairSource, tmp_path: Path) -> None:
+    class Dying(FakeEncoder):
+        def encode_media(self, pixels: torch.Tensor) -> torch.Tensor:
+            if self.pictures > 20:
+                raise KeyboardInterrupt
+            return super().encode_media(pixels)
+
+    encode_clips(clips, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        encode_clips(clips, tmp_path / "cut", Dying())
+    finished = len(list((tmp_path / "cut").glob("pairs-*.seal")))
+    assert encode_clips(clips, tmp_path / "cut").pictures == (12 - 2 * finished) * 4
+    assert 0 < finished < 6
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=encode_clips, args=(clips, tmp_path / "two"), kwargs={"rank": rank, "world_size": 2})
+        for rank in (1, 0)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert contents(tmp_path / "whole") == contents(tmp_path / "cut") == contents(tmp_path / "two")
+
+
+def test_shards_are_bounded_in_bytes(source: PairSource, tmp_path: Path) -> None:
+    """A pair of 16 x 16 here: 2 members, 2 orientations, mean and variance of 3 x 4 x 4 floats: 1,536 bytes. A prompt:
+    24 halves and a float, 52 bytes."""
+    encode(source, tmp_path, pairs_per_shard=512, prompts_per_shard=128, shard_bytes=5 * 1536 + 1500)
+    assert (Cache(tmp_path).plan.pairs_per_shard, Cache(tmp_path).plan.prompts_per_shard) == (5, 128)
+    encode(source, tmp_path / "small", shard_bytes=52 * 3)
+    small = Cache(tmp_path / "small")
+    assert (small.plan.pairs_per_shard, small.plan.prompts_per_shard) == (1, 3)
+    small.verify()
+    encode(source, tmp_path / "many")
+    assert (Cache(tmp_path / "many").plan.pairs_per_shard, Cache(tmp_path / "many").plan.prompts_per_shard) == (4, 128)
+    assert torch.equal(small.get(9).chosen, Cache(tmp_path / "many").get(9).chosen)
+    assert torch.equal(small.conditioning(7)["pooled"], Cache(tmp_path / "many").conditioning(7)["pooled"])
+
+
+def test_large_media_are_encoded_in_small_batches(clips: PairSource, tmp_path: Path, monkeypatch) -> None:
+    sizes = []
+
+    class Watching(FakeEncoder):
+        def encode_media(self, pixels: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(pixels))
+            return super().encode_media(pixels)
+
+    monkeypatch.setattr(encode_module, "BATCH_BYTES", 2 * 4 * 3 * 3 * 16 * 16)
+    encode_clips(clips, tmp_path, Watching(), batch_size=8, pairs_per_shard=6)
+    assert sizes == [1] + [2] * 24

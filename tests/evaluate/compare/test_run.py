@@ -1,0 +1,80 @@
+"""The first run in small: train the miniature on its shipped pairs, compare with its base, look at the report."""
+
+import json
+
+import pytest
+from rich.console import Console
+
+from sipo.config import parse_config
+from sipo.errors import UsageError, UserError
+from sipo.evaluate.compare.run import PromptChoice, compare_models
+from sipo.evaluate.scores.judges import Judges
+from sipo.scorers.named import load_scorer
+from sipo.train.loop import train
+
+QUIET = Console(quiet=True)
+JUDGES = Judges(batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    raw = {
+        "run": str(tmp_path_factory.mktemp("runs") / "mini"), "model": {"path": "miniature"},
+        "data": {"path": "miniature", "max_pairs": 12, "workers": 0}, "loss": {"name": "sipo"},
+        "train": {"num_steps": 2, "batch_size": 4, "learning_rate": 1e-2, "sample_every": 0, "validate_every": 0},
+        "sample": {"num_inference_steps": 2, "guidance_scale": 4.0}, "log": {"tensorboard": False},
+    }  # fmt: skip
+    return train(parse_config(raw), QUIET)
+
+
+def test_a_run_against_its_base_and_again_without_new_pictures(run):
+    choice = PromptChoice("miniature", num_prompts=4, images_per_prompt=1, seed=0)
+    said = compare_models([run.path], choice, JUDGES, None, QUIET)
+    assert "against base" in said
+    folder = run.evaluation / choice.name
+    record = json.loads((folder / "comparison.json").read_text())
+    assert record["overall"]["num_pairs"] == 4
+    assert run.report.is_file()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    assert len(before) == 8
+    compare_models([run.path], choice, JUDGES, None, QUIET)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == before
+
+
+def test_a_run_against_itself_ties(run, tmp_path):
+    choice = PromptChoice("miniature", num_prompts=3, images_per_prompt=1, seed=5)
+    said = compare_models([run.path, run.path], choice, JUDGES, tmp_path / "out", QUIET)
+    assert "50.0%" in said
+    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["overall"]["ties"] == 3
+
+
+def test_two_runs_and_the_base_and_a_folder_that_weights_have_left_behind(run, tmp_path):
+    """The base is the same for both; what was made by other weights is made anew beside a comparison."""
+    choice, out = PromptChoice("miniature", num_prompts=3, images_per_prompt=1, seed=0), tmp_path / "out"
+    said = compare_models([run.path, run.path], choice, JUDGES, out, QUIET, with_base=True)
+    assert [line.split()[0] for line in said.splitlines()[:4]] == ["Model", "mini", "mini-2", "base"]
+    assert "mini wins 50.0% against mini-2" in said
+    record = json.loads((out / "comparison.json").read_text())
+    assert [each["names"] for each in (record, *record["more"])] == [["mini", "mini-2"], ["mini", "base"]]
+    settings = json.loads((out / "a-mini" / "settings.json").read_text())
+    (out / "a-mini" / "settings.json").write_text(json.dumps(settings | {"weights": "of last week"}))
+    (out / "a-mini" / "00000.png").write_bytes(b"old")
+    assert compare_models([run.path, run.path], choice, JUDGES, out, QUIET, with_base=True) == said
+    assert json.loads((out / "a-mini" / "settings.json").read_text()) == settings
+
+
+def test_new_weights_are_sampled_anew(run):
+    from sipo.backbones.opening import open_for_sampling
+
+    base = open_for_sampling(str(run.path), base_only=True).settings
+    policy = open_for_sampling(str(run.path)).settings
+    assert {key for key in base if base[key] != policy[key]} == {"weights"}
+    assert policy["num_inference_steps"] == 2
+
+
+def test_messages(run, tmp_path):
+    choice = PromptChoice("miniature", 1, 1, 0)
+    with pytest.raises(UsageError, match="is none of miniature"):
+        load_scorer("beauty")
+    with pytest.raises(UserError, match="is no run directory"):
+        compare_models([tmp_path], choice, JUDGES, None, QUIET)
