@@ -1,0 +1,82 @@
+"""What version 0.1.0 wrote still resumes, loads and compares: one run, a sharded one, a cache and a comparison.
+
+fixtures/v0.1 was made by that version: both configs were trained for two steps, and `expected` holds what it made of two
+more. The model has random weights; the pairs are noise.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from support.processes import train_in_two
+
+from sipo.backbones.opening import open_for_sampling
+from sipo.config import load_config
+from sipo.evaluate.report.report import report, summary
+from sipo.run import RunDir
+from sipo.samples.folder import PromptItem
+from sipo.samples.generate import generate
+from sipo.train.checkpoint import load_checkpoint
+from sipo.train.loop import train
+
+FIXTURES = Path(__file__).parent / "fixtures" / "v0.1"
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def old(tmp_path, monkeypatch) -> Path:
+    """A copy of the old files, as the working directory: their configs name relative paths."""
+    shutil.copytree(FIXTURES, tmp_path / "old")
+    monkeypatch.chdir(tmp_path / "old")
+    return tmp_path / "old"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def assert_as_expected(run: RunDir) -> None:
+    """Weights and their average at step 4, and the metrics of steps 3 and 4.
+
+    Another processor rounds differently, hence the tolerances; on the machine that made the files they are equal.
+    """
+    expected = RunDir(Path("expected") / run.path.name)
+    mine, theirs = (load_checkpoint(each.checkpoints, 4) for each in (run, expected))
+    for ours, others in ((mine.weights, theirs.weights), (mine.ema, theirs.ema)):
+        assert ours.keys() == others.keys()
+        assert all((ours[name] - others[name]).abs().max() < 1e-5 for name in ours)
+    lines, others = ([line for line in each.read_metrics() if line["step"] > 2] for each in (run, expected))
+    assert [(line["kind"], line["step"]) for line in lines] == [(line["kind"], line["step"]) for line in others]
+    for line, other in zip(lines, others, strict=True):
+        for key in {"loss", "reward_gap", "grad_norm", "w_chosen", "mse_policy_rejected"} & other.keys():
+            assert line[key] == pytest.approx(other[key], rel=1e-4, abs=1e-5), (key, other["step"])
+
+
+def test_a_run_resumes_on_its_cache(old):
+    cache = contents(old / "cache")
+    train(load_config("train.yaml", ["train.num_steps=4"]), QUIET)
+    assert contents(old / "cache") == cache
+    assert_as_expected(RunDir(Path("run")))
+
+
+def test_a_sharded_run_resumes_in_two_processes(old):
+    assert train_in_two(load_config("sharded.yaml", ["train.num_steps=4"]).to_dict()) == [0, 0]
+    assert_as_expected(RunDir(Path("sharded")))
+
+
+def test_the_report_shows_the_comparison(old):
+    run = RunDir(Path("run"))
+    report(run)
+    assert "75.0%" in summary(run)
+    assert "75.0%" in run.report.read_text(encoding="utf-8")
+
+
+def test_the_weights_draw_the_same_picture(old):
+    """The samples of step 2 were drawn with the moving average, which is what `weights` holds."""
+    opened = open_for_sampling("run")
+    drawn = generate(opened.sampler, [PromptItem("prompt 2", 0)], old / "drawn", opened.settings, 1, QUIET)
+    mine, theirs = (np.asarray(Image.open(path / "00000.png"), int) for path in (drawn, old / "run/samples/000002"))
+    assert abs(mine - theirs).max() <= 2
