@@ -1,9 +1,4 @@
-"""What the preference objectives share: the log-ratio of a member, beta H, and the importance weight in log space.
-
-Symbols: `m = log_ratio_w - log_ratio_l`; `H` the horizon; `w`, `l` the chosen and the rejected member; `tau` the
-pruning threshold; `e` the clip range. Weights are clipped in log space, before `exp`: `clip(exp(log w))` has an
-`inf * 0 = NaN` gradient when a weight is extreme.
-"""
+"""What the preference objectives share: from `PairTerms` to log-ratios and log weights, beta H, and the metrics."""
 
 import dataclasses
 import math
@@ -12,6 +7,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
+from sipo.losses.formulas import Preference
 from sipo.terms import Branch, PairTerms
 
 Omega = Literal["constant", "transition"]
@@ -105,24 +101,13 @@ def log_weights(terms: PairTerms, scale: float) -> tuple[Tensor, Tensor]:
     return scale * _log_iw(terms.chosen), scale * _log_iw(terms.rejected)
 
 
-def clip_log(log_w: Tensor, e: float) -> Tensor:
-    """`log clip(w, 1 - e, 1 + e)`. With e = 0 the weight is the constant 1, without a gradient."""
-    if e == 0:
-        return torch.zeros_like(log_w)
-    return log_w.clamp(math.log1p(-e), math.log1p(e))
+def preference_metrics(scale: float, log_ratio_w: Tensor, log_ratio_l: Tensor, found: Preference) -> dict[str, Tensor]:
+    """Implicit rewards (Eq. 8), their gap, accuracy with ties apart, and sigmoid(-logit), the slope of the loss.
 
-
-def keep_mask(log_w: Tensor, tau: float) -> Tensor:
-    """1 where w >= tau, else 0, (B,); no gradient. tau = 0 keeps everything."""
-    if tau == 0:
-        return torch.ones_like(log_w)
-    return (log_w.detach() >= math.log(tau)).to(log_w.dtype)
-
-
-def preference_metrics(scale: float, log_ratio_w: Tensor, log_ratio_l: Tensor, logit: Tensor) -> dict[str, Tensor]:
-    """Implicit rewards (Eq. 8), their gap, accuracy with ties apart, and sigmoid(-logit), the slope of the loss."""
-    reward_w, reward_l, logit = scale * log_ratio_w.detach(), scale * log_ratio_l.detach(), logit.detach()
-    return {
+    With importance weights also the applied weight, whether the pair was pruned, and whether the clip was active.
+    """
+    reward_w, reward_l, logit = scale * log_ratio_w.detach(), scale * log_ratio_l.detach(), found.logit.detach()
+    metrics = {
         "reward_chosen": reward_w,
         "reward_rejected": reward_l,
         "reward_gap": reward_w - reward_l,
@@ -130,12 +115,9 @@ def preference_metrics(scale: float, log_ratio_w: Tensor, log_ratio_l: Tensor, l
         "tie": (log_ratio_w == log_ratio_l).to(logit.dtype),
         "sigmoid_neg_logit": torch.sigmoid(-logit),
     }
-
-
-def weight_metrics(log_w: Tensor, weight: Tensor, mask: Tensor, e: float) -> dict[str, Tensor]:
-    """The applied weight, whether the pair was pruned, and whether the clip bound; `log_w` before the clip."""
-    outside = (log_w.detach() < math.log1p(-e)) | (log_w.detach() > math.log1p(e))
-    return {"weight": weight.detach(), "pruned": 1 - mask, "clipped": outside.to(mask.dtype)}
+    if found.weight is not None and found.mask is not None and found.clipped is not None:
+        metrics |= {"weight": found.weight.detach(), "pruned": 1 - found.mask, "clipped": found.clipped}
+    return metrics
 
 
 def beta_equivalents(loss: PreferenceObjective) -> dict[str, float]:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
+from sipo.losses import formulas
 from sipo.losses.common import Omega, beta_h, check_preference, log_ratios, preference_metrics
 from sipo.terms import PairTerms
 
@@ -32,9 +32,6 @@ class DiffusionDPO:
         check_preference(self)
 
     def __call__(self, terms: PairTerms) -> tuple[Tensor, dict[str, Tensor]]:
-        scale = beta_h(self)
-        log_ratio_w, log_ratio_l = log_ratios(terms, self.omega)
-        m = log_ratio_w - log_ratio_l  # -omega * Delta l, Eq. 11
-        logit = scale * m
-        loss = -logsigmoid(logit)  # Eq. 10
-        return loss, preference_metrics(scale, log_ratio_w, log_ratio_l, logit)
+        scale, ratios = beta_h(self), log_ratios(terms, self.omega)
+        found = formulas.diffusion_dpo(*ratios, scale)
+        return found.loss, preference_metrics(scale, *ratios, found)

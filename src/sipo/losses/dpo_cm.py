@@ -3,21 +3,17 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
+from sipo.losses import formulas
 from sipo.losses.common import (
     Omega,
     beta_h,
     check_preference,
     check_weighting,
-    clip_log,
-    keep_mask,
     log_ratios,
     log_weights,
     preference_metrics,
-    weight_metrics,
 )
 from sipo.terms import PairTerms
 
@@ -47,12 +43,6 @@ class DPOCM:
         check_weighting(self.clip_range, self.prune_threshold, self.log_iw_scale)
 
     def __call__(self, terms: PairTerms) -> tuple[Tensor, dict[str, Tensor]]:
-        scale, e = beta_h(self), self.clip_range
-        log_ratio_w, log_ratio_l = log_ratios(terms, self.omega)
-        logit = scale * (log_ratio_w - log_ratio_l)  # Eq. 10, 11
-        log_w = torch.minimum(*log_weights(terms, self.log_iw_scale)).detach()  # w(t), Eq. 5, of the pair
-        wt = clip_log(log_w, e).exp()  # Eq. 12
-        mask = keep_mask(log_w, self.prune_threshold)  # section 3.1, Appendix F.1
-        loss = -wt * mask * logsigmoid(logit)  # Eq. 13
-        metrics = preference_metrics(scale, log_ratio_w, log_ratio_l, logit)
-        return loss, metrics | weight_metrics(log_w, wt, mask, e)
+        scale, ratios, weights = beta_h(self), log_ratios(terms, self.omega), log_weights(terms, self.log_iw_scale)
+        found = formulas.dpo_cm(*ratios, *weights, scale, self.clip_range, self.prune_threshold)
+        return found.loss, preference_metrics(scale, *ratios, found)

@@ -3,21 +3,17 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
+from sipo.losses import formulas
 from sipo.losses.common import (
     Omega,
     beta_h,
     check_preference,
     check_weighting,
-    clip_log,
-    keep_mask,
     log_ratios,
     log_weights,
     preference_metrics,
-    weight_metrics,
 )
 from sipo.terms import PairTerms
 
@@ -53,15 +49,7 @@ class SIPO:
             raise ValueError(f"weighting is {self.weighting!r}; it must be multiply or divide")
 
     def __call__(self, terms: PairTerms) -> tuple[Tensor, dict[str, Tensor]]:
-        scale, e = beta_h(self), self.clip_range
-        log_ratio_w, log_ratio_l = log_ratios(terms, self.omega)
-        log_w_w, log_w_l = log_weights(terms, self.log_iw_scale)
-        wi = torch.maximum(clip_log(-log_w_w, e), clip_log(-log_w_l, e)).exp()  # Eq. 19
-        wi = wi.detach() if self.detach_weights else wi
-        factor = wi if self.weighting == "multiply" else 1 / wi  # Eq. 18, or A17
-        logit = scale * factor * (log_ratio_w - log_ratio_l)  # psi^w - psi^l, weighted, Eq. 18
-        log_w = torch.minimum(log_w_w, log_w_l)  # w(t) of the pair
-        mask = keep_mask(log_w, self.prune_threshold)  # section 3.1, Appendix F.1
-        loss = -mask * logsigmoid(logit)  # Eq. 18
-        metrics = preference_metrics(scale, log_ratio_w, log_ratio_l, logit)
-        return loss, metrics | weight_metrics(-log_w, wi, mask, e)
+        scale, ratios, weights = beta_h(self), log_ratios(terms, self.omega), log_weights(terms, self.log_iw_scale)
+        found = formulas.sipo(*ratios, *weights, scale, self.clip_range, self.prune_threshold, self.detach_weights,
+                              self.weighting)  # fmt: skip
+        return found.loss, preference_metrics(scale, *ratios, found)
