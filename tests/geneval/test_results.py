@@ -49,7 +49,7 @@ def test_without_a_category_there_is_no_overall():
         assert summary["overall"] is None
         assert tag not in summary["categories"]
         assert results.table([summary])[0]["Overall"] is None
-        assert results.markdown([summary]).count("–") == 2
+        assert results.as_markdown([summary]).count("–") == 2
 
 
 def test_the_table_has_the_six_columns_and_overall():
@@ -57,7 +57,7 @@ def test_the_table_has_the_six_columns_and_overall():
     (row,) = results.table([summary])
     assert list(row) == ["Model", *HEADINGS, "prompts", "detector"]
     assert (
-        results.markdown([summary]).splitlines()[-1]
+        results.as_markdown([summary]).splitlines()[-1]
         == "| m | 1.00 | 0.50 | 0.25 | 0.75 | 0.00 | 0.10 | 0.43 | raw | d |"
     )
     (read,) = csv.DictReader(io.StringIO(results.as_csv([summary])))

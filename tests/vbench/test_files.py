@@ -7,7 +7,7 @@ import pytest
 from sipo.errors import UserError
 from sipo.samples.generate import generate
 from sipo.vbench import files
-from sipo.vbench.table import markdown
+from sipo.vbench.run import results_table
 from sipo.vbench.totals import DIMENSIONS
 
 SUITES = {  # prompts/README.md: the table of dimensions and their prompt suites
@@ -170,7 +170,7 @@ def test_results_that_disagree_or_are_damaged_are_named(tmp_path):
 
 def test_the_table_shows_every_dimension_and_totals_only_where_all_are_there():
     whole = dict.fromkeys(DIMENSIONS, 0.75)
-    lines = markdown({"a": whole, "b": {"scene": 0.5}}).splitlines()
+    lines = results_table({"a": whole, "b": {"scene": 0.5}}).splitlines()
     assert len(lines) == 2 + 3 + 16
     cells = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
     assert cells["scene (semantic)"] == ["75.00", "50.00"]

@@ -5,8 +5,6 @@ geneval.json      the summary: categories, overall, and what made and judged the
 geneval.md .csv   the summary as a table
 """
 
-import csv
-import io
 import json
 import math
 from collections import defaultdict
@@ -17,6 +15,7 @@ from sipo.errors import UserError
 from sipo.files import write_atomic
 from sipo.geneval.layout import CATEGORIES
 from sipo.samples.jsonl import dump_jsonl, read_jsonl
+from sipo.tables import csv_table, markdown_table
 
 RESULTS, SUMMARY = "results.jsonl", "geneval.json"
 HEADINGS = ("Sin Obj.", "Two Obj.", "Counting", "Colors", "Position", "Color Attri.", "Overall")
@@ -55,7 +54,7 @@ def write_results(folder: Path, records: Sequence[Mapping], about: Mapping[str, 
     """Write all files of the results into `folder`, and return the summary."""
     summary = summarise(records, about)
     write_atomic(folder / RESULTS, dump_jsonl(records))
-    write_atomic(folder / "geneval.md", markdown([summary]))
+    write_atomic(folder / "geneval.md", as_markdown([summary]))
     write_atomic(folder / "geneval.csv", as_csv([summary]))
     write_atomic(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     return summary
@@ -97,30 +96,18 @@ def table(summaries: Sequence[Mapping]) -> list[dict]:
     return rows
 
 
-def markdown(summaries: Sequence[Mapping]) -> str:
-    """The table for people, two digits as in the paper."""
+def as_markdown(summaries: Sequence[Mapping]) -> str:
+    """The table for people, with two decimals as in the paper."""
     rows = table(summaries)
-    keys = list(rows[0])
-    lines = ["| " + " | ".join(keys) + " |", "|" + "".join("---:|" if k in HEADINGS else "---|" for k in keys)]
-    lines += ["| " + " | ".join(_cell(row[key]) for key in keys) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    cells = [[f"{value:.2f}" if isinstance(value, float) else value for value in row.values()] for row in rows]
+    return markdown_table(list(rows[0]), cells, left=("prompts", "detector"))
 
 
 def as_csv(summaries: Sequence[Mapping]) -> str:
     """The table with all digits."""
     rows = table(summaries)
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+    return csv_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
 def as_jsonl(summaries: Sequence[Mapping]) -> str:
     return dump_jsonl(table(summaries))
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.2f}" if isinstance(value, float) else str(value).replace("|", "/")

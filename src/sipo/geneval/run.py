@@ -19,7 +19,7 @@ from sipo.geneval.layout import (
     refuse_foreign,
     write_metadata,
 )
-from sipo.geneval.results import as_csv, as_jsonl, markdown, read_official, read_summary, write_results
+from sipo.geneval.results import as_csv, as_jsonl, as_markdown, read_official, read_summary, write_results
 from sipo.geneval.rules import Thresholds
 from sipo.samples.folder import read_settings
 from sipo.samples.generate import generate
@@ -29,7 +29,7 @@ OFFICIAL_ELSEWHERE = (
     "something else. Choose --threshold and --counting-threshold for this one, and keep them for all models you compare."
 )
 DETECTORS = ("mask2former", "owlv2", "grounding-dino", "yolo-world", "miniature")
-FORMATS = {"markdown": markdown, "csv": as_csv, "jsonl": as_jsonl}
+FORMATS = {"markdown": as_markdown, "csv": as_csv, "jsonl": as_jsonl}
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def judge_pictures(
         "unreadable": judged.unreadable,
         "missing": judged.missing,
     }
-    return markdown([write_results(folder, judged.records, about)]), judged.problems
+    return as_markdown([write_results(folder, judged.records, about)]), judged.problems
 
 
 def compare_results(folders: Sequence[Path], form: str) -> str:

@@ -1,18 +1,19 @@
 """VBench from a model to a table: make the videos, have the official package judge them, aggregate its results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from sipo.errors import UsageError, UserError
 from sipo.samples.generate import generate
+from sipo.tables import markdown_table
 from sipo.vbench.files import VIDEO_FOLDER, made_for, name_videos, plan_videos, read_results, read_suite
 from sipo.vbench.official import run_dimensions
-from sipo.vbench.table import markdown
-from sipo.vbench.totals import DIMENSIONS, aggregate
+from sipo.vbench.totals import DIMENSIONS, QUALITY, aggregate
 
 RESULTS = "vbench"  # inside the folder of a model
+TOTALS = ("total", "quality", "semantic")
 
 
 def generate_videos(
@@ -59,7 +60,7 @@ def run_package(
     failed = run_dimensions(environment, folder / VIDEO_FOLDER, wanted, folder / RESULTS, num_gpus, console)
     if failed:
         raise UserError(f"VBench left no results for {', '.join(failed)}: see above. What is done is kept.")
-    return markdown({folder.name: read_results(folder / RESULTS)})
+    return results_table({folder.name: read_results(folder / RESULTS)})
 
 
 def show_results(folders: Sequence[Path]) -> tuple[str, list[str]]:
@@ -71,4 +72,26 @@ def show_results(folders: Sequence[Path]) -> tuple[str, list[str]]:
             aggregate(scores)
         except ValueError as error:
             problems.append(f"{name}: {error}")
-    return markdown(models), problems
+    return results_table(models), problems
+
+
+def results_table(models: Mapping[str, Mapping[str, float]]) -> str:
+    """Markdown: a row a dimension and a column a model, in percent; the totals, where all sixteen are present, first."""
+    totals = {name: _totals(scores) for name, scores in models.items()}
+    rows = [(f"**{key.title()}**", *(_percent(totals[name].get(key)) for name in models)) for key in TOTALS]
+    for dimension in DIMENSIONS:
+        group = "quality" if dimension in QUALITY else "semantic"
+        figures = (_percent(scores.get(dimension)) for scores in models.values())
+        rows.append((f"{dimension.replace('_', ' ')} ({group})", *figures))
+    return markdown_table(("", *models), rows)
+
+
+def _totals(scores: Mapping[str, float]) -> dict[str, float]:
+    try:
+        return aggregate(scores)
+    except ValueError:  # show_results reports what is missing
+        return {}
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:.2f}"

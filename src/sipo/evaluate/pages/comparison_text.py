@@ -1,16 +1,15 @@
 """Comparisons as Markdown and CSV, from what comparison.json records."""
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from sipo.evaluate.pages.words import p_text, percent, significance_paragraph
+from sipo.tables import csv_table, markdown_table
 
 
 def markdown(record: Mapping) -> str:
     """The table of means, the comparisons with their tests, and their categories."""
     records = [record, *record["more"]]
-    parts = ["## Mean scores\n", _grid(*table_rows(record["table"]))]
+    parts = ["## Mean scores\n", markdown_table(*table_rows(record["table"]))]
     if footnote := table_footnote(record["table"]):
         parts.append(footnote + "\n")
     head = (
@@ -27,14 +26,14 @@ def markdown(record: Mapping) -> str:
     )
     parts += [
         f"## {record['names'][0]} against\n",
-        _grid(head, map(_line, records)),
+        markdown_table(head, map(_line, records)),
         significance_paragraph(records) + "\n",
     ]
     for each in records:
         if each["categories"]:
             head = ("category", "pairs", "win", "tie", "loss", "win rate [95%]", "difference [95%]")
             rows = [(name, *_rates(outcome)) for name, outcome in each["categories"].items()]
-            parts += [f"### By category, against {each['names'][1]}, {each['scorer']}\n", _grid(head, rows)]
+            parts += [f"### By category, against {each['names'][1]}, {each['scorer']}\n", markdown_table(head, rows)]
     return "\n".join(parts)
 
 
@@ -70,7 +69,7 @@ def table_csv(record: Mapping) -> str:
         [row["name"], *(mean[key] for mean in row["means"] for key in ("value", "low", "high")), row["average"]]
         for row in table["rows"]
     ]
-    return _csv(head, rows)
+    return csv_table(head, rows)
 
 
 def comparison_csv(record: Mapping) -> str:
@@ -78,7 +77,7 @@ def comparison_csv(record: Mapping) -> str:
     head = ["model", "against", "scorer", "category", "prompts", "pairs", "wins", "ties", "losses", "win_rate", "win_rate_low",
             "win_rate_high", "mean_model", "mean_against", "difference", "difference_low", "difference_high",
             "p_mean", "p_sign", "p_mean_holm", "p_sign_holm"]  # fmt: skip
-    return _csv(head, (row for each in [record, *record["more"]] for row in _long(each)))
+    return csv_table(head, (row for each in [record, *record["more"]] for row in _long(each)))
 
 
 def _long(record: Mapping) -> Iterator[list]:
@@ -105,19 +104,3 @@ def _rates(outcome: Mapping) -> tuple[str, ...]:
     bounds = "" if rate["low"] is None else f" [{percent(rate['low'])}, {percent(rate['high'])}]"
     spread = "" if difference["low"] is None else f" [{difference['low']:+.4f}, {difference['high']:+.4f}]"
     return (str(pairs), *shares, percent(rate["value"]) + bounds, f"{difference['value']:+.4f}{spread}")
-
-
-def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "".join("| " + " | ".join(_cell(text) for text in line) + " |\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _csv(head: Sequence[str], rows: Iterable[Sequence]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([head, *rows])
-    return buffer.getvalue()
