@@ -13,7 +13,7 @@ SIBLINGS = {"train", "evaluate", "geneval", "vbench", "mini", "plan"}  # tools t
 USES = {"mini": {"geneval", "evaluate"}}  # the miniature is judged by their rules
 BY_NAME = {"sipo.scorers.named", "sipo.geneval.run", "sipo.geneval.compose_run"}  # look up the miniature by its name
 TOP = {"cli", "benchmark", "rehearsal", "__main__"}  # may import everything; nobody below imports them
-UTILITIES = {"errors", "files", "tables"}
+UTILITIES = {"errors", "files", "tables", "progress"}
 HOMES = {  # library -> the only units that may import it
     "diffusers": {"backbones", "scorers", "mini"},
     "transformers": {"backbones", "scorers", "geneval.detectors", "mini"},

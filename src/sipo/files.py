@@ -1,8 +1,31 @@
-"""Files that are either whole or absent, whatever moment the process dies at."""
+"""Files: written whole or not at all, whenever the process dies; hashed; and sorted as people sort their names."""
 
+import hashlib
 import os
+import re
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of the content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(files: Iterable[Path], with_names: bool = False) -> str:
+    """SHA-256, in hexadecimal, of the files' own SHA-256 digests in the given order, each after its name on request."""
+    joint = hashlib.sha256()
+    for file in files:
+        joint.update((file.name.encode() if with_names else b"") + bytes.fromhex(hash_file(file)))
+    return joint.hexdigest()
+
+
+def natural_order(name: str) -> tuple[list[str | int], str]:
+    """A sort key that puts frame-2 before frame-10."""
+    parts = re.split(r"([0-9]+)", name)  # text and numbers in turn, so that equal places compare
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
 def sync_directory(path: Path) -> None:

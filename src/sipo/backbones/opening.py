@@ -1,6 +1,5 @@
 """Open a run, a checkpoint or a hub id for generation."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from sipo.backbones.adapter import Sampler
 from sipo.backbones.loading import load_backbone
 from sipo.config import Config, ModelConfig, SampleConfig, parse_config
 from sipo.errors import UserError
+from sipo.files import hash_files
 from sipo.run import RunDir
 
 
@@ -56,9 +56,5 @@ def _with_weights(run: RunDir, config: Config) -> tuple[ModelConfig, str]:
     files = sorted(run.weights.rglob("*.safetensors"))
     if not files:
         raise UserError(f"{run.path} has no weights yet: `sipo train` writes them when it ends")
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    name = f"{run.path.name} {digest.hexdigest()[:12]}"
+    name = f"{run.path.name} {hash_files(files)[:12]}"
     return (config.model if config.policy.kind == "lora" else ModelConfig(str(run.weights))), name

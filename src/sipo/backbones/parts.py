@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from sipo.backbones.components import ENCODERS, Layout, load_pipeline
 from sipo.config import ModelConfig
 from sipo.errors import UserError
+from sipo.files import hash_files
 
 
 class Parts:
@@ -118,9 +118,5 @@ class Parts:
 
 
 def _hash_folder(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".txt", ".model")):
-        digest.update(file.name.encode())
-        with file.open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".txt", ".model"))
+    return hash_files(files, with_names=True)

@@ -11,7 +11,7 @@ from sipo.errors import UserError
 from sipo.geneval.detectors.protocol import ColorNamer, Detector
 from sipo.geneval.layout import Picture, class_names, read_gallery
 from sipo.geneval.rules import Detection, Thresholds, judge
-from sipo.samples.progress import track_batches
+from sipo.progress import track_batches
 
 
 @dataclass(frozen=True)

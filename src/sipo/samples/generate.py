@@ -12,9 +12,9 @@ from rich.console import Console
 from sipo.data.media.write_video import contact_sheet, encode_video
 from sipo.errors import UserError
 from sipo.files import write_atomic
+from sipo.progress import track_batches
 from sipo.samples.folder import PICTURE, SAMPLES, SETTINGS, VIDEO, PromptItem, Sample, read_samples, read_settings
 from sipo.samples.jsonl import append_jsonl, mend_tail
-from sipo.samples.progress import track_batches
 
 Sampler = Callable[[list[str], list[int]], list[Image.Image] | list[list[Image.Image]]]
 """Prompts and seeds in, a picture or a video's frames each out, made from its own prompt and seed, never its batch."""

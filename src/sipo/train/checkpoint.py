@@ -1,6 +1,5 @@
 """Checkpoints that are either whole or ignored. Tensors lie in safetensors, the rest in JSON; nothing is pickled."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sipo.errors import UserError
-from sipo.files import sync_directory, write_atomic
+from sipo.files import hash_file, sync_directory, write_atomic
 
 MANIFEST = "manifest.json"  # written last: a folder without it is not a checkpoint
 
@@ -110,12 +109,6 @@ def unflatten(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> dict[str, 
         state.setdefault(int(index), {})[key] = value
     groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in scalars["param_groups"]]
     return {"state": state, "param_groups": groups}
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

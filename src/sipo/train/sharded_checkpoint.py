@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from sipo.errors import UserError
-from sipo.train.checkpoint import Checkpoint, begin, finish, flatten, hash_file, unflatten
+from sipo.files import hash_file
+from sipo.train.checkpoint import Checkpoint, begin, finish, flatten, unflatten
 
 
 def save_sharded(root: Path, checkpoint: Checkpoint, keep: int) -> None:

@@ -13,9 +13,9 @@ from sipo.data.media.pictures import VIDEO_SUFFIXES, decode
 from sipo.data.media.video import measure, read_frames
 from sipo.errors import UserError
 from sipo.files import write_atomic
+from sipo.progress import track_batches
 from sipo.samples.folder import Sample, read_samples
 from sipo.samples.jsonl import append_jsonl, dump_jsonl, mend_tail, read_jsonl
-from sipo.samples.progress import track_batches
 from sipo.scorers.base import ConfiguredScorer, DetailedScorer, FileScorer, Scorer, VideoScorer
 from sipo.scorers.frames import evenly_spaced
 

@@ -9,7 +9,6 @@ with a prompt file       .jsonl whose lines say {"file", "prompt"}: those files;
 """
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from sipo.data.media.frames import PICTURES
 from sipo.data.media.pictures import VIDEO_SUFFIXES
 from sipo.errors import UserError
+from sipo.files import natural_order
 from sipo.run import RunDir
 from sipo.samples.folder import SAMPLES, Sample, read_samples
 from sipo.samples.prompts import read_prompts
@@ -43,7 +43,7 @@ def find_media(path: Path, prompts: str | None = None) -> list[MediaFolder]:
         return [MediaFolder(folder, read_samples(folder)) for folder in _of_run(RunDir(path))]
     if (path / SAMPLES).is_file():
         return [MediaFolder(path, read_samples(path))]
-    geneval = sorted(path.glob(f"*/{METADATA}"), key=lambda file: _natural(file.parent.name))
+    geneval = sorted(path.glob(f"*/{METADATA}"), key=lambda file: natural_order(file.parent.name))
     if geneval:
         return [MediaFolder(path, [sample for file in geneval for sample in _of_geneval(path, file)])]
     raise UserError(
@@ -114,9 +114,4 @@ def media_files(folder: Path) -> list[Path]:
         for file in files
         if file.suffix.lower() in VIDEO_SUFFIXES or (file.suffix.lower() in PICTURES and file.stem not in videos)
     ]
-    return sorted(chosen, key=lambda file: (_natural(file.name), file.name))
-
-
-def _natural(name: str) -> list[str | int]:
-    parts = re.split(r"([0-9]+)", name)  # text and numbers in turn, so that equal places compare
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
+    return sorted(chosen, key=lambda file: natural_order(file.name))
