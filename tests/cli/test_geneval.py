@@ -11,10 +11,10 @@ from support import command_line
 from support import detectors as tiny_detectors
 
 from sipo.geneval.layout import CATEGORIES, read_metadata
+from sipo.jsonl import read_jsonl
 from sipo.mini.scenes import sample_scene
 from sipo.mini.score import MiniatureScorer
 from sipo.mini.world import render
-from sipo.samples.jsonl import read_jsonl
 
 QUICK = ("--num-inference-steps", "6", "--guidance-scale", "4")
 CLASSES = ("cat", "dog", "wine glass")

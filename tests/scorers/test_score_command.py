@@ -14,8 +14,8 @@ from sipo.cli import app
 from sipo.errors import UsageError, UserError
 from sipo.evaluate.scores.score import score
 from sipo.evaluate.scores.sources import find_media
+from sipo.jsonl import read_jsonl
 from sipo.samples.generate import generate
-from sipo.samples.jsonl import read_jsonl
 from sipo.scorers.named import load_scorer
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from sipo.errors import UsageError
 from sipo.files import write_atomic
 from sipo.geneval.compose import GENEVAL, TAGS, World, compose
-from sipo.samples.jsonl import dump_jsonl
+from sipo.jsonl import dump_jsonl
 from sipo.samples.prompts import read_prompts
 
 WORLDS = ("geneval", "miniature")

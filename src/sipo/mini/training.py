@@ -1,7 +1,6 @@
 """What both stages share: seeded pictures, the learning rate over time, atomic checkpoints."""
 
 import io
-import json
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from torch import Tensor
 
 from sipo.files import write_atomic
+from sipo.jsonl import append_jsonl, read_jsonl
 from sipo.mini.recipe import MIXTURE
 from sipo.mini.scenes import sample_scene
 from sipo.mini.wording import all_prompts
@@ -68,8 +68,7 @@ class Log:
         means = {name: round(total / self.count, 5) for name, total in self.sums.items()}
         pace = (time.monotonic() - self.start) / self.count
         line = {"step": step, **means, "seconds_per_step": round(pace, 3)}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_jsonl(self.path, [line])
         left = (self.num_steps - step) * pace / 60
         self.console.print(f"step {step}/{self.num_steps}  {means}  {pace:.2f} s/step, {left:.0f} min left")
         self.sums, self.count, self.start = {}, 0, time.monotonic()
@@ -77,4 +76,4 @@ class Log:
     @staticmethod
     def tail(path: Path) -> dict:
         """The last line written: means over the last steps."""
-        return json.loads(path.read_text(encoding="utf-8").splitlines()[-1]) if path.is_file() else {}
+        return read_jsonl(path)[-1] if path.is_file() else {}

@@ -1,6 +1,5 @@
 """The run directory: where everything that a run makes lies, and the record of how it was made."""
 
-import json
 import os
 import platform
 import sys
@@ -15,6 +14,7 @@ import yaml
 from sipo.config import Config, differences
 from sipo.errors import UsageError, UserError
 from sipo.files import write_atomic
+from sipo.jsonl import read_jsonl
 
 PACKAGES = ("sipo", "torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy", "pillow")
 
@@ -50,15 +50,8 @@ class RunDir:
         return yaml.safe_load(self.config.read_text(encoding="utf-8"))
 
     def read_metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, of one kind (train, validation, warning) or all; a torn last line is left out."""
-        if not self.metrics.is_file():
-            return []
-        lines = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+        """The lines of metrics.jsonl, of one kind (train, validation, warning) or all; a torn last line is ignored."""
+        lines = read_jsonl(self.metrics) if self.metrics.is_file() else []
         return [line for line in lines if kind is None or line.get("kind") == kind]
 
     def sample_steps(self) -> list[int]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sipo.errors import UserError
-from sipo.samples.jsonl import read_jsonl
+from sipo.jsonl import read_jsonl
 
 SAMPLES, SETTINGS = "samples.jsonl", "settings.json"
 PICTURE, VIDEO = ".png", ".mp4"

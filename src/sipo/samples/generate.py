@@ -12,9 +12,9 @@ from rich.console import Console
 from sipo.data.media.write_video import contact_sheet, encode_video
 from sipo.errors import UserError
 from sipo.files import write_atomic
+from sipo.jsonl import append_jsonl, cut_torn_line
 from sipo.progress import track_batches
 from sipo.samples.folder import PICTURE, SAMPLES, SETTINGS, VIDEO, PromptItem, Sample, read_samples, read_settings
-from sipo.samples.jsonl import append_jsonl, mend_tail
 
 Sampler = Callable[[list[str], list[int]], list[Image.Image] | list[list[Image.Image]]]
 """Prompts and seeds in, a picture or a video's frames each out, made from its own prompt and seed, never its batch."""
@@ -77,7 +77,7 @@ def _num_finished(out: Path, samples: list[Sample]) -> int:
     """How many of `samples` the folder holds, from the first on. `UserError` where it holds something else."""
     if not (out / SAMPLES).exists():
         return 0
-    mend_tail(out / SAMPLES)
+    cut_torn_line(out / SAMPLES)
     finished = read_samples(out)
     if len(finished) > len(samples):
         raise UserError(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sipo.errors import UsageError, UserError
-from sipo.samples.jsonl import dump_jsonl, read_jsonl
+from sipo.jsonl import dump_jsonl, read_jsonl
 from sipo.scorers.base import Medium, Metadata, recorded
 
 BUNDLED = Path(__file__).with_name("workers")  # `@name` in a command is the script name.py in here

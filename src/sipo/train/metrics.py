@@ -2,12 +2,14 @@
 
 import json
 import math
-import os
 from collections import deque
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from sipo.files import write_atomic
+from sipo.jsonl import read_jsonl
 
 NUM_BINS = 10
 MATERIAL = 0.1  # implicit rewards are logits: a fall by less moves no preference
@@ -56,18 +58,8 @@ class MetricsFile:
 
     def __init__(self, path: Path, step: int):
         self.path = path
-        kept = []
-        if path.is_file() and step > 0:
-            for text in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    line = json.loads(text)
-                except json.JSONDecodeError:
-                    break  # the line in which the process died
-                if line["step"] <= step:
-                    kept.append(text + "\n")
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, path)
+        lines = read_jsonl(path) if path.is_file() and step > 0 else []
+        write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
 
     def write(self, line: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -6,8 +6,8 @@ from support.synthetic_run import ColourScorer, draw, prompt_items, sampler
 
 from sipo.errors import UserError
 from sipo.evaluate.scores.score import read_scores, score
+from sipo.jsonl import read_jsonl
 from sipo.samples.generate import generate
-from sipo.samples.jsonl import read_jsonl
 
 
 class Brightness:

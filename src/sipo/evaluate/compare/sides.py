@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sipo.errors import UserError
 from sipo.evaluate.scores.score import KEYS, Score, read_scores, scores_path
+from sipo.jsonl import read_jsonl
 from sipo.samples.folder import SAMPLES, Sample
-from sipo.samples.jsonl import read_jsonl
 
 UNNAMED = "score"
 

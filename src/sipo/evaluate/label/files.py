@@ -8,7 +8,7 @@ from sipo.data.pairs.pick_a_pic import encode_rows, pair_row
 from sipo.errors import UsageError, UserError
 from sipo.evaluate.label.label import Candidate, LabelledPair
 from sipo.files import write_atomic
-from sipo.samples.jsonl import dump_jsonl
+from sipo.jsonl import dump_jsonl
 
 PARQUET, JSONL = ".parquet", ".jsonl"
 

@@ -13,9 +13,9 @@ from sipo.data.media.pictures import VIDEO_SUFFIXES, decode
 from sipo.data.media.video import measure, read_frames
 from sipo.errors import UserError
 from sipo.files import write_atomic
+from sipo.jsonl import append_jsonl, cut_torn_line, dump_jsonl, read_jsonl
 from sipo.progress import track_batches
 from sipo.samples.folder import Sample, read_samples
-from sipo.samples.jsonl import append_jsonl, dump_jsonl, mend_tail, read_jsonl
 from sipo.scorers.base import ConfiguredScorer, DetailedScorer, FileScorer, Scorer, VideoScorer
 from sipo.scorers.frames import evenly_spaced
 
@@ -54,7 +54,7 @@ def score(
         raise UserError(f"{folder} holds videos, and the scorer {scorer.name!r} judges pictures.")
     path = scores_path(out or folder, scorer.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    mend_tail(path)
+    cut_torn_line(path)
     heads = {sample.file: _head(folder, sample, scorer) for sample in samples}
     done = {r["file"]: r for r in _read(path) if r["score"] is not None and _is_headed(r, heads.get(r["file"]))}
     missing = [sample for sample in samples if sample.file not in done]

@@ -10,12 +10,12 @@ from sipo.files import write_atomic
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    """The records of `path` in order; a last line without its newline was cut off by a kill and is left out.
+    """The records of `path` in order; a last line without its newline was cut off by a kill and is ignored.
 
     Raises `UserError` with file and line number where any other line is not a JSON object.
     """
     records = []
-    for number, line in enumerate(_whole_lines(path.read_bytes()), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             record = json.loads(line)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -26,8 +26,8 @@ def read_jsonl(path: Path) -> list[dict]:
     return records
 
 
-def mend_tail(path: Path) -> None:
-    """Cut a torn last line off, so that the next append starts a line of its own. Nothing happens without the file."""
+def cut_torn_line(path: Path) -> None:
+    """Remove an incomplete last line, so that the next append starts a new line. Does nothing without the file."""
     if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
         write_atomic(path, content[: content.rfind(b"\n") + 1])
 
@@ -43,7 +43,3 @@ def append_jsonl(path: Path, records: Iterable[Mapping]) -> None:
 def dump_jsonl(records: Iterable[Mapping]) -> str:
     """One compact line a record, non-ASCII text kept readable."""
     return "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
-
-
-def _whole_lines(content: bytes) -> list[bytes]:
-    return content.split(b"\n")[:-1]
