@@ -1,5 +1,11 @@
 """The run directory: its record, its lock, its comparison of configs."""
 
+import os
+import signal
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
 import pytest
 
 from sipo.config import parse_config
@@ -28,11 +34,30 @@ def test_a_moved_run_is_the_same_run(tmp_path):
     RunDir(tmp_path).require_same_config(parse_config({**RAW, "run": "elsewhere"}), has_checkpoint=True)
 
 
+def take_lock(path) -> None:
+    with RunDir(path).lock():
+        pass
+
+
 def test_one_training_at_a_time(tmp_path):
-    with RunDir(tmp_path).lock(), pytest.raises(UserError, match="in use by another training"), RunDir(tmp_path).lock():
-        pass
-    with RunDir(tmp_path).lock():
-        pass
+    with ProcessPoolExecutor(1, get_context("fork")) as other:
+        with RunDir(tmp_path).lock(), pytest.raises(UserError, match="in use by another training"):
+            other.submit(take_lock, tmp_path).result()
+        other.submit(take_lock, tmp_path).result()
+
+
+def lock_fork_and_die(path) -> None:
+    with RunDir(path).lock():
+        get_context("fork").Process(target=time.sleep, args=(5,)).start()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_workers_of_a_killed_training_do_not_hold_its_lock(tmp_path):
+    training = get_context("fork").Process(target=lock_fork_and_die, args=(tmp_path,))
+    training.start()
+    training.join()
+    assert training.exitcode == -signal.SIGKILL
+    take_lock(tmp_path)
 
 
 def test_a_torn_line_ends_the_metrics(tmp_path):

@@ -26,6 +26,8 @@ def run_training(raw: dict, kill_in_save: int | None = None) -> RunDir:
 
     quiet_libraries()
     torch.set_num_threads(1)
+    # A child of the fork server would start its data workers by it too, and each would import everything again.
+    multiprocessing.set_start_method("fork", force=True)
     if kill_in_save:
         save, left = checkpoint_module.save_file, [kill_in_save]
 

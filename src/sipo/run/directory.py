@@ -88,13 +88,14 @@ class RunDir:
         """Hold the run directory for this process. Raises UserError when another process trains into it."""
         try:
             import fcntl
-        except ImportError:  # Windows has no flock; two trainings in one folder are the user's to avoid there
+        except ImportError:  # Windows has no such locks; two trainings in one folder are the user's to avoid there
             yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / ".lock", "a+") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # A record lock: data workers, which are forked, do not inherit it, so it ends with a killed training.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 file.seek(0)
                 raise UserError(f"{self.path} is in use by another training (process {file.read().strip()})") from None
