@@ -83,6 +83,7 @@ def test_table_a1(experiment, objective):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_comments_say_where_it_stands_in_the_paper(experiment, objective):
+    """A comment can go stale unseen; these state what the tables above know: the table, the pairs a step, the precision."""
     table, medium, precision = EXPERIMENTS[experiment]
     paper, text = TABLE_A1[medium], (CONFIGS / f"{experiment}-{objective}.yaml").read_text()
     head, *rest = text.splitlines()

@@ -1,48 +1,35 @@
 """From YAML with `key.path=value` overrides to a `Config`; every mistake is reported at once.
 
-pydantic validates at this border alone, so that the components stay free of it.
+pydantic checks and converts single values here, at the border, so that the components need not know it.
 """
 
 import dataclasses
-import difflib
+import functools
+import typing
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic import TypeAdapter, ValidationError
 
-from sipo.config.sections import (
-    Config,
-    DataConfig,
-    LogConfig,
-    ModelConfig,
-    PolicyConfig,
-    SampleConfig,
-    TrainConfig,
-)
-from sipo.errors import UsageError
-from sipo.kernels import KERNELS
-from sipo.losses import LOSSES
-from sipo.terms import ImportanceWeight
-from sipo.timesteps import TIMESTEPS
+from sipo.config.sections import COMPONENTS, Config, component_class
+from sipo.config.yaml12 import read_yaml
+from sipo.errors import UsageError, did_you_mean
 
-SECTIONS = {"model": ModelConfig, "data": DataConfig, "weight": ImportanceWeight, "policy": PolicyConfig,
-            "train": TrainConfig, "sample": SampleConfig, "log": LogConfig}  # fmt: skip
-NAMED = {"loss": (LOSSES, None), "kernel": (KERNELS, "ddim"), "timesteps": (TIMESTEPS, "uniform")}
 REQUIRED = ("run", "model", "data", "loss")
+DEFAULTS = {"kernel": "ddim", "timesteps": "uniform"}  # names of components where none is given
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     """Read a YAML file, apply `key.path=value` overrides, build the config. Raises UsageError with every mistake."""
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"there is no config file {path}") from None
     except OSError as error:
         raise UsageError(f"the config file {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{path} is not readable as YAML: {error}") from None
     if not isinstance(raw, dict):
         raise UsageError(f"{path} should hold keys such as run, model, data, loss; found {type(raw).__name__}")
@@ -53,19 +40,19 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
 
 def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
     """Build a Config from plain dictionaries. Raises UsageError listing every mistake with the nearest right key."""
-    mistakes: list[str] = []
-    built: dict[str, Any] = {}
-    known = [f.name for f in dataclasses.fields(Config) if f.name != "num_inference_steps"]
-    mistakes += [f"{key}: unknown key{_nearest(key, known)}" for key in raw if key not in known]
+    kinds = {key: kind for key, kind in typing.get_type_hints(Config).items() if key != "num_inference_steps"}
+    mistakes = [f"{key}: unknown key{did_you_mean(key, kinds)}" for key in raw if key not in kinds]
     mistakes += [f"{key}: missing" for key in REQUIRED if raw.get(key) is None]
-    if raw.get("run") is not None:
-        built["run"] = str(raw["run"])
-    for key, cls in SECTIONS.items():
-        if raw.get(key) is not None:
-            built[key] = _build(cls, raw[key], key, mistakes)
-    for key, (registry, default) in NAMED.items():
-        if raw.get(key) is not None:
-            _build_named(registry, default, key, raw[key], built, mistakes)
+    built: dict[str, Any] = {}
+    for key in [key for key in kinds if raw.get(key) is not None]:
+        if key in COMPONENTS:
+            built |= _build_component(key, raw[key], mistakes)
+        elif key != "run":
+            built[key] = _build(kinds[key], raw[key], key, mistakes)
+        elif isinstance(raw[key], str | int):
+            built[key] = str(raw[key])
+        else:
+            mistakes.append(f"run: found {raw[key]!r}; expected a text, in quotes if it looks like a number")
     if mistakes:
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise UsageError(f"{count} in {source}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
@@ -73,7 +60,7 @@ def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """The keys in which two configs (as `to_dict` gives them) differ, as (key.path, old, new)."""
+    """The keys in which two configs (as `to_dict` returns them) differ, as (key.path, old, new)."""
     found = []
     for key in [*old, *(k for k in new if k not in old)]:
         a, b = old.get(key), new.get(key)
@@ -84,64 +71,63 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     return found
 
 
-def _build_named(registry, default, key, raw, built, mistakes) -> None:
+def _build_component(key: str, raw: Any, mistakes: list[str]) -> dict[str, Any]:
+    """The component under its key; with a kernel, the `num_inference_steps` of its grid too."""
     if not isinstance(raw, dict):
-        mistakes.append(
-            f"{key}: should be a mapping with a name, such as {{name: {next(iter(registry))}}}; found {raw!r}"
-        )
-        return
-    fields = dict(raw)
-    name = fields.pop("name", default)
-    if name not in registry:
-        mistakes.append(f"{key}.name: {name!r} is none of {', '.join(registry)}{_nearest(str(name), registry)}")
-        return
-    if key == "kernel" and "num_inference_steps" in fields:
-        grid = fields.pop("num_inference_steps")
-        if isinstance(grid, int) and not isinstance(grid, bool) and grid > 1:
-            built["num_inference_steps"] = grid
-        else:
-            mistakes.append(f"kernel.num_inference_steps: should be a whole number above 1; found {grid!r}")
-    built[key] = _build(registry[name], fields, key, mistakes)
-
-
-def _build(cls, raw, prefix: str, mistakes: list[str]):
-    """One dataclass through pydantic; what it says goes to `mistakes` in our words."""
-    names = [f.name for f in dataclasses.fields(cls)]
-    if not isinstance(raw, dict):
-        mistakes.append(f"{prefix}: should be a mapping with keys such as {', '.join(names[:4])}; found {raw!r}")
-        return None
-    if "mixed_precision" in raw and raw["mixed_precision"] is False:
-        raw = {**raw, "mixed_precision": "no"}  # YAML 1.1 reads a bare `no` as false
-    strict_bools = [name for name, value in raw.items() if isinstance(value, bool) and not _takes_bool(cls, name)]
-    mistakes += [f"{prefix}.{name}: found {raw[name]!r}, a {_wanted(cls, name)} is wanted" for name in strict_bools]
-    if strict_bools:
-        raw = {name: value for name, value in raw.items() if name not in strict_bools}
-    wrapped = pydantic_dataclass(cls, config=ConfigDict(extra="forbid"), frozen=True)
+        example = next(iter(COMPONENTS[key]))
+        mistakes.append(f"{key}: should be a mapping with a name, such as {{name: {example}}}; found {raw!r}")
+        return {}
+    fields, built = dict(raw), {}
     try:
-        validated = TypeAdapter(wrapped).validate_python(raw)
-    except ValidationError as error:
-        for problem in error.errors():
-            where = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("function-", "tuple[")))
-            name = str(problem["loc"][0]) if problem["loc"] else ""
-            if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-                mistakes.append(f"{prefix}.{name}: unknown key{_nearest(name, names)}")
-            elif problem["type"] in ("missing", "missing_argument"):
-                mistakes.append(f"{prefix}.{name}: missing")
-            elif problem["type"] == "value_error":
-                mistakes.append(f"{prefix}: {problem['ctx']['error']}")
-            else:
-                mistakes.append(f"{prefix}.{where}: found {problem['input']!r}; {problem['msg'].lower()}")
+        cls = component_class(key, fields.pop("name", DEFAULTS.get(key)))
+    except UsageError as error:
+        mistakes.append(str(error))
+        return {}
+    if key == "kernel" and "num_inference_steps" in fields:
+        grid = built["num_inference_steps"] = fields.pop("num_inference_steps")
+        if isinstance(grid, bool) or not isinstance(grid, int) or grid < 2:
+            mistakes.append(f"kernel.num_inference_steps: should be a whole number above 1; found {grid!r}")
+    return built | {key: _build(cls, fields, key, mistakes)}
+
+
+def _build(cls: type, raw: Any, prefix: str, mistakes: list[str]) -> Any:
+    """An instance of the dataclass; None where its keys or values are wrong, which is added to `mistakes`."""
+    hints, fields = typing.get_type_hints(cls), dataclasses.fields(cls)
+    known = [field.name for field in fields]
+    if not isinstance(raw, dict):
+        mistakes.append(f"{prefix}: should be a mapping with keys such as {', '.join(known[:4])}; found {raw!r}")
         return None
-    return cls(**{name: getattr(validated, name) for name in names})
+    required = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
+    wrong = [f"{prefix}.{name}: unknown key{did_you_mean(name, known)}" for name in raw if name not in known]
+    wrong += [f"{prefix}.{name}: missing" for name in required if name not in raw]
+    values = {}
+    for name in [name for name in raw if name in known]:
+        try:
+            values[name] = _convert(hints[name], raw[name])
+        except ValidationError as error:
+            expected = "; or ".join(dict.fromkeys(_expected(problem["msg"]) for problem in error.errors()))
+            wrong.append(f"{prefix}.{name}: found {raw[name]!r}; expected {expected}")
+    mistakes += wrong
+    try:
+        return None if wrong else cls(**values)
+    except ValueError as error:
+        mistakes.append(f"{prefix}: {error}")
+        return None
 
 
-def _takes_bool(cls, name: str) -> bool:
-    return all(f.name != name or "bool" in str(f.type) for f in dataclasses.fields(cls))
+_adapter = functools.cache(TypeAdapter)
 
 
-def _wanted(cls, name: str) -> str:
-    kind = next(f.type for f in dataclasses.fields(cls) if f.name == name)
-    return kind.__name__ if isinstance(kind, type) else str(kind)
+def _convert(kind: Any, value: Any) -> Any:
+    """pydantic's lenient conversions (a list to a tuple, 1e3 to an int), but no boolean is a number, nor a text one."""
+    takes_bool = bool in (kind, *typing.get_args(kind))
+    return _adapter(kind).validate_python(value, strict=isinstance(value, bool | str if takes_bool else bool))
+
+
+def _expected(message: str) -> str:
+    """What pydantic's message expects."""
+    message = message.replace("Field required", "another element")
+    return message.removeprefix("Input should be ").replace("a valid boolean", "true or false")
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:
@@ -157,11 +143,6 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise UsageError(f"{override!r}: {parent} holds a value, not a mapping")
     try:
-        node[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        node[last] = read_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{override!r}: the value is not readable as YAML: {error}") from None
-
-
-def _nearest(key: str, names) -> str:
-    close = difflib.get_close_matches(str(key), list(names), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(names)}"

@@ -7,12 +7,14 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sipo.errors import UsageError
+from sipo.errors import UsageError, did_you_mean
 from sipo.kernels import DDIM, KERNELS
 from sipo.losses import LOSSES
 from sipo.size import Size
 from sipo.terms import ImportanceWeight
 from sipo.timesteps import TIMESTEPS, Uniform
+
+COMPONENTS: dict[str, dict[str, Any]] = {"loss": LOSSES, "kernel": KERNELS, "timesteps": TIMESTEPS}
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class DataConfig:
         if isinstance(self.validation, float) and not 0 < self.validation < 1:
             raise ValueError(f"validation is a share between 0 and 1 or a file, got {self.validation}")
         _at_least(self, workers=0, max_validation_pairs=1, max_pixels=1)
-        sides = self.resolution if isinstance(self.resolution, tuple | list) else [self.resolution or 1]
+        sides = self.resolution if isinstance(self.resolution, tuple) else [self.resolution or 1]
         if min(sides) < 1 or (self.num_frames is not None and self.num_frames < 1):
             raise ValueError("resolution and num_frames must be positive")
         if self.fps is not None and self.fps <= 0:
@@ -170,21 +172,28 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
 
     def to_dict(self) -> dict[str, Any]:
-        """The config as it stands in YAML, every default written out."""
-        plain = {key: dataclasses.asdict(value) for key, value in vars(self).items() if dataclasses.is_dataclass(value)}
-        plain["loss"] = {"name": _name_of(LOSSES, self.loss), **plain["loss"]}
-        grid = {"name": _name_of(KERNELS, self.kernel), "num_inference_steps": self.num_inference_steps}
-        plain["kernel"] = {**grid, **plain["kernel"]}
-        plain["timesteps"] = {"name": _name_of(TIMESTEPS, self.timesteps), **plain["timesteps"]}
-        plain["train"]["betas"] = list(self.train.betas)
-        if isinstance(self.data.resolution, tuple):  # which YAML cannot say
-            plain["data"]["resolution"] = list(self.data.resolution)
-        order = [f.name for f in dataclasses.fields(self) if f.name in plain]
-        return {"run": self.run, **{key: plain[key] for key in order}}
+        """The config as in YAML, every default written out."""
+        plain: dict[str, Any] = {"run": self.run}
+        for key, section in vars(self).items():
+            if key in ("run", "num_inference_steps"):
+                continue
+            head = {"name": component_name(key, section)} if key in COMPONENTS else {}
+            head |= {"num_inference_steps": self.num_inference_steps} if key == "kernel" else {}
+            values = dataclasses.asdict(section)
+            plain[key] = head | {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+        return plain
 
 
-def _name_of(registry: dict[str, type], component: object) -> str:
-    return next(name for name, cls in registry.items() if type(component) is cls)
+def component_class(section: str, name: Any) -> type:
+    """The dataclass that a component's `name` stands for. Raises UsageError for an unknown one."""
+    known = COMPONENTS[section]
+    if not isinstance(name, str) or name not in known:
+        raise UsageError(f"{section}.name: {name!r} is none of {', '.join(known)}{did_you_mean(name, known)}")
+    return known[name]
+
+
+def component_name(section: str, component: object) -> str:
+    return next(name for name, cls in COMPONENTS[section].items() if type(component) is cls)
 
 
 def _at_least(config, **bounds: int) -> None:

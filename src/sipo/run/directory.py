@@ -9,9 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sipo.config import Config, differences
+from sipo.config.yaml12 import read_yaml, write_yaml
 from sipo.errors import UsageError, UserError
 from sipo.files import write_atomic
 from sipo.jsonl import read_jsonl
@@ -47,7 +46,7 @@ class RunDir:
 
     def read_config(self) -> dict[str, Any]:
         """config.yaml as plain dictionaries."""
-        return yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        return read_yaml(self.config.read_text(encoding="utf-8"))
 
     def read_metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, of one kind (train, validation, warning) or all; a torn last line is ignored."""
@@ -81,7 +80,7 @@ class RunDir:
 
     def write_config(self, config: Config) -> None:
         """Write config.yaml with every default spelled out."""
-        write_atomic(self.config, yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True))
+        write_atomic(self.config, write_yaml(config.to_dict()))
 
     @contextmanager
     def lock(self):

@@ -5,11 +5,11 @@ import os
 import shutil
 from pathlib import Path
 
-import yaml
 from torch import Tensor
 
 from sipo.backbones import Backbone
 from sipo.config import Config, parse_config
+from sipo.config.yaml12 import write_yaml
 from sipo.errors import UserError
 from sipo.files import sync_directory, write_atomic
 from sipo.run import RunDir
@@ -69,9 +69,9 @@ def model_card(config: Config, step: int) -> str:
     load = f'DiffusionPipeline.from_pretrained("{"path/to/" if base == "miniature" else ""}{base}")\n' \
         'pipeline.load_lora_weights("path/to/this/folder")' if is_lora else \
         'DiffusionPipeline.from_pretrained("path/to/this/folder")'  # fmt: skip
-    settings = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
+    settings = write_yaml(config.to_dict())
     return (
-        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {base} aligned with {name}\n\n"
+        f"---\n{write_yaml(front)}---\n\n# {base} aligned with {name}\n\n"
         f"{'LoRA adapter' if is_lora else 'Full pipeline'} after {step} steps on the preference pairs "
         f"`{config.data.path}`, trained with `sipo`.\n\n"
         f"```python\nfrom diffusers import DiffusionPipeline\n\npipeline = {load}\n```\n\n"
