@@ -32,6 +32,7 @@ def test_every_command_has_help():
         "benchmark",
         "plan",
         "rehearse",
+        "list",
     } == set(commands)
     for words in [[], *([c] for c in commands), *([g, c] for g, cs in groups.items() for c in cs)]:
         result = CliRunner().invoke(app, [*words, "--help"])

@@ -154,10 +154,10 @@ def test_compose(tmp_path):
         (["compare", "A", "B", "--base"], 1, "A is no run directory"),
         (["compare", "A", "--base"], 2, "a run alone is compared with its base anyway"),
         (["compare", "A", "nowhere", "--scorer", "votes"], 1, "There is no folder nowhere"),
-        (["compare", "A", "B", "--scorer", "beauty"], 2, "'beauty' is none of miniature"),
+        (["compare", "A", "B", "--scorer", "beauty"], 2, "'beauty' is none of pickscore"),
         (["compare", "A", "B", "--scorer", "votes", "--weights", "clip=x"], 2, "clip is not among the scorers"),
         (["compare", "A", "B", "--scorer", "votes", "--weights", "clip"], 2, "'clip' should be NAME=VALUE"),
-        (["compare", "A", "B", "--scorer", "votes="], 2, "'votes=' should be NAME or NAME=WEIGHTS"),
+        (["compare", "A", "B", "--scorer", "votes="], 2, "'votes=' should be NAME or NAME=VALUE, each name once"),
         (["compare", "A", "B", "--scorer", "votes", "--category", "style"], 1, "no prompt has the metadata key 'style'; there are tag"),
         (["compare", "A", "C", "--scorer", "votes"], 1, "0 pictures agree in prompt and seed"),
         (["label", "A", "--scorer", "votes", "--out", "pairs.csv"], 2, "--out: pairs.csv should end in .parquet or .jsonl"),
@@ -189,7 +189,7 @@ def test_a_folder_of_the_users_is_never_removed(tmp_path):
 
     from sipo.errors import UserError
     from sipo.evaluate.compare.run import PromptChoice, compare_models
-    from sipo.evaluate.scores.judges import Judges
+    from sipo.scorers.choice import ScorerChoice
 
     run = tmp_path / "run"
     run.mkdir()
@@ -198,6 +198,6 @@ def test_a_folder_of_the_users_is_never_removed(tmp_path):
         generate(picture, PROMPTS[:1], tmp_path / "out" / folder, {"model": "mine"})
     choice = PromptChoice("miniature", 1, 1, 0)
     with pytest.raises(UserError):
-        compare_models([run, run], choice, Judges(), tmp_path / "out", Console(quiet=True), with_base=True)
+        compare_models([run, run], choice, ScorerChoice(), tmp_path / "out", Console(quiet=True), with_base=True)
     assert Image.open(tmp_path / "out" / "a-run" / "00000.png").size == (16, 16)
     assert Image.open(tmp_path / "out" / "base" / "00000.png").size == (16, 16)

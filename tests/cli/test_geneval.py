@@ -10,7 +10,8 @@ from PIL import Image
 from support import command_line
 from support import detectors as tiny_detectors
 
-from sipo.geneval.layout import CATEGORIES, read_metadata
+from sipo.geneval.layout import read_metadata
+from sipo.geneval.vocabulary import CATEGORIES
 from sipo.jsonl import read_jsonl
 from sipo.mini.scenes import sample_scene
 from sipo.mini.score import MiniatureScorer
@@ -173,8 +174,8 @@ def test_a_detector_and_clip_with_weights_of_their_own(sipo, tmp_path):
 def mistakes(folder: Path, metadata: Path):
     judge, make = ("geneval", "judge", folder, "--detector"), ("geneval", "generate", "miniature", "--out", folder)
     return [
-        (2, "detector 'yolo' is none of mask2former, owlv2", (*judge, "yolo")),
-        (2, "works by rule and has no weights", (*judge, "miniature", "--weights", "x")),
+        (2, "--detector: 'yolo' is none of mask2former, owlv2", (*judge, "yolo")),
+        (2, "--detector: miniature takes no weights", (*judge, "miniature", "--weights", "x")),
         (2, "the threshold score is a share between 0 and 1, not 30", (*judge, "miniature", "--threshold", 30)),
         (2, "device: 'gpu' is unknown", (*judge, "owlv2", "--device", "gpu")),
         (1, "weights: there is no ./absent", (*judge, "owlv2", "--weights", "./absent")),

@@ -6,10 +6,11 @@ import json
 import pytest
 
 from sipo.errors import UsageError, UserError
-from sipo.geneval.compose import COLORS, GENEVAL, TAGS, World, compose
-from sipo.geneval.compose_run import compose_prompts, find_world
+from sipo.geneval.compose import compose, every_prompt
 from sipo.geneval.rules import Detection, judge
-from sipo.mini.wording import all_prompts, parse
+from sipo.geneval.run import ComposeRequest, compose_prompts
+from sipo.geneval.vocabulary import CATEGORIES, COLORS, GENEVAL, World
+from sipo.mini.wording import WORLD, parse
 from sipo.samples.prompts import read_prompts
 
 SMALL = World(("bench", "umbrella", "computer mouse", "skis"), ("red", "orange"), (3,), colorless=("skis",))
@@ -45,16 +46,17 @@ def test_wording_and_metadata_are_genevals(line):
 
 def test_every_prompt_of_a_world_comes_once_and_then_no_more():
     found = everything(SMALL)
-    assert {tag: sum(line["tag"] == tag for line in found) for tag in TAGS} == SIZES
+    assert {tag: sum(line["tag"] == tag for line in found) for tag in CATEGORIES} == SIZES
     assert len({line["prompt"] for line in found}) == len(found)
     with pytest.raises(UserError, match=r"There are 86 different prompts of these categories, and 87 were asked for"):
         compose(87, 0, SMALL)
 
 
-def test_the_miniatures_world_has_the_prompts_that_its_own_wording_lists():
-    """Written twice, on purpose: the package's composer and the miniature's parser agree on every prompt."""
-    listed = {line["prompt"]: line for line in itertools.chain(*all_prompts().values())}
-    found = compose(len(listed), 0, find_world("miniature"))
+def test_the_miniature_draws_every_prompt_of_its_world_and_parses_it_back():
+    """The composer writes prompts, and the parser reads them: they agree on all 1,400."""
+    listed = {line["prompt"]: line for line in itertools.chain(*every_prompt(WORLD).values())}
+    assert len(listed) == 5 + 20 + 135 + 40 + 80 + 1120
+    found = compose(len(listed), 0, WORLD)
     assert {line["prompt"]: line for line in found} == listed
     assert all(parse(line["prompt"]) == line for line in found)
 
@@ -67,7 +69,7 @@ def test_the_seed_decides():
 
 def test_categories_come_in_equal_numbers_until_one_is_spent():
     found = compose(1_200, 0)
-    counts = [sum(line["tag"] == tag for line in found) for tag in TAGS]
+    counts = [sum(line["tag"] == tag for line in found) for tag in CATEGORIES]
     assert counts[0] == len(GENEVAL.objects)  # there are no more objects
     assert max(counts[1:]) - min(counts[1:]) <= 1
     assert sum(counts) == 1_200
@@ -114,17 +116,17 @@ def test_prompts_to_avoid_do_not_come(tmp_path):
 
 def test_the_miniatures_held_out_prompts_never_come(tmp_path):
     out = tmp_path / "prompts.jsonl"
-    counts = compose_prompts(out, 400, 0, "miniature", [], [])
+    counts = compose_prompts(ComposeRequest(out, 400, 0, "miniature"))
     found = read_prompts(out)
     assert len(found) == 400 == sum(counts.values())
-    assert {item.metadata["tag"] for item in found} == set(TAGS)
+    assert {item.metadata["tag"] for item in found} == set(CATEGORIES)
     assert not {item.prompt for item in found} & {item.prompt for item in read_prompts("miniature")}
 
 
 def test_the_file_is_what_generate_and_geneval_read(tmp_path):
     out = tmp_path / "prompts.jsonl"
-    counts = compose_prompts(out, 12, 0, "geneval", ["counting", "colors"], [])
-    assert counts == {tag: 6 if tag in ("counting", "colors") else 0 for tag in TAGS}
+    counts = compose_prompts(ComposeRequest(out, 12, tags=["counting", "colors"]))
+    assert counts == {tag: 6 if tag in ("counting", "colors") else 0 for tag in CATEGORIES}
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [{"prompt": item.prompt, **item.metadata} for item in read_prompts(out)] == lines
 
@@ -133,6 +135,6 @@ def test_mistakes(tmp_path):
     with pytest.raises(UsageError, match=r"no prompts of the category 'shapes'; there are single_object, two_object"):
         compose(1, tags=["shapes"])
     with pytest.raises(UsageError, match="--world: 'mars' is none of geneval, miniature"):
-        compose_prompts(tmp_path / "p.jsonl", 1, 0, "mars", [], [])
+        compose_prompts(ComposeRequest(tmp_path / "p.jsonl", 1, world="mars"))
     with pytest.raises(UsageError, match=r"p\.txt should end in \.jsonl"):
-        compose_prompts(tmp_path / "p.txt", 1, 0, "geneval", [], [])
+        compose_prompts(ComposeRequest(tmp_path / "p.txt", 1))

@@ -135,7 +135,7 @@ def test_folders_without_any_picture_or_metadata(tmp_path):
         layout.read_gallery(folder)
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "is not JSON"), ('{"prompt": "x"}', "`tag` is None")])
+@pytest.mark.parametrize(("content", "message"), [("{", "not JSON"), ('{"prompt": "x"}', "`tag` is None")])
 def test_metadata_that_is_damaged_is_named(tmp_path, content, message):
     folder = make_folder(tmp_path, {0: 1})
     (folder / "00000/metadata.jsonl").write_text(content)

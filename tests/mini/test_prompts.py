@@ -2,8 +2,9 @@
 
 import pytest
 
+from sipo.geneval.vocabulary import CATEGORIES
 from sipo.mini.prompts import load_prompts, sample_prompts, split_prompts
-from sipo.mini.wording import CATEGORIES, all_prompts, parse
+from sipo.mini.wording import all_prompts, parse
 
 
 def test_each_prompt_parses_back_to_its_metadata():

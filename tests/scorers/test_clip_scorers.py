@@ -10,13 +10,14 @@ from PIL import Image
 from torch.nn.functional import gelu, layer_norm, linear
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
+from sipo import registry
 from sipo.errors import UsageError, UserError
+from sipo.scorers import SCORERS
 from sipo.scorers.aesthetic import AestheticHead, LaionAesthetic
 from sipo.scorers.clip_score import ClipScore
 from sipo.scorers.hps import HPSv2
 from sipo.scorers.pickscore import PickScore
 from sipo.scorers.preprocess import crop_pixels, pad_pixels
-from sipo.scorers.registry import SCORERS
 
 
 def near(found: list[float], expected: torch.Tensor, atol: float = 2e-5) -> None:
@@ -119,7 +120,7 @@ def test_hps_from_safetensors_and_from_a_converted_folder(open_clip_file, hps_sa
 
 def test_hps_versions_read_their_own_file(open_clip_file, tmp_path, pictures, prompts):
     shutil.copytree(open_clip_file[0].parent, tmp_path / "hub")
-    scorer = SCORERS["hpsv2.1"](weights=str(tmp_path / "hub"), device="cpu")
+    scorer = registry.scorers.make("hpsv2.1", weights=str(tmp_path / "hub"), device="cpu")
     assert scorer.name == "hpsv2.1"
     with pytest.raises(UserError, match=r"holds no HPS_v2\.1_compressed\.pt"):
         scorer(pictures[:1], prompts[:1])
@@ -172,7 +173,7 @@ def everyone(clip_folder, open_clip_file, head_file, image_reward_folder, **sett
     weights = {"pickscore": clip_folder, "clip": clip_folder, "hpsv2": open_clip_file[0], "hpsv2.1": open_clip_file[0],
                "imagereward": image_reward_folder, "aesthetic": head_file}  # fmt: skip
     assert set(weights) == set(SCORERS)
-    made = {name: SCORERS[name](weights=str(weights[name]), device="cpu", **settings) for name in SCORERS}
+    made = {name: registry.scorers.make(name, weights=str(weights[name]), device="cpu", **settings) for name in SCORERS}
     return made | {"aesthetic": replace(made["aesthetic"], clip=str(clip_folder))}
 
 

@@ -16,7 +16,7 @@ from sipo.evaluate.scores.score import score
 from sipo.evaluate.scores.sources import find_media
 from sipo.jsonl import read_jsonl
 from sipo.samples.generate import generate
-from sipo.scorers.named import load_scorer
+from sipo.scorers.choice import load_scorer
 
 
 def run(*arguments: str):
@@ -207,7 +207,7 @@ def test_the_miniatures_scorer_too(tmp_path):
     ("arguments", "error", "said"),
     [
         ([], UsageError, "name at least one"),
-        (["--scorer", "beauty"], UsageError, "none of miniature, pickscore, hpsv2"),
+        (["--scorer", "beauty"], UsageError, "none of pickscore, hpsv2"),
         (["--scorer", "clip", "--weights", "pickscore=x"], UsageError, "pickscore is not among"),
         (["--scorer", "clip", "--weights", "x"], UsageError, "NAME=VALUE"),
         (["--scorer", "miniature", "--weights", "miniature=x"], UsageError, "takes no weights"),

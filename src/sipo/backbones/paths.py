@@ -1,8 +1,9 @@
-"""What `model.path` may say."""
+"""What `model.path` may be."""
 
-from importlib import resources
+from sipo.registry import miniature
 
 
 def resolve_path(path: str) -> str:
-    """'miniature' becomes the folder shipped with the package; anything else is returned as it is."""
-    return str(resources.files("sipo") / "mini" / "weights") if path == "miniature" else path
+    """A miniature's name becomes the folder of its weights; anything else is returned unchanged."""
+    found = miniature(path)
+    return str(found.weights) if found else path

@@ -8,6 +8,7 @@ from sipo.cli.benchmarks import geneval, vbench
 from sipo.cli.data import data
 from sipo.cli.feedback import label, prompts
 from sipo.cli.judging import compare, generate, report, score
+from sipo.cli.listing import list_names
 from sipo.cli.mini import mini
 from sipo.cli.training import benchmark, export, plan, rehearse, train
 from sipo.errors import Stopped, UsageError, UserError
@@ -18,6 +19,7 @@ app = typer.Typer(
 )  # fmt: skip
 for command in (train, generate, score, compare, label, report, export, plan, rehearse, benchmark):
     app.command()(command)
+app.command("list")(list_names)
 for name, group in {"data": data, "prompts": prompts, "geneval": geneval, "vbench": vbench, "mini": mini}.items():
     app.add_typer(group, name=name)
 

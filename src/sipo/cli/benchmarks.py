@@ -33,19 +33,20 @@ def geneval_generate(
 ) -> None:
     """Make GenEval's pictures in its layout. Stopped and run again, it goes on."""
     quiet_libraries()
-    from sipo.geneval.run import generate_pictures
+    from sipo.geneval.run import PictureRequest, generate_pictures
 
-    number = generate_pictures(
-        model, metadata, out, images_per_prompt, rewritten, seed, num_inference_steps, guidance_scale, batch_size,
-        console(),
-    )  # fmt: skip
-    typer.echo(f"{number} pictures in {out}")
+    request = PictureRequest(
+        model, metadata, out, images_per_prompt, rewritten, seed, num_inference_steps, guidance_scale, batch_size
+    )
+    typer.echo(f"{generate_pictures(request, console())} pictures in {out}")
 
 
 @geneval.command("judge")
 def geneval_judge(
     folder: Annotated[Path, typer.Argument(help="Pictures in GenEval's layout, whoever made them.")],
-    detector: Annotated[str, typer.Option(help="mask2former, owlv2, grounding-dino, yolo-world or miniature.")],
+    detector: Annotated[
+        str, typer.Option(help="A name of `sipo list detectors`, such as mask2former, or module:Class.")
+    ],
     weights: Annotated[str | None, typer.Option(help="The detector's: a folder or hub id.")] = None,
     color_weights: Annotated[str | None, typer.Option(help="A CLIP that names colours; default: ViT-L/14.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Least score of a detection; official: 0.3.")] = None,
@@ -61,13 +62,12 @@ def geneval_judge(
     Exits with 1 where pictures are missing or cannot be read; the others are judged.
     """
     quiet_libraries()
-    from sipo.geneval.run import judge_pictures
+    from sipo.geneval.run import JudgeRequest, judge_pictures
 
-    shown, problems = judge_pictures(
-        folder, detector, weights, color_weights, threshold, counting_threshold, max_overlap, device, batch_size,
-        console(),
-    )  # fmt: skip
-    tell(shown, problems)
+    request = JudgeRequest(
+        folder, detector, weights, color_weights, threshold, counting_threshold, max_overlap, device, batch_size
+    )
+    tell(*judge_pictures(request, console()))
 
 
 @geneval.command("table")
@@ -102,12 +102,12 @@ def vbench_generate(
 ) -> None:
     """Make VBench's videos: 5 a prompt, 25 for temporal_flickering. Stopped and run again, it goes on."""
     quiet_libraries()
-    from sipo.vbench.run import generate_videos
+    from sipo.vbench.run import VideoRequest, generate_videos
 
-    number = generate_videos(
-        model, prompts, out, dimension, rewritten, seed, num_inference_steps, guidance_scale, batch_size, console()
+    request = VideoRequest(
+        model, prompts, out, dimension or (), rewritten, seed, num_inference_steps, guidance_scale, batch_size
     )
-    typer.echo(f"{number} videos in {out / 'videos'}")
+    typer.echo(f"{generate_videos(request, console())} videos in {out / 'videos'}")
 
 
 @vbench.command("run")

@@ -8,6 +8,7 @@ import typer
 from sipo.cli.common import console, quiet_libraries
 from sipo.cli.judging import BatchSize, Device, DType
 from sipo.errors import UsageError
+from sipo.registry import DEFAULT
 
 prompts = typer.Typer(no_args_is_help=True, help="Prompts composed at random, with what a judge must check.")
 
@@ -17,7 +18,7 @@ def label(
         list[Path], typer.Argument(help="Samples, several a prompt; prompts are matched across the folders.")
     ],
     out: Annotated[Path, typer.Option(help="pairs.parquet (Pick-a-Pic's schema) or pairs.jsonl (paths).")],
-    scorer: Annotated[str, typer.Option(help="Whose scores decide, as of `sipo score`.")] = "miniature",
+    scorer: Annotated[str, typer.Option(help="Whose scores decide, as of `sipo score`.")] = DEFAULT,
     weights: Annotated[str | None, typer.Option(help="The scorer's: a path or hub id.")] = None,
     mode: Annotated[
         str, typer.Option(help="best-worst: one pair a prompt; all: every two samples of a prompt.")
@@ -39,9 +40,10 @@ def label(
         raise UsageError(f"--mode: {mode!r} is none of best-worst, all")
     quiet_libraries()
     from sipo.evaluate.label.run import label_folders
-    from sipo.evaluate.scores.judges import name_judges
+    from sipo.scorers.choice import choose_scorers
 
-    judges = name_judges([scorer], {scorer: weights} if weights else {}, device, dtype, batch_size)
+    own = [f"{scorer}={weights}"] if weights else []
+    judges = choose_scorers([scorer], own, (), device, dtype, batch_size)
     typer.echo(label_folders(folders, judges, mode, margin, only_right, out, sft, seed, console()))
 
 
@@ -51,7 +53,7 @@ def prompts_compose(
     num: Annotated[int, typer.Option(min=1, help="How many different prompts.")] = 5000,
     seed: Annotated[int, typer.Option()] = 0,
     world: Annotated[
-        str, typer.Option(help="geneval: COCO's objects and GenEval's colours; or miniature.")
+        str, typer.Option(help="A name of `sipo list worlds`, such as geneval: COCO's objects in GenEval's colours.")
     ] = "geneval",
     tag: Annotated[list[str] | None, typer.Option(help="Only this category; as often as wanted.")] = None,
     avoid: Annotated[
@@ -59,7 +61,7 @@ def prompts_compose(
     ] = None,
 ) -> None:
     """Draw prompts from objects, colours, counts and positions, in GenEval's words and schema."""
-    from sipo.geneval.compose_run import compose_prompts
+    from sipo.geneval.run import CATEGORIES, ComposeRequest, compose_prompts
 
-    counts = compose_prompts(out, num, seed, world, tag or [], avoid or [])
+    counts = compose_prompts(ComposeRequest(out, num, seed, world, tag or CATEGORIES, avoid or ()))
     typer.echo(f"{num} prompts in {out}: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from sipo.cli.common import RunFolder, console, named, quiet_libraries
+from sipo.cli.common import RunFolder, console, quiet_libraries
 from sipo.errors import UsageError
+from sipo.registry import DEFAULT
 
 Scorers = Annotated[
-    list[str] | None, typer.Option("--scorer", help="As of `sipo score`; as often as wanted. Default: miniature.")
+    list[str] | None, typer.Option("--scorer", help=f"As of `sipo score`; repeatable. Default: {DEFAULT}.")
 ]
 Weights = Annotated[list[str] | None, typer.Option(help="NAME=PATH or NAME=HUB-ID, of a scorer.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: a GPU where there is one.")]
@@ -52,7 +53,10 @@ def score(
         Path, typer.Argument(help="A run, a folder that `sipo generate` made, or any folder of pictures or videos.")
     ],
     scorer: Annotated[
-        list[str] | None, typer.Option(help="pickscore, hpsv2, hpsv2.1, imagereward, aesthetic, clip or miniature.")
+        list[str] | None,
+        typer.Option(
+            help="A name of `sipo list scorers`, such as pickscore, or module:Class; NAME=WEIGHTS adds a path or hub id."
+        ),
     ] = None,
     weights: Annotated[list[str] | None, typer.Option(help="NAME=PATH or NAME=HUB-ID, of a scorer.")] = None,
     worker: Annotated[
@@ -73,11 +77,10 @@ def score(
     quiet_libraries()
     from sipo.evaluate.scores.sources import find_media
     from sipo.evaluate.scores.table import print_scores, score_folders
-    from sipo.scorers.named import load_scorers
+    from sipo.scorers.choice import choose_scorers
 
-    judges = load_scorers(scorer or [], named("--weights", weights), named("--worker", worker), device, dtype,
-                          batch_size, frames)  # fmt: skip
-    screen = console()
+    chosen = choose_scorers(scorer or (), weights or (), worker or (), device, dtype, batch_size, frames)
+    screen, judges = console(), chosen.load_all()
     results = score_folders(find_media(path, prompts), judges, batch_size, screen, out)
     print_scores(results, screen)
     if any(result.failed for result in results):
@@ -103,7 +106,7 @@ def compare(
         typer.Option(
             help="Prompts to generate for, of runs; a .txt or .jsonl file, a published set (README), or miniature."
         ),
-    ] = "miniature",
+    ] = DEFAULT,
     num_prompts: Annotated[int, typer.Option(min=1, help="The first so many of them.")] = 200,
     images_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
     seed: Annotated[int, typer.Option(help="The first picture's seed; picture i gets seed + i.")] = 0,
@@ -122,12 +125,12 @@ def compare(
     """  # fmt: skip
     quiet_libraries()
     from sipo.evaluate.compare.run import PromptChoice, compare_models
-    from sipo.evaluate.scores.judges import name_judges
+    from sipo.scorers.choice import choose_scorers
 
     if len(models) == 1 and base:
         raise UsageError("--base: a run alone is compared with its base anyway")
     choice = PromptChoice(prompts, num_prompts, images_per_prompt, seed)
-    judges = name_judges(scorer or [], named("--weights", weights), device, dtype, batch_size)
+    judges = choose_scorers(scorer or (), weights or (), (), device, dtype, batch_size)
     typer.echo(compare_models(models, choice, judges, out, console(), base, category, tie_margin))
 
 

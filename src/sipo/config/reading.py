@@ -74,7 +74,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 def _build_component(key: str, raw: Any, mistakes: list[str]) -> dict[str, Any]:
     """The component under its key; with a kernel, the `num_inference_steps` of its grid too."""
     if not isinstance(raw, dict):
-        example = next(iter(COMPONENTS[key]))
+        example = next(iter(COMPONENTS[key].own()))
         mistakes.append(f"{key}: should be a mapping with a name, such as {{name: {example}}}; found {raw!r}")
         return {}
     fields, built = dict(raw), {}

@@ -7,14 +7,14 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sipo.errors import UsageError, did_you_mean
-from sipo.kernels import DDIM, KERNELS
-from sipo.losses import LOSSES
+from sipo import registry
+from sipo.errors import UsageError
+from sipo.kernels import DDIM
 from sipo.size import Size
 from sipo.terms import ImportanceWeight
-from sipo.timesteps import TIMESTEPS, Uniform
+from sipo.timesteps import Uniform
 
-COMPONENTS: dict[str, dict[str, Any]] = {"loss": LOSSES, "kernel": KERNELS, "timesteps": TIMESTEPS}
+COMPONENTS = {"loss": registry.objectives, "kernel": registry.kernels, "timesteps": registry.timesteps}
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Config:
         for key, section in vars(self).items():
             if key in ("run", "num_inference_steps"):
                 continue
-            head = {"name": component_name(key, section)} if key in COMPONENTS else {}
+            head = {"name": COMPONENTS[key].name_of(type(section))} if key in COMPONENTS else {}
             head |= {"num_inference_steps": self.num_inference_steps} if key == "kernel" else {}
             values = dataclasses.asdict(section)
             plain[key] = head | {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
@@ -185,15 +185,11 @@ class Config:
 
 
 def component_class(section: str, name: Any) -> type:
-    """The dataclass that a component's `name` stands for. Raises UsageError for an unknown one."""
-    known = COMPONENTS[section]
-    if not isinstance(name, str) or name not in known:
-        raise UsageError(f"{section}.name: {name!r} is none of {', '.join(known)}{did_you_mean(name, known)}")
-    return known[name]
-
-
-def component_name(section: str, component: object) -> str:
-    return next(name for name, cls in COMPONENTS[section].items() if type(component) is cls)
+    """The dataclass that a component's `name` stands for. Raises UsageError for an unknown one, or something else."""
+    found = COMPONENTS[section].load(name, f"{section}.name")
+    if not isinstance(found, type) or not dataclasses.is_dataclass(found):
+        raise UsageError(f"{section}.name: {name} is no dataclass, whose fields would be the keys of {section}")
+    return found
 
 
 def _at_least(config, **bounds: int) -> None:

@@ -1,82 +1,56 @@
-"""Compositional prompts drawn at random from objects, colours, counts and relations, with what a judge must check.
-
-Wording and metadata are GenEval's (djghosh13/geneval: prompts/create_prompts.py), its plain plurals included ("sheeps",
-"knifes"), so that a model trained on such prompts is asked in the same words. Its `include` and `exclude` clauses are what
-`sipo.geneval.rules` judges by.
-"""
+"""Prompts drawn at random from the objects, colours, counts and relations of a world, with what a judge must check."""
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from sipo.errors import UsageError, UserError
-from sipo.geneval.objects import COCO
-
-TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-RELATIONS = ("left of", "right of", "above", "below")
-COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-
-
-@dataclass(frozen=True)
-class World:
-    """What prompts are made of. `colorless` objects never get a colour; `colored_counts` allows "two red circles"."""
-
-    objects: tuple[str, ...]
-    colors: tuple[str, ...] = COLORS
-    counts: tuple[int, ...] = (2, 3, 4)
-    relations: tuple[str, ...] = RELATIONS
-    colorless: tuple[str, ...] = ()
-    colored_counts: bool = False
-    plurals: Mapping[str, str] = field(default_factory=dict)  # where they are not GenEval's
-
-    @property
-    def colorable(self) -> tuple[str, ...]:
-        return tuple(name for name in self.objects if name not in self.colorless)
-
-    def plural(self, name: str) -> str:
-        return self.plurals.get(name) or (f"{name}es" if name[-1] == "s" else f"{name}s")
-
-
-GENEVAL = World(COCO, colorless=("person",))
+from sipo.geneval.vocabulary import CATEGORIES, GENEVAL, World, both, clause, counted, placed, single
 
 
 def compose(
     num: int,
     seed: int = 0,
     world: World = GENEVAL,
-    tags: Sequence[str] = TAGS,
+    tags: Sequence[str] = CATEGORIES,
     avoid: Collection[str] = (),
 ) -> list[dict]:
-    """`num` different prompts in GenEval's schema: {"tag", "include", "exclude" of counts, "prompt"}.
+    """`num` different entries of GenEval's metadata, drawn from `world`. Deterministic in `seed`.
 
-    The categories `tags` come in turn; one that has no prompt left is passed over. `avoid` holds prompts that must not
-    come, such as those that the model will be judged on. Deterministic in `seed`. Raises UsageError for an unknown tag,
-    UserError where the world has fewer prompts.
+    The categories `tags` alternate; one that has no prompt left is skipped. Prompts in `avoid`, such as those that the
+    model will be judged on, are never drawn. Raises UsageError for an unknown tag, UserError if the world has fewer.
     """
-    if unknown := [tag for tag in tags if tag not in _MAKERS]:
-        raise UsageError(f"There are no prompts of the category {unknown[0]!r}; there are {', '.join(_MAKERS)}.")
+    if unknown := [tag for tag in tags if tag not in CATEGORIES]:
+        raise UsageError(f"There are no prompts of the category {unknown[0]!r}; there are {', '.join(CATEGORIES)}.")
     rng = np.random.default_rng(seed)
-    avoided = {" ".join(prompt.split()) for prompt in avoid}
-    streams = {tag: _stream(_MAKERS[tag](world), rng, avoided) for tag in tags}
+    avoided, categories = {" ".join(prompt.split()) for prompt in avoid}, _categories(world)
+    streams = {tag: _stream(categories[tag], rng, avoided) for tag in tags}
     found: list[dict] = []
     while streams and len(found) < num:
         for tag in list(streams):
-            prompt = next(streams[tag], None)
-            if prompt is None:
+            entry = next(streams[tag], None)
+            if entry is None:
                 del streams[tag]
             elif len(found) < num:
-                found.append({"tag": tag, **prompt})
+                found.append(entry)
     if len(found) < num:
         raise UserError(f"There are {len(found)} different prompts of these categories, and {num} were asked for.")
     return found
 
 
+def every_prompt(world: World) -> dict[str, list[dict]]:
+    """All entries of a world by category, in a fixed order. GenEval's own has millions."""
+    return {
+        tag: [category.make(*picked) for picked in itertools.product(*category.axes)]
+        for tag, category in _categories(world).items()
+    }
+
+
 @dataclass(frozen=True)
 class _Category:
-    """`size` prompts by number: combinations are counted, not listed, for there are half a million of some."""
+    """`size` entries by number: combinations are counted, not listed, for there are half a million of some."""
 
     axes: tuple[Sequence, ...]
     make: Callable[..., dict]
@@ -93,78 +67,30 @@ class _Category:
         return self.make(*picked)
 
 
+def _categories(world: World) -> dict[str, _Category]:
+    couples = list(itertools.permutations(world.objects, 2))
+    colored = list(itertools.permutations(world.colorable, 2))
+    tints = list(itertools.permutations(world.colors, 2))
+    count_tints = (None, *world.colors) if world.colored_counts else (None,)
+    found = (
+        _Category((world.objects,), lambda name: single(clause(name))),
+        _Category((couples,), lambda couple: both(*map(clause, couple))),
+        _Category(
+            (world.objects, world.counts, count_tints),
+            lambda name, count, color: counted(clause(name, color, count), world),
+        ),
+        _Category((world.colorable, world.colors), lambda name, color: single(clause(name, color))),
+        _Category(
+            (couples, world.relations),
+            lambda couple, relation: placed(clause(couple[0]), relation, clause(couple[1])),
+        ),
+        _Category((colored, tints), lambda couple, colors: both(*map(clause, couple, colors))),
+    )
+    return dict(zip(CATEGORIES, found, strict=True))
+
+
 def _stream(category: _Category, rng: np.random.Generator, avoided: Collection[str]) -> Iterator[dict]:
     for number in rng.permutation(category.size):
-        prompt = category[int(number)]
-        if prompt["prompt"] not in avoided:
-            yield prompt
-
-
-def _clause(name: str, color: str | None = None, count: int = 1) -> dict:
-    return {"class": name, "count": count} | ({"color": color} if color else {})
-
-
-def _phrase(name: str, color: str | None = None) -> str:
-    words = f"{color} {name}" if color else name
-    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
-
-
-def _single(world: World) -> _Category:
-    return _Category(
-        (world.objects,), lambda name: {"include": [_clause(name)], "prompt": f"a photo of {_phrase(name)}"}
-    )
-
-
-def _both(couple: tuple[str, str], colors: tuple[str | None, str | None] = (None, None)) -> dict:
-    things = list(zip(couple, colors, strict=True))
-    include = [_clause(*thing) for thing in things]
-    return {"include": include, "prompt": "a photo of " + " and ".join(_phrase(*thing) for thing in things)}
-
-
-def _two(world: World) -> _Category:
-    return _Category((_couples(world.objects),), _both)
-
-
-def _counting(world: World) -> _Category:
-    def make(name: str, count: int, color: str | None) -> dict:
-        words = f"{color} {world.plural(name)}" if color else world.plural(name)
-        exclude = [{"class": name, "count": count + 1}]
-        return {"include": [_clause(name, color, count)], "exclude": exclude,
-                "prompt": f"a photo of {NUMBERS[count]} {words}"}  # fmt: skip
-
-    return _Category((world.objects, world.counts, (None, *world.colors) if world.colored_counts else (None,)), make)
-
-
-def _colors(world: World) -> _Category:
-    return _Category(
-        (world.colorable, world.colors),
-        lambda name, color: {"include": [_clause(name, color)], "prompt": f"a photo of {_phrase(name, color)}"},
-    )
-
-
-def _position(world: World) -> _Category:
-    def make(couple: tuple[str, str], relation: str) -> dict:
-        name, target = couple
-        include = [_clause(target), _clause(name) | {"position": [relation, 0]}]
-        return {"include": include, "prompt": f"a photo of {_phrase(name)} {relation} {_phrase(target)}"}
-
-    return _Category((_couples(world.objects), world.relations), make)
-
-
-def _color_attr(world: World) -> _Category:
-    return _Category((_couples(world.colorable), _couples(world.colors)), _both)
-
-
-def _couples(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Every two different ones, in both orders."""
-    return list(itertools.permutations(names, 2))
-
-
-_MAKERS: dict[str, Callable[[World], _Category]] = {
-    "single_object": _single,
-    "two_object": _two,
-    "counting": _counting,
-    "colors": _colors,
-    "position": _position,
-    "color_attr": _color_attr,
-}
+        entry = category[int(number)]
+        if entry["prompt"] not in avoided:
+            yield entry

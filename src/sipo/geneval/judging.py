@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 from rich.console import Console
 
 from sipo.errors import UserError
-from sipo.geneval.detectors.protocol import ColorNamer, Detector
+from sipo.geneval.detectors import ColorNamer, Detector
 from sipo.geneval.layout import Picture, class_names, read_gallery
 from sipo.geneval.rules import Detection, Thresholds, judge
 from sipo.progress import track_batches

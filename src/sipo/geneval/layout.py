@@ -15,12 +15,9 @@ from pathlib import Path
 
 from sipo.errors import UserError
 from sipo.files import write_atomic
-from sipo.samples.folder import SETTINGS, PromptItem
+from sipo.geneval.vocabulary import CATEGORIES, RELATIONS
+from sipo.samples.folder import METADATA, SETTINGS, PromptItem
 from sipo.samples.prompts import read_prompts
-
-CATEGORIES = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-RELATIONS = ("left of", "right of", "above", "below")
-METADATA = "metadata.jsonl"
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ def read_gallery(folder: Path) -> Gallery:
             continue
         if len(found) < expected:
             missing.append(f"{place.name}/samples: {len(found)} of {expected} pictures")
-        entry = _read_entry(place / METADATA)
+        entry = read_metadata(place / METADATA)[0]
         pictures += [Picture(path, entry) for path in found]
     if not pictures:
         raise UserError(f"{folder}: no prompt has its {METADATA}. Was generation stopped? Run it again, it goes on.")
@@ -133,16 +130,6 @@ def _is_number(path: Path) -> bool:
 def _numbered(samples: Path) -> list[Path]:
     names = (path for path in samples.glob("*.png") if re.fullmatch(r"[0-9]+\.png", path.name))
     return sorted(names, key=lambda path: int(path.stem))
-
-
-def _read_entry(path: Path) -> dict:
-    try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}).") from error
-    if fault := _fault(entry):
-        raise UserError(f"{path}: {fault}.")
-    return entry
 
 
 def _fault(entry: object) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sipo.errors import UserError
 from sipo.files import write_atomic
-from sipo.geneval.layout import CATEGORIES
+from sipo.geneval.vocabulary import CATEGORIES
 from sipo.jsonl import dump_jsonl, read_jsonl
 from sipo.tables import csv_table, markdown_table
 

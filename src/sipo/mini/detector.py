@@ -5,14 +5,16 @@ the nearest of the palette in CIELAB, its shape the one whose ideal silhouette o
 (intersection over union, soft at the edges) is the detection's score.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from sipo.geneval.rules import Detection
+from sipo.geneval.rules import Detection, Thresholds
 from sipo.mini.world import COLORS, SHAPES, SIZE, silhouette
 
 THRESHOLD = 0.7
@@ -146,3 +148,19 @@ def detections_of(blobs: list[Blob]) -> dict[str, list[Detection]]:
 def detect(image: Image.Image) -> dict[str, list[Detection]]:
     """Objects in `image` by class, sorted by falling score; scores are in [THRESHOLD, 1]."""
     return detections_of(find_blobs(to_array(image)))
+
+
+@dataclass(frozen=True)
+class MiniatureDetector:
+    """Rules: finds the miniature's five shapes and their colours, whatever classes are asked for.
+
+    Its score is the overlap with the ideal shape, cut off at THRESHOLD already.
+    """
+
+    name: str = "miniature"
+
+    thresholds: ClassVar[Thresholds | None] = Thresholds(score=0.0, counting=0.0)
+    names_colors: ClassVar[bool] = True
+
+    def __call__(self, images: Sequence[Image.Image], classes: Sequence[str]) -> list[dict[str, list[Detection]]]:
+        return [detect(image) for image in images]

@@ -3,9 +3,9 @@
 import numpy as np
 from diffusers import StableDiffusionPipeline
 
+from sipo.geneval.vocabulary import CATEGORIES
 from sipo.mini.pipeline import sample
 from sipo.mini.score import MiniatureScorer
-from sipo.mini.wording import CATEGORIES
 
 
 def category_scores(pipeline: StableDiffusionPipeline, prompts: list[dict], autocast: bool = False) -> dict[str, float]:

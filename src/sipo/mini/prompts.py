@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sipo.mini.wording import CATEGORIES, all_prompts
+from sipo.geneval.vocabulary import CATEGORIES
+from sipo.mini.wording import all_prompts
 
 PROMPTS = Path(__file__).parent / "prompts"
 SPLIT_SEED = 0

@@ -15,6 +15,7 @@ from sipo.errors import UserError
 from sipo.jsonl import read_jsonl
 
 SAMPLES, SETTINGS = "samples.jsonl", "settings.json"
+METADATA = "metadata.jsonl"  # in GenEval's layout: one prompt with what a judge must check, beside its samples
 PICTURE, VIDEO = ".png", ".mp4"
 
 

@@ -1,14 +1,12 @@
 """Prompt lists: a text file, JSON Lines with metadata (GenEval's), a published set, or the list that ships here."""
 
 import json
-from importlib.resources import files
 from pathlib import Path
 
 from sipo.errors import UserError
+from sipo.registry import miniature, miniatures
 from sipo.samples.folder import PromptItem
 from sipo.samples.prompt_sets import READERS, Row, decode, read_styles
-
-PACKAGED = {"miniature": "mini/prompts/heldout.jsonl"}  # relative to the package
 
 
 def read_prompts(
@@ -19,7 +17,7 @@ def read_prompts(
     `path` ends in .txt (a prompt a line; blank lines do not count) or .jsonl (`{"prompt": ..., other keys}`; the other
     keys become `metadata`, as in GenEval's `evaluation_metadata.jsonl`), is a published prompt set
     (`sipo.samples.prompt_sets`: HPSv2's .json or their folder, Pick-a-Pic's .parquet, PartiPrompts' .tsv, DrawBench's
-    .csv), or is "miniature", the held-out prompts that ship with the package. Picture i of the list gets the seed
+    .csv), or is a miniature's name: its held-out prompts. Picture i of the list gets the seed
     `seed + i`, so that the same call on two models makes pictures that pair up. Raises `UserError` for a missing, empty
     or unreadable file, naming the line.
     """
@@ -34,11 +32,11 @@ def read_prompts(
 
 
 def _resolve(path: str | Path) -> Path:
-    if str(path) in PACKAGED:
-        return Path(str(files("sipo").joinpath(PACKAGED[str(path)])))
+    if bundled := miniature(path):
+        return bundled.heldout_prompts
     source = Path(path)
     if not source.exists():
-        raise UserError(f"No prompt file at {source}. Packaged lists: {', '.join(PACKAGED)}.")
+        raise UserError(f"No prompt file at {source}. Packaged lists: {', '.join(miniatures.names())}.")
     if source.is_file() and source.suffix not in TEXT_AND_SETS:
         endings = ", ".join(TEXT_AND_SETS)
         raise UserError(f"{source}: prompts are read from files in {endings}, not {source.suffix or 'this'}.")

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from sipo.scorers.base import Medium
-from sipo.scorers.hardware import DTYPES, resolve_device
+from sipo.scorers.network import DTYPES, resolve_device
 from sipo.scorers.weights import load_model, load_tokenizer
 
 VIT_L = "openai/clip-vit-large-patch14"

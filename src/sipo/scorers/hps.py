@@ -3,15 +3,14 @@
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import CLIPTokenizer
 
 from sipo.errors import UsageError
 from sipo.scorers.base import Medium, Metadata, in_batches
 from sipo.scorers.clip import VIT_H, Clip, load_clip
-from sipo.scorers.hardware import DTYPES, resolve_device
-from sipo.scorers.network import NetworkScorer
+from sipo.scorers.network import DTYPES, NetworkScorer, resolve_device
 from sipo.scorers.open_clip import load_open_clip
 from sipo.scorers.preprocess import pad_pixels
 from sipo.scorers.weights import companion, find_file, load_tokenizer, read_tensors
@@ -56,3 +55,8 @@ class HPSv2(NetworkScorer):
 
     def _batch(self, media: list[Medium], prompts: list[str]) -> list[float]:
         return self._clip.cosine(media, prompts, partial(pad_pixels, antialias=self.antialias)).tolist()
+
+
+def hpsv2_1(**settings: Any) -> HPSv2:
+    """Human Preference Score v2.1: the network of v2 with the weights of v2.1."""
+    return HPSv2(version="2.1", **settings)

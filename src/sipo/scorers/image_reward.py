@@ -10,8 +10,7 @@ from transformers import BertTokenizer
 from sipo.scorers.base import Medium, Metadata, in_batches
 from sipo.scorers.blip import Blip, load_blip
 from sipo.scorers.clip import one_picture
-from sipo.scorers.hardware import DTYPES, resolve_device
-from sipo.scorers.network import NetworkScorer
+from sipo.scorers.network import DTYPES, NetworkScorer, resolve_device
 from sipo.scorers.preprocess import crop_pixels
 from sipo.scorers.weights import companion, find_file, load_tokenizer, read_tensors
 

@@ -12,6 +12,7 @@ from sipo.config import Config, parse_config
 from sipo.config.yaml12 import write_yaml
 from sipo.errors import UserError
 from sipo.files import sync_directory, write_atomic
+from sipo.registry import miniature
 from sipo.run import RunDir
 from sipo.train.checkpoint import load_checkpoint, saved_steps
 from sipo.train.policy import Policy, make_policy, save_policy
@@ -66,7 +67,7 @@ def model_card(config: Config, step: int) -> str:
     front = {"base_model": base, "library_name": "diffusers", "tags": ["sipo", name.lower(), "preference-optimization"]}
     if is_lora:
         front["tags"].append("lora")
-    load = f'DiffusionPipeline.from_pretrained("{"path/to/" if base == "miniature" else ""}{base}")\n' \
+    load = f'DiffusionPipeline.from_pretrained("{"path/to/" if miniature(base) else ""}{base}")\n' \
         'pipeline.load_lora_weights("path/to/this/folder")' if is_lora else \
         'DiffusionPipeline.from_pretrained("path/to/this/folder")'  # fmt: skip
     settings = write_yaml(config.to_dict())

@@ -1,6 +1,7 @@
 """VBench from a model to a table: make the videos, have the official package judge them, aggregate its results."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -16,29 +17,34 @@ RESULTS = "vbench"  # inside the folder of a model
 TOTALS = ("total", "quality", "semantic")
 
 
-def generate_videos(
-    model: str,
-    prompts: Path,
-    out: Path,
-    dimensions: Sequence[str] | None,
-    rewritten: Path | None,
-    seed: int,
-    num_inference_steps: int | None,
-    guidance_scale: float | None,
-    batch_size: int,
-    console: Console,
-) -> int:
-    """Make the videos that `out` lacks, name them in `out`/videos, and return how many. UserError for a picture model."""
+@dataclass(frozen=True)
+class VideoRequest:
+    """`sipo vbench generate`. No `dimensions`: all. rewritten: a file of texts to generate from; None: the prompts."""
+
+    model: str
+    prompts: Path
+    out: Path
+    dimensions: Sequence[str] = ()
+    rewritten: Path | None = None
+    seed: int = 0
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    batch_size: int = 1
+
+
+def generate_videos(request: VideoRequest, console: Console) -> int:
+    """Make the videos that are missing, name them in `out`/videos, and return how many. UserError for a picture model."""
     from sipo.backbones.opening import open_for_sampling
 
-    suite = read_suite(prompts, dimensions or tuple(DIMENSIONS), rewritten)
-    items, names = plan_videos(suite, seed)
-    opened = open_for_sampling(model, False, num_inference_steps, guidance_scale)
+    suite = read_suite(request.prompts, request.dimensions or tuple(DIMENSIONS), request.rewritten)
+    items, names = plan_videos(suite, request.seed)
+    opened = open_for_sampling(request.model, False, request.num_inference_steps, request.guidance_scale)
     if "fps" not in opened.settings:
-        raise UserError(f"{model} makes pictures; VBench judges videos.")
-    settings = {**opened.settings, "benchmark": "vbench", "prompts": "rewritten" if rewritten else "raw"}
-    generate(opened.sampler, items, out, settings, batch_size, console)
-    name_videos(out, names, out / VIDEO_FOLDER)
+        raise UserError(f"{request.model} makes pictures; VBench judges videos.")
+    prompts = "rewritten" if request.rewritten else "raw"
+    settings = {**opened.settings, "benchmark": "vbench", "prompts": prompts}
+    generate(opened.sampler, items, request.out, settings, request.batch_size, console)
+    name_videos(request.out, names, request.out / VIDEO_FOLDER)
     return len(items)
 
 

@@ -8,12 +8,11 @@ from rich.console import Console
 from sipo.config import parse_config
 from sipo.errors import UsageError, UserError
 from sipo.evaluate.compare.run import PromptChoice, compare_models
-from sipo.evaluate.scores.judges import Judges
-from sipo.scorers.named import load_scorer
+from sipo.scorers.choice import ScorerChoice, load_scorer
 from sipo.train.loop import train
 
 QUIET = Console(quiet=True)
-JUDGES = Judges(batch_size=4)
+JUDGES = ScorerChoice(batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,7 @@ def test_new_weights_are_sampled_anew(run):
 
 def test_messages(run, tmp_path):
     choice = PromptChoice("miniature", 1, 1, 0)
-    with pytest.raises(UsageError, match="is none of miniature"):
+    with pytest.raises(UsageError, match="is none of pickscore"):
         load_scorer("beauty")
     with pytest.raises(UserError, match="is no run directory"):
         compare_models([tmp_path], choice, JUDGES, None, QUIET)

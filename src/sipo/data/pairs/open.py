@@ -1,12 +1,12 @@
 """Preference pairs as users have them, whatever the file: `open_pairs` finds out which."""
 
-import importlib.resources
 from pathlib import Path
 
 from sipo.data.pairs.manifest import open_manifest
 from sipo.data.pairs.rows import KINDS, BadRow, Media, Pair, PairSource, Ties
 from sipo.data.pairs.tables import open_parquet, open_saved, training_shards
 from sipo.errors import UserError
+from sipo.registry import miniature
 
 __all__ = ["KINDS", "BadRow", "Media", "Pair", "PairSource", "Ties", "open_pairs"]
 
@@ -16,13 +16,10 @@ ACCEPTED = (
 )
 
 
-SHIPPED = {"miniature": "pairs.parquet"}
-
-
 def open_pairs(path: str | Path, ties: Ties = "drop", max_pairs: int | None = None) -> PairSource:
     """Open preference pairs; nothing is decoded yet.
 
-    path: see `ACCEPTED`; "miniature" is the set of pairs that ships with the package.
+    path: see `ACCEPTED`; a miniature's name stands for the pairs that come with it.
     ties: whether rows without a preference are left out ("drop") or are bad rows ("error").
     max_pairs: look at the first so many rows only.
 
@@ -32,7 +29,8 @@ def open_pairs(path: str | Path, ties: Ties = "drop", max_pairs: int | None = No
         raise UserError(f"ties is 'drop' or 'error', not {ties!r}")
     if max_pairs is not None and max_pairs < 1:
         raise UserError(f"max_pairs should be at least 1, not {max_pairs}")
-    where = shipped_pairs(str(path)) if str(path) in SHIPPED else Path(path).expanduser().absolute()
+    bundled = miniature(path)
+    where = bundled.pairs if bundled else Path(path).expanduser().absolute()
     if not where.exists():
         raise UserError(f"{path} does not exist. Data is read from local files: {ACCEPTED}")
     if where.is_dir():
@@ -42,10 +40,6 @@ def open_pairs(path: str | Path, ties: Ties = "drop", max_pairs: int | None = No
     if where.suffix in (".jsonl", ".ndjson"):
         return open_manifest(where, ties, max_pairs)
     raise UserError(f"{path} is none of the files that can be read: {ACCEPTED}")
-
-
-def shipped_pairs(name: str) -> Path:
-    return Path(str(importlib.resources.files("sipo"))) / "mini" / "pairs" / SHIPPED[name]
 
 
 def _open_folder(folder: Path, ties: Ties, max_pairs: int | None) -> PairSource:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sipo import registry
 from sipo.backbones.opening import Opened, open_for_sampling
 from sipo.errors import UsageError
 from sipo.evaluate.compare.contest import Contest, contest
@@ -16,14 +17,13 @@ from sipo.evaluate.compare.sides import UNNAMED, Side, read_score_file, recorded
 from sipo.evaluate.pages.comparison_text import table_rows
 from sipo.evaluate.pages.words import cautions, interval, p_text, percent
 from sipo.evaluate.report.report import report, summary
-from sipo.evaluate.scores.judges import Judges, scored
+from sipo.evaluate.scores.judges import scored
 from sipo.evaluate.scores.score import scores_path
 from sipo.run import RunDir
 from sipo.samples.folder import SAMPLES, PromptItem, read_settings
 from sipo.samples.generate import generate
 from sipo.samples.prompts import read_prompts
-
-DEFAULT = "miniature"  # the scorer that needs no weights
+from sipo.scorers.choice import ScorerChoice
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class PromptChoice:
 def compare_models(
     models: Sequence[Path],
     prompts: PromptChoice,
-    judges: Judges,
+    judges: ScorerChoice,
     out: Path | None,
     console: Console,
     with_base: bool = False,
@@ -64,7 +64,7 @@ def compare_models(
     folder = _folder(models, prompts, out)
     places = _places(models, folder, prompts, judges.batch_size, console, with_base)
     scorers = _scorer_names(judges, [place for _, place in places])
-    load = cache(judges.scorer)
+    load = cache(judges.load)
     sides = [_side(name, place, scorers, load, judges, console) for name, place in places]
     found = contest(sides, scorers, category, tie_margin)
     page = write_contest(found, folder)
@@ -112,10 +112,10 @@ def _places(
     return places
 
 
-def _scorer_names(judges: Judges, places: Sequence[Path]) -> list[str]:
+def _scorer_names(judges: ScorerChoice, places: Sequence[Path]) -> list[str]:
     """Those asked for; else those of the files of scores, else the default. UsageError where a file is of none."""
     files = [place for place in places if place.is_file()]
-    names = list(dict.fromkeys(judges.names or map(scorer_of, files))) or [DEFAULT]
+    names = list(dict.fromkeys(judges.names or map(scorer_of, files))) or [registry.DEFAULT]
     for file in files:
         if len(names) > 1 or scorer_of(file) not in (names[0], UNNAMED):
             raise UsageError(
@@ -126,7 +126,7 @@ def _scorer_names(judges: Judges, places: Sequence[Path]) -> list[str]:
 
 
 def _side(
-    name: str, place: Path, scorers: Sequence[str], load: Callable, judges: Judges, console: Console
+    name: str, place: Path, scorers: Sequence[str], load: Callable, judges: ScorerChoice, console: Console
 ) -> Side:  # fmt: skip
     if place.is_file():
         return Side(name, place.parent, {scorers[0]: read_score_file(place)}, {scorers[0]: recorded_judges(place)})

@@ -9,15 +9,16 @@ from rich.console import Console
 from sipo.errors import UsageError
 from sipo.evaluate.label.files import JSONL, PARQUET, require_ending, write_best, write_pairs
 from sipo.evaluate.label.label import Candidate, Labels, Mode, label
-from sipo.evaluate.scores.judges import Judges, scored
+from sipo.evaluate.scores.judges import scored
 from sipo.evaluate.scores.sources import find_media
 from sipo.run import RunDir
 from sipo.samples.folder import read_settings
+from sipo.scorers.choice import ScorerChoice
 
 
 def label_folders(
     folders: Sequence[Path],
-    judges: Judges,
+    judges: ScorerChoice,
     mode: Mode,
     margin: float,
     only_right: bool,
@@ -41,7 +42,7 @@ def label_folders(
             f"{run} is a run, whose samples are of its held-out prompts. Make samples of other prompts, several a "
             f"prompt, and label those: sipo generate {run} --prompts FILE --images-per-prompt 8 --out FOLDER"
         )
-    load, (scorer,) = cache(judges.scorer), judges.names
+    load, (scorer,) = cache(judges.load), judges.names
     candidates = []
     for folder in [media.path for path in folders for media in find_media(path)]:
         settings = read_settings(folder)

@@ -8,7 +8,6 @@ with a prompt file       .jsonl whose lines say {"file", "prompt"}: those files;
                          many for each prompt: of 6 files for 3 prompts the first two belong to the first one
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,8 @@ from sipo.data.media.pictures import VIDEO_SUFFIXES
 from sipo.errors import UserError
 from sipo.files import natural_order
 from sipo.run import RunDir
-from sipo.samples.folder import SAMPLES, Sample, read_samples
+from sipo.samples.folder import METADATA, SAMPLES, Sample, read_samples
 from sipo.samples.prompts import read_prompts
-
-METADATA = "metadata.jsonl"
 
 
 @dataclass(frozen=True)
@@ -63,21 +60,9 @@ def _of_run(run: RunDir) -> list[Path]:
 
 
 def _of_geneval(root: Path, metadata: Path) -> Iterable[Sample]:
-    record = _first_object(metadata)
-    if not isinstance(record.get("prompt"), str):
-        raise UserError(f'{metadata}: expected an object with a text under "prompt".')
-    known = {key: value for key, value in record.items() if key != "prompt"} or None
-    folder = metadata.parent / "samples"
+    entry, folder = read_prompts(metadata)[0], metadata.parent / "samples"
     for number, file in enumerate(media_files(folder) if folder.is_dir() else []):
-        yield Sample(file.relative_to(root).as_posix(), record["prompt"], number, known)
-
-
-def _first_object(path: Path) -> dict:
-    """GenEval writes one object to a file, without a newline."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8").strip().split("\n")[0]))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} does not begin with a JSON object ({error}).") from error
+        yield Sample(file.relative_to(root).as_posix(), entry.prompt, number, entry.metadata)
 
 
 def _with_prompts(folder: Path, prompts: str) -> list[Sample]:

@@ -1,1 +1,44 @@
-"""Object detectors, one a file, behind the protocol that the judge of GenEval reads."""
+"""Detectors by name, and what GenEval's judge needs of them and of what names colours. Nothing here needs torch."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
+
+from PIL import Image
+
+from sipo.geneval.rules import Detection, Thresholds
+
+DETECTORS = {
+    "mask2former": "sipo.geneval.detectors.mask2former:Mask2Former",
+    "owlv2": "sipo.geneval.detectors.owlv2:Owlv2",
+    "grounding-dino": "sipo.geneval.detectors.grounding_dino:GroundingDino",
+    "yolo-world": "sipo.geneval.detectors.yolo_world:YoloWorld",
+}
+"""What makes each: it takes weights and device. See `sipo.registry`."""
+
+Found = dict[str, list[Detection]]
+"""One picture's detections by class name; boxes in pixels of the picture that was given."""
+
+
+class Detector(Protocol):
+    """RGB pictures (of any sizes) and class names in; one mapping a picture out, before any official threshold.
+
+    `name` says which detector and weights, for the record. `thresholds` are those that its scores need; None: none are
+    known, and the official ones are applied with a warning. `names_colors`: its detections have their colours.
+    """
+
+    thresholds: ClassVar[Thresholds | None]
+    names_colors: ClassVar[bool]
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, images: Sequence[Image.Image], classes: Sequence[str]) -> list[Found]: ...
+
+
+class ColorNamer(Protocol):
+    """The colour of each detection of class `name` in a picture: one of GenEval's ten. `weights` go on record."""
+
+    @property
+    def weights(self) -> str: ...
+
+    def __call__(self, image: Image.Image, detections: Sequence[Detection], name: str) -> list[str]: ...

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sipo.geneval.rules import Detection
+from sipo.geneval.vocabulary import COLORS
 from sipo.scorers.clip import VIT_L, Clip, load_clip
-from sipo.scorers.hardware import require_settings
+from sipo.scorers.network import require_settings
 from sipo.scorers.preprocess import crop_pixels
 from sipo.scorers.weights import companion
 
-COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object")
 BACKGROUND = "#999"
 

@@ -10,9 +10,8 @@ from torch import Tensor
 from transformers import BertTokenizer, GroundingDinoForObjectDetection, GroundingDinoImageProcessorPil
 
 from sipo.errors import UserError
-from sipo.geneval.detectors.boxes import to_pixels
-from sipo.geneval.detectors.protocol import Found
-from sipo.geneval.detectors.suppression import collect
+from sipo.geneval.detectors import Found
+from sipo.geneval.detectors.boxes import collect, to_pixels
 from sipo.geneval.detectors.transformers_detector import TransformersDetector
 
 

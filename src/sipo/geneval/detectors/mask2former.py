@@ -8,6 +8,7 @@ open-mmlab/mmdetection 2 (its configs of mask2former, and maskformer_fusion_head
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from PIL import Image
@@ -16,22 +17,13 @@ from torch.nn.functional import interpolate
 from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessorPil
 
 from sipo.errors import UserError
-from sipo.geneval.detectors.protocol import Found
-from sipo.geneval.rules import Detection
-from sipo.scorers.hardware import DTYPES, require_settings, resolve_device
+from sipo.geneval.detectors import Found
+from sipo.geneval.rules import Detection, Thresholds
+from sipo.geneval.vocabulary import COCO
+from sipo.scorers.network import DTYPES, require_settings, resolve_device
 from sipo.scorers.weights import load_model
 
 MAX_OBJECTS = 100  # of a picture
-_COCO = (
-    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
-    "bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,"
-    "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,"
-    "cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
-    "potted plant,bed,dining table,toilet,tv,laptop,computer mouse,tv remote,computer keyboard,cell phone,microwave,"
-    "oven,toaster,sink,refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
-)
-COCO = tuple(_COCO.split(","))
-"""COCO's 80 classes in the order of the network's outputs, under GenEval's names (evaluation/object_names.txt)."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +39,9 @@ class Mask2Former:
     floor: float = 0.1
     short_side: int = 800  # pixels to which the shorter side of a picture is resized, the longer one at most 1333
     long_side: int = 1333
+
+    thresholds: ClassVar[Thresholds | None] = Thresholds()
+    names_colors: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require_settings(self.device, self.dtype, 1)

@@ -9,9 +9,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTokenizer, Owlv2ForObjectDetection, Owlv2ImageProcessorPil
 
-from sipo.geneval.detectors.boxes import to_pixels
-from sipo.geneval.detectors.protocol import Found
-from sipo.geneval.detectors.suppression import collect
+from sipo.geneval.detectors import Found
+from sipo.geneval.detectors.boxes import collect, to_pixels
 from sipo.geneval.detectors.transformers_detector import TransformersDetector
 
 TEMPLATE = "a photo of a {}"

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from sipo.scorers.hardware import DTYPES, require_settings, resolve_device
+from sipo.geneval.rules import Thresholds
+from sipo.scorers.network import DTYPES, require_settings, resolve_device
 from sipo.scorers.weights import load_model, load_tokenizer
 
 
@@ -20,6 +21,8 @@ class TransformersDetector:
     network: ClassVar[Any]
     processor: ClassVar[Any]
     tokenizer: ClassVar[Any]
+    thresholds: ClassVar[Thresholds | None] = None
+    names_colors: ClassVar[bool] = False
 
     weights: str
     device: str = "auto"

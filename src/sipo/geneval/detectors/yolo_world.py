@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 
 from sipo.errors import UserError
-from sipo.geneval.detectors.protocol import Found
-from sipo.geneval.detectors.suppression import collect
+from sipo.geneval.detectors import Found
+from sipo.geneval.detectors.boxes import collect
+from sipo.geneval.rules import Thresholds
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,9 @@ class YoloWorld:
     device: str = "auto"
     floor: float = 0.1
     max_overlap: float = 0.5
+
+    thresholds: ClassVar[Thresholds | None] = None
+    names_colors: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

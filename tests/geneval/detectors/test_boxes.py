@@ -6,8 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sipo.geneval.detectors.boxes import to_pixels
-from sipo.geneval.detectors.suppression import collect, overlap
+from sipo.geneval.detectors.boxes import collect, overlap, to_pixels
 
 whole = st.integers(0, 12)
 boxes_of = st.lists(st.tuples(whole, whole, whole, whole), max_size=8)
