@@ -1,11 +1,13 @@
 """Files: written whole or not at all, whenever the process dies; hashed; and sorted as people sort their names."""
 
 import hashlib
+import json
 import os
 import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 def hash_file(path: Path) -> str:
@@ -20,6 +22,12 @@ def hash_files(files: Iterable[Path], with_names: bool = False) -> str:
     for file in files:
         joint.update((file.name.encode() if with_names else b"") + bytes.fromhex(hash_file(file)))
     return joint.hexdigest()
+
+
+def digest(value: Any) -> str:
+    """128 bits, in hexadecimal, of anything that JSON can represent; the order of keys does not matter."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:

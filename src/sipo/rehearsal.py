@@ -18,7 +18,7 @@ from rich.console import Console
 from sipo.backbones import read_architecture
 from sipo.backbones.random_weights import write_random_checkpoint
 from sipo.config import Config, parse_config
-from sipo.data.media.write_video import encode_video
+from sipo.data.media.encode_video import encode_video
 from sipo.files import write_atomic
 from sipo.plan.plan import DTYPES, Plan
 from sipo.run import RunDir

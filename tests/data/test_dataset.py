@@ -10,11 +10,15 @@ from support import videos
 from support.pictures import FakeEncoder, pick_a_pic, write_parquet
 from torch.utils.data import DataLoader
 
-from sipo.data.cache.read import Cache, encode_cache
-from sipo.data.dataset import CachedPairs, MediaPairs, Slot, collate, schedule_slots
-from sipo.data.draws import draw
+from sipo.data.batches import Slot, collate, schedule_slots
+from sipo.data.cache.encode import encode_cache
+from sipo.data.cache.plan import EncodeRequest
+from sipo.data.cache.read import Cache
+from sipo.data.dataset import CachedPairs, MediaPairs
+from sipo.data.draws import draw_augmentation
 from sipo.data.media.load import load_pixels
-from sipo.data.pairs.open import PairSource, open_pairs
+from sipo.data.pairs.open import open_pairs
+from sipo.data.pairs.rows import PairSource
 from sipo.errors import UserError
 from sipo.size import Size
 
@@ -44,7 +48,7 @@ def test_members_share_crop_and_flip(pairs: MediaPairs) -> None:
 def test_an_item_is_what_its_draw_says(pairs: MediaPairs, columns: dict[str, list]) -> None:
     seen = set()
     for epoch in range(8):
-        drawn = draw(4, epoch, "pairs.parquet:3", flip=True, prompt_dropout=0.3)
+        drawn = draw_augmentation(4, epoch, "pairs.parquet:3", flip=True, prompt_dropout=0.3)
         item = pairs[Slot(2, epoch, 9)]  # the third usable row is row 3
         expected, geometry = load_pixels(columns["jpg_0"][3], SIZE, drawn.crop)
         assert torch.equal(item.chosen, expected.flip(-1) if drawn.flip else expected)
@@ -57,13 +61,15 @@ def test_an_item_is_what_its_draw_says(pairs: MediaPairs, columns: dict[str, lis
 
 
 def test_shares_of_draws() -> None:
-    draws = [draw(0, epoch, f"f:{n}", True, 0.2) for epoch in range(20) for n in range(200)]
+    draws = [draw_augmentation(0, epoch, f"f:{n}", True, 0.2) for epoch in range(20) for n in range(200)]
     spread = 5 * (0.25 / len(draws)) ** 0.5
     assert abs(sum(d.flip for d in draws) / len(draws) - 0.5) < spread
     assert abs(sum(d.empty_prompt for d in draws) / len(draws) - 0.2) < spread
     assert abs(sum(d.crop[0] for d in draws) / len(draws) - 0.5) < spread
     assert not any(
-        draw(0, epoch, "f:0", False, 0.0).flip or draw(0, epoch, "f:0", False, 0.0).empty_prompt for epoch in range(50)
+        draw_augmentation(0, epoch, "f:0", False, 0.0).flip
+        or draw_augmentation(0, epoch, "f:0", False, 0.0).empty_prompt
+        for epoch in range(50)
     )
 
 
@@ -89,7 +95,8 @@ def test_sft_does_not_read_the_rejected_member(columns: dict[str, list], tmp_pat
 
 
 def cached(pairs: MediaPairs, out: Path) -> CachedPairs:
-    encode_cache(FakeEncoder(), pairs.source, pairs.usable, out, SIZE, flip=True, progress=False, pairs_per_shard=4)
+    request = EncodeRequest(pairs.source, pairs.usable, SIZE, flip=True, pairs_per_shard=4)
+    encode_cache(FakeEncoder(), request, out)
     return CachedPairs(Cache(out), pairs.usable, flip=True, prompt_dropout=0.3, seed=4)
 
 
@@ -121,7 +128,7 @@ def test_members_that_are_videos_share_crop_flip_and_frames(clips: PairSource) -
     flips = set()
     for index in range(8):
         item = pairs[Slot(index, 0, 0)]
-        drawn = draw(1, 0, item.id, True, 0.0)
+        drawn = draw_augmentation(1, 0, item.id, True, 0.0)
         expected, geometry = load_pixels(clips[index].chosen, size, drawn.crop)
         assert torch.equal(item.chosen, item.rejected)
         assert torch.equal(item.chosen, expected.flip(-1) if drawn.flip else expected)
@@ -133,7 +140,7 @@ def test_members_that_are_videos_share_crop_flip_and_frames(clips: PairSource) -
 
 def test_a_cache_of_videos_gives_what_encoding_them_gives(clips: PairSource, tmp_path: Path) -> None:
     size = Size(16, 16, 3, 8.0)
-    encode_cache(FakeEncoder(), clips, list(range(8)), tmp_path, size, flip=True, progress=False)
+    encode_cache(FakeEncoder(), EncodeRequest(clips, list(range(8)), size, flip=True), tmp_path)
     plain = MediaPairs(clips, list(range(8)), size, flip=True, seed=1)
     stored = CachedPairs(Cache(tmp_path), list(range(8)), flip=True, seed=1)
     for index in range(8):

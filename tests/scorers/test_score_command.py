@@ -167,7 +167,7 @@ def test_videos_by_frames_and_the_scores_elsewhere(tmp_path, clip_folder, picksc
     lines = read_jsonl(out / "scores.pickscore.jsonl")
     assert [line["score"] is None for line in lines] == [False, False, True]
 
-    from sipo.data.media.video import read_frames
+    from sipo.data.media.decode_video import read_frames
 
     frames = [frame.picture() for frame in read_frames(folder / "0.mp4")]
     judge = load_scorer("pickscore", str(clip_folder), "cpu")

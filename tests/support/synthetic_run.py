@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw
 
-from sipo.data.pairs.check_report import CheckReport, Problem
+from sipo.data.pairs.report import CheckReport, Problem
 from sipo.evaluate.compare.files import write_comparison
 from sipo.evaluate.compare.pairs import compare
 from sipo.evaluate.scores.score import score

@@ -36,7 +36,7 @@ def data_check(
         if num_frames < 1 or fps <= 0:
             raise UsageError("--num-frames and --fps must be positive")
         size = Size(height=1, width=1, num_frames=num_frames, fps=fps)  # pixels do not matter to the check
-    found = check_pairs(path, ties, max_pairs, max_pixels, size=size)
+    found = check_pairs(path, ties, max_pairs, max_pixels, size=size)  # pyright: ignore[reportArgumentType]  # checks ties
     found.render(console(), None if all_rows else 5)
     if json_file:
         write_atomic(json_file, json.dumps(found.to_dict(), indent=2, ensure_ascii=False))

@@ -74,10 +74,8 @@ class PairBatch:
 
 
 def collate(items: list[Item]) -> PairBatch:
-    first = items[0]
-    conditioning = None
-    if first.conditioning is not None:
-        conditioning = {name: torch.stack([item.conditioning[name] for item in items]) for name in first.conditioning}
+    texts = [item.conditioning for item in items if item.conditioning is not None]
+    conditioning = {name: torch.stack([text[name] for text in texts]) for name in texts[0]} if texts else None
     return PairBatch(
         ids=[item.id for item in items],
         slots=torch.tensor([item.slot for item in items]),

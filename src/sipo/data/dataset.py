@@ -1,21 +1,16 @@
 """The two data sets of training, pixels and cached latents, behind one protocol: `dataset[Slot] -> Item`."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-from sipo.data.batches import Item, PairBatch, Slot, collate, schedule_slots
+from sipo.data.batches import Item, Slot
 from sipo.data.cache.read import Cache
-from sipo.data.draws import Draw, draw
-from sipo.data.media.crop import CENTER, Position
-from sipo.data.media.load import load_pixels
+from sipo.data.draws import CropMode, draw_augmentation
 from sipo.data.media.pictures import MAX_PIXELS
-from sipo.data.pairs.rows import BadRow, PairSource
+from sipo.data.pairs.load import load_pair
+from sipo.data.pairs.rows import PairSource
 from sipo.errors import UserError
 from sipo.size import Size
-
-__all__ = ["CachedPairs", "Item", "MediaPairs", "PairBatch", "PairDataset", "Slot", "collate", "schedule_slots"]
-
-Crop = Literal["center", "random"]
 
 
 class PairDataset(Protocol):
@@ -26,22 +21,18 @@ class PairDataset(Protocol):
     def __getitem__(self, slot: Slot) -> Item: ...
 
 
-def crop_position(crop: Crop, drawn: Draw) -> Position:
-    return drawn.crop if crop == "random" else CENTER
-
-
 @dataclass(frozen=True)
 class MediaPairs:
     """Pairs decoded as they are needed.
 
-    usable: the rows of `source` to train on, as `CheckReport.usable` or one side of `split_validation` lists them.
+    usable: the rows of `source` to train on, from `CheckReport.usable` or one side of `split_validation`.
     with_rejected: False skips decoding the rejected member (SFT).
     """
 
     source: PairSource
     usable: list[int]
     size: Size
-    crop: Crop = "center"
+    crop: CropMode = "center"
     flip: bool = False
     prompt_dropout: float = 0.0
     seed: int = 0
@@ -53,16 +44,10 @@ class MediaPairs:
 
     def __getitem__(self, slot: Slot) -> Item:
         row = self.usable[slot.index]
-        try:
-            pair = self.source[row]
-            drawn = draw(self.seed, slot.epoch, pair.id, self.flip, self.prompt_dropout)
-            members = [pair.chosen, *([pair.rejected] if self.with_rejected and pair.rejected is not None else [])]
-            crop = crop_position(self.crop, drawn)  # chosen and rejected share crop and flip
-            loaded = [load_pixels(media, self.size, crop, self.max_pixels) for media in members]
-        except BadRow as error:
-            raise UserError(f"{self.source.id(row)}: {error}. Has the data changed since `sipo data check`?") from error
-        pixels = [member.flip(-1) if drawn.flip else member for member, _ in loaded]
-        geometry = [orientations[int(drawn.flip)] for _, orientations in loaded]
+        drawn = draw_augmentation(self.seed, slot.epoch, self.source.id(row), self.flip, self.prompt_dropout)
+        pair, members = load_pair(self.source, row, self.size, self.crop, drawn, self.with_rejected, self.max_pixels)
+        pixels = [member.flip(-1) if drawn.flip else member for member, _ in members]
+        geometry = [orientations[int(drawn.flip)] for _, orientations in members]
         return Item(
             id=pair.id,
             slot=slot.slot,
@@ -99,7 +84,7 @@ class CachedPairs:
 
     def __getitem__(self, slot: Slot) -> Item:
         sample = self.cache.get(self.cache.position(self.usable[slot.index]))
-        drawn = draw(self.seed, slot.epoch, sample.id, self.flip, self.prompt_dropout)
+        drawn = draw_augmentation(self.seed, slot.epoch, sample.id, self.flip, self.prompt_dropout)
         prompt = 0 if drawn.empty_prompt else sample.prompt
         rejected = sample.rejected if self.with_rejected else None
         rejected_geometry = sample.rejected_geometry if self.with_rejected else None

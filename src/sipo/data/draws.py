@@ -3,8 +3,11 @@
 import functools
 import hashlib
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+
+CropMode = Literal["center", "random"]
 
 
 def uniforms(count: int, *key: object) -> tuple[float, ...]:
@@ -16,7 +19,7 @@ def uniforms(count: int, *key: object) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class Draw:
+class Augmentation:
     """What chance decides about a pair in one epoch; both members share it."""
 
     crop: tuple[float, float]  # position of the crop, across and down, in [0, 1)
@@ -24,11 +27,11 @@ class Draw:
     empty_prompt: bool
 
 
-def draw(seed: int, epoch: int, pair_id: str, flip: bool, prompt_dropout: float) -> Draw:
+def draw_augmentation(seed: int, epoch: int, pair_id: str, flip: bool, prompt_dropout: float) -> Augmentation:
     """Crop and flip are drawn once per pair and epoch. So is prompt dropout, as in the reference implementation
     (SalesforceAIResearch/DiffusionDPO:train.py, `proportion_empty_prompts`)."""
     across, down, mirror, drop = uniforms(4, "pair", seed, epoch, pair_id)
-    return Draw((across, down), flip and mirror < 0.5, drop < prompt_dropout)
+    return Augmentation((across, down), flip and mirror < 0.5, drop < prompt_dropout)
 
 
 @functools.lru_cache(maxsize=2)

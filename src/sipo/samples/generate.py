@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
-from sipo.data.media.write_video import contact_sheet, encode_video
+from sipo.data.media.encode_video import contact_sheet, encode_video
 from sipo.errors import UserError
 from sipo.files import write_atomic
 from sipo.jsonl import append_jsonl, cut_torn_line

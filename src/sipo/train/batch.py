@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sipo.backbones import Backbone
 from sipo.config import Config
-from sipo.data.dataset import PairBatch
+from sipo.data.batches import PairBatch
 from sipo.losses import Objective
 from sipo.rng import pair_randn
 from sipo.terms import PairTerms, pair_terms

@@ -9,10 +9,13 @@ from rich.console import Console
 
 from sipo.backbones import Backbone, read_architecture
 from sipo.config import Config
-from sipo.data.cache.read import Cache, encode_cache
+from sipo.data.cache.encode import encode_cache
+from sipo.data.cache.plan import EncodeRequest
+from sipo.data.cache.read import Cache
 from sipo.data.dataset import CachedPairs, MediaPairs, PairDataset
 from sipo.data.pairs.check import check_pairs, default_memory
-from sipo.data.pairs.open import PairSource, open_pairs
+from sipo.data.pairs.open import open_pairs
+from sipo.data.pairs.rows import PairSource
 from sipo.data.pairs.split import split_validation
 from sipo.errors import UserError
 from sipo.size import Size
@@ -102,11 +105,11 @@ def _encoded(
 ) -> Cache:
     """The cache at `path`; encoded if it is missing or unfinished, refused if something else made it or it is damaged."""
     data, seed = config.data, config.train.seed
-    encode_cache(
-        backbone, rows.source, rows.encodable, path, backbone.size, data.crop, data.flip, seed=seed,
-        rank=accelerator.process_index, world_size=accelerator.num_processes, progress=not console.quiet,
-        max_pixels=data.max_pixels,
-    )  # fmt: skip
+    request = EncodeRequest(
+        rows.source, rows.encodable, backbone.size, data.crop, data.flip, seed, max_pixels=data.max_pixels
+    )
+    shown = console if accelerator.is_main_process and not console.quiet else None
+    encode_cache(backbone, request, path, accelerator.process_index, accelerator.num_processes, shown)
     cache = Cache(path)
     if accelerator.is_main_process:
         cache.verify()

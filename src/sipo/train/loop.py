@@ -7,7 +7,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from sipo.config import Config
-from sipo.data.dataset import collate, schedule_slots
+from sipo.data.batches import collate, schedule_slots
 from sipo.data.workers import end_with_parent
 from sipo.rng import pair_generator
 from sipo.run import RunDir

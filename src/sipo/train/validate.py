@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sipo.data.dataset import PairDataset, Slot, collate
+from sipo.data.batches import Slot, collate
+from sipo.data.dataset import PairDataset
 from sipo.terms import term_metrics
 from sipo.train.batch import VALIDATION_STEP, Alignment, batch_terms
 from sipo.train.clock import Clock

@@ -8,19 +8,22 @@ import time
 from pathlib import Path
 
 import pytest
-from support import checkpoints as tiny
 import torch
-from support import videos
 from diffusers import DiffusionPipeline
+from support import checkpoints as tiny
+from support import videos
 from support.pictures import FakeEncoder, pick_a_pic, write_parquet
 
 from sipo.backbones.loading import load_backbone
 from sipo.config import ModelConfig
 from sipo.data.cache import encode as encode_module
-from sipo.data.cache.read import Cache, encode_cache, made_by
-from sipo.data.draws import draw
+from sipo.data.cache.encode import encode_cache
+from sipo.data.cache.plan import EncodeRequest, made_by
+from sipo.data.cache.read import Cache
+from sipo.data.draws import draw_augmentation
 from sipo.data.media.load import load_pixels
-from sipo.data.pairs.open import PairSource, open_pairs
+from sipo.data.pairs.open import open_pairs
+from sipo.data.pairs.rows import PairSource
 from sipo.errors import UserError
 from sipo.size import Size
 
@@ -40,8 +43,9 @@ def source(columns: dict[str, list], tmp_path_factory: pytest.TempPathFactory) -
 
 def encode(source: PairSource, out: Path, backbone: FakeEncoder | None = None, **options) -> FakeEncoder:
     backbone = backbone or FakeEncoder()
-    settings = {"crop": "random", "flip": True, "batch_size": 3, "seed": 1, "progress": False, "pairs_per_shard": 4}
-    encode_cache(backbone, source, USABLE, out, SIZE, **(settings | options))
+    share = {key: options.pop(key) for key in ("rank", "world_size") if key in options}
+    settings = {"crop": "random", "flip": True, "batch_size": 3, "seed": 1, "pairs_per_shard": 4}
+    encode_cache(backbone, EncodeRequest(source, USABLE, SIZE, **(settings | options)), out, **share)
     return backbone
 
 
@@ -58,7 +62,7 @@ def test_what_is_stored_is_what_the_backbone_gives(
     assert len(cache) == 26
     for row in (0, 5, 29):
         sample = cache.get(cache.position(row))
-        crop = draw(1, 0, f"pairs.parquet:{row}", False, 0.0).crop
+        crop = draw_augmentation(1, 0, f"pairs.parquet:{row}", False, 0.0).crop
         winner, loser = ("jpg_0", "jpg_1") if row % 2 == 0 else ("jpg_1", "jpg_0")
         for member, cut, name in (
             (sample.chosen, sample.chosen_geometry, winner),
@@ -172,14 +176,14 @@ def test_another_origin_is_refused_with_every_difference(source: PairSource, tmp
 
 def test_the_seed_matters_to_random_crops_alone(source: PairSource) -> None:
     def made(crop: str, seed: int) -> dict:
-        return made_by({}, source, USABLE, SIZE, crop, False, seed)
+        return made_by({}, EncodeRequest(source, USABLE, SIZE, crop, seed=seed))
 
     assert made("center", 0) == made("center", 1)
     assert made("random", 0) != made("random", 1)
 
 
 def test_other_rows_in_equal_number_are_other_data(source: PairSource) -> None:
-    a, b = (made_by({}, source, rows, SIZE, "center", False, 0) for rows in ([0, 1], [0, 2]))
+    a, b = (made_by({}, EncodeRequest(source, rows, SIZE)) for rows in ([0, 1], [0, 2]))
     assert a != b
 
 
@@ -265,8 +269,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> PairSource:
 
 def encode_clips(source: PairSource, out: Path, backbone: FakeEncoder | None = None, **options) -> FakeEncoder:
     backbone = backbone or FakeEncoder()
-    settings = {"crop": "random", "flip": True, "batch_size": 2, "seed": 1, "progress": False, "pairs_per_shard": 2}
-    encode_cache(backbone, source, list(range(12)), out, CLIP, **(settings | options))
+    share = {key: options.pop(key) for key in ("rank", "world_size") if key in options}
+    settings = {"crop": "random", "flip": True, "batch_size": 2, "seed": 1, "pairs_per_shard": 2}
+    encode_cache(backbone, EncodeRequest(source, list(range(12)), CLIP, **(settings | options)), out, **share)
     return backbone
 
 
@@ -275,7 +280,7 @@ def test_moments_of_videos(clips: PairSource, tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     for row in (0, 7, 11):
         sample, pair = cache.get(row), clips[row]
-        crop = draw(1, 0, pair.id, False, 0.0).crop
+        crop = draw_augmentation(1, 0, pair.id, False, 0.0).crop
         for member, media in ((sample.chosen, pair.chosen), (sample.rejected, pair.rejected)):
             pixels, _ = load_pixels(media, CLIP, crop)
             assert torch.equal(member[0], backbone.encode_media(pixels[None])[0])

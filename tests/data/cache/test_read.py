@@ -8,10 +8,14 @@ import pytest
 import torch
 from support.pictures import FakeEncoder, pick_a_pic, write_parquet
 
+from sipo.data.batches import Slot
 from sipo.data.cache import read as cache_module
-from sipo.data.cache.read import Cache, encode_cache, made_by
-from sipo.data.dataset import CachedPairs, Slot
-from sipo.data.pairs.open import PairSource, open_pairs
+from sipo.data.cache.encode import encode_cache
+from sipo.data.cache.plan import EncodeRequest, made_by
+from sipo.data.cache.read import Cache
+from sipo.data.dataset import CachedPairs
+from sipo.data.pairs.open import open_pairs
+from sipo.data.pairs.rows import PairSource
 from sipo.errors import UserError
 from sipo.size import Size
 
@@ -27,7 +31,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> PairSource:
 @pytest.fixture(scope="module")
 def made(source: PairSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("cache") / "cache"
-    encode_cache(FakeEncoder(), source, ROWS, out, SIZE, progress=False, pairs_per_shard=2)
+    encode_cache(FakeEncoder(), EncodeRequest(source, ROWS, SIZE, pairs_per_shard=2), out)
     return out
 
 
@@ -39,7 +43,7 @@ def path(made: Path, tmp_path: Path) -> Path:
 def test_a_sound_cache(path: Path, source: PairSource) -> None:
     cache = Cache(path)
     cache.verify()
-    cache.require(made_by(FakeEncoder().fingerprint(), source, ROWS, SIZE, "center", False, 0))
+    cache.require(made_by(FakeEncoder().fingerprint(), EncodeRequest(source, ROWS, SIZE)))
     assert len(cache) == 5
     assert cache.get(cache.position(4)).id == "pairs.parquet:4"
     with pytest.raises(KeyError):
@@ -79,7 +83,7 @@ def test_a_damaged_header_is_named_on_reading(path: Path) -> None:
 def test_mending_encodes_the_missing_shard_alone(path: Path, made: Path, source: PairSource) -> None:
     (path / "pairs-00001.safetensors").unlink()
     backbone = FakeEncoder()
-    encode_cache(backbone, source, ROWS, path, SIZE, progress=False, pairs_per_shard=2)
+    encode_cache(backbone, EncodeRequest(source, ROWS, SIZE, pairs_per_shard=2), path)
     assert backbone.pictures == 4
     Cache(path).verify()
     assert all((path / file.name).read_bytes() == file.read_bytes() for file in made.iterdir())
@@ -101,7 +105,9 @@ def test_damaged_json_is_an_error_for_people(path: Path, name: str) -> None:
 
 
 def test_every_difference_of_origin_is_named(path: Path, source: PairSource) -> None:
-    wanted = made_by({"name": "other", "dtype": "float16"}, source, ROWS[:4], Size(16, 16, 5, 8.0), "center", True, 0)
+    wanted = made_by(
+        {"name": "other", "dtype": "float16"}, EncodeRequest(source, ROWS[:4], Size(16, 16, 5, 8.0), flip=True)
+    )
     with pytest.raises(UserError) as caught:
         Cache(path).require(wanted)
     lines = str(caught.value).splitlines()
@@ -130,7 +136,7 @@ def test_a_cache_of_an_older_version_is_refused(path: Path, source: PairSource) 
     with pytest.raises(UserError, match=message):
         Cache(path)
     with pytest.raises(UserError, match=message):
-        encode_cache(FakeEncoder(), source, ROWS, path, SIZE, progress=False)
+        encode_cache(FakeEncoder(), EncodeRequest(source, ROWS, SIZE), path)
 
 
 def test_many_shards_are_not_all_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

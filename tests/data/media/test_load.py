@@ -9,11 +9,11 @@ from PIL import Image
 from support import videos
 from support.pictures import encoded, picture
 
-from sipo.data.media.crop import cut_for, resize_crop
+from sipo.data.bad_rows import BadRow
+from sipo.data.media.crop import crop_for, resize_crop
+from sipo.data.media.decode_video import read_frames
 from sipo.data.media.load import load_pixels
 from sipo.data.media.pictures import probe, to_tensor
-from sipo.data.media.video import read_frames
-from sipo.data.pairs.rows import BadRow
 from sipo.size import Size
 
 CLIP = Size(height=16, width=24, num_frames=3, fps=8.0)
@@ -44,10 +44,10 @@ def test_every_frame_is_cut_like_a_picture(side: tuple[int, int], crop: tuple[fl
     frames = [np.asarray(Image.open(videos.io.BytesIO(picture(seed, side)))) for seed in range(3)]
     folder = videos.folder(tmp_path / "clip", frames)
     pixels, geometry = load_pixels(folder, CLIP, crop)
-    cut = cut_for(side, CLIP, crop)
+    cut = crop_for(side, CLIP, crop)
     expected = [to_tensor(resize_crop(Image.fromarray(frame), cut)) for frame in frames]
     assert torch.equal(pixels, torch.stack(expected))
-    assert torch.equal(geometry, cut.geometry())
+    assert torch.equal(geometry, cut.micro_conditioning())
     assert pixels.shape == CLIP.pixel_shape == (3, 3, 16, 24)
 
 
@@ -58,7 +58,7 @@ def test_files_bytes_and_odd_sizes(format: str, tmp_path: Path) -> None:
     pixels, _ = load_pixels(content, CLIP)
     assert torch.equal(pixels, load_pixels(tmp_path / "clip.any", CLIP)[0])
     frames = [frame.picture() for frame in read_frames(content)]
-    expected = [to_tensor(resize_crop(frames[i], cut_for((72, 40), CLIP))) for i in (0, 2, 4)]
+    expected = [to_tensor(resize_crop(frames[i], crop_for((72, 40), CLIP))) for i in (0, 2, 4)]
     assert torch.equal(pixels, torch.stack(expected))
     assert -1 <= pixels.min() < -0.5 < 0.5 < pixels.max() <= 1
 

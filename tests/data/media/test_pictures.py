@@ -10,8 +10,9 @@ from PIL import Image
 from support import videos
 from support.pictures import encoded, picture, raw_png
 
-from sipo.data.media.pictures import decode, media_kind, probe, to_tensor
-from sipo.data.pairs.rows import BadRow
+from sipo.data.bad_rows import BadRow
+from sipo.data.media.kinds import media_kind
+from sipo.data.media.pictures import decode, probe, to_tensor
 
 
 def pixels(content: bytes) -> np.ndarray:

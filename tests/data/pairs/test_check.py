@@ -12,11 +12,11 @@ from support.pictures import pick_a_pic, picture, raw_png, write_parquet
 from typer.testing import CliRunner
 
 from sipo.cli import app
+from sipo.data.bad_rows import KINDS
 from sipo.data.pairs import check as check_module
 from sipo.data.pairs.check import check_pairs
-from sipo.data.pairs.check_report import CheckReport
 from sipo.data.pairs.open import open_pairs
-from sipo.data.pairs.rows import KINDS
+from sipo.data.pairs.report import CheckReport
 from sipo.errors import UsageError, UserError
 from sipo.size import Size
 

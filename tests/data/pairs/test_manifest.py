@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from support.pictures import picture
 
+from sipo.data.bad_rows import BadRow
 from sipo.data.pairs.open import open_pairs
-from sipo.data.pairs.rows import BadRow
 from sipo.errors import UserError
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sipo.data.pairs.rows import BadRow
+from sipo.data.bad_rows import BadRow
 from sipo.data.pairs.schemas import read_pairs, read_pick_a_pic, read_rapidata, recognise, resolve
 from sipo.errors import UserError
 

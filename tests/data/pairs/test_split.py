@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from support.pictures import pick_a_pic, write_parquet
 
-from sipo.data.pairs.open import PairSource, open_pairs
+from sipo.data.pairs.open import open_pairs
+from sipo.data.pairs.rows import PairSource
 from sipo.data.pairs.split import split_validation
 from sipo.errors import UserError
 

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from support.pictures import pick_a_pic, picture, write_parquet
 
+from sipo.data.bad_rows import BadRow
 from sipo.data.pairs.open import open_pairs
-from sipo.data.pairs.rows import BadRow
 from sipo.errors import UserError
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from support.videos import grey, video
 
-from sipo.data.media.pictures import media_kind
+from sipo.data.media.kinds import media_kind
 from sipo.data.pairs.check import check_pairs
 from sipo.data.pairs.open import open_pairs
 from sipo.errors import UsageError, UserError

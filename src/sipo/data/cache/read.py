@@ -8,11 +8,10 @@ from typing import Any
 import safetensors
 from torch import Tensor
 
-from sipo.data.cache.encode import encode_cache
-from sipo.data.cache.shards import MANIFEST, made_by, read_plan, require_format, require_same, sha256
+from sipo.data.cache.plan import read_plan, require_format, require_same
+from sipo.data.cache.shards import MANIFEST
 from sipo.errors import UserError
-
-__all__ = ["Cache", "CachedSample", "encode_cache", "made_by"]
+from sipo.files import hash_file
 
 OPEN_SHARDS = 128  # mapped at the same time; of large videos a cache has many
 
@@ -44,7 +43,7 @@ class Cache:
         try:
             manifest = json.loads((self.path / MANIFEST).read_text("utf-8"))
             self.made_by: dict[str, Any] = manifest["made_by"]
-            self.seals: dict[str, dict[str, Any]] = manifest["shards"]
+            self.checksums: dict[str, dict[str, Any]] = manifest["shards"]
         except (ValueError, KeyError) as error:
             raise UserError(f"{self.path / MANIFEST} is damaged ({error}): run `sipo data encode` again") from error
         require_format(self.made_by, self.path)
@@ -52,11 +51,11 @@ class Cache:
         self.orientations = 2 if self.made_by["flip"] else 1
         self._positions = {row: position for position, row in enumerate(self.plan.rows)}
         self._open: dict[str, Any] = {}
-        for name, seal in self.seals.items():
+        for name, checksum in self.checksums.items():
             file = self.path / name
             size = file.stat().st_size if file.exists() else None
-            if size != seal["bytes"]:
-                what = "is missing" if size is None else f"has {size:,} bytes instead of {seal['bytes']:,}"
+            if size != checksum["bytes"]:
+                what = "is missing" if size is None else f"has {size:,} bytes instead of {checksum['bytes']:,}"
                 raise self._damaged(name, what)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -71,7 +70,7 @@ class Cache:
 
     def verify(self) -> None:
         """Compare every shard with its checksum (reads the whole cache). Raises UserError that names damaged ones."""
-        damaged = [name for name, seal in self.seals.items() if sha256(self.path / name) != seal["sha256"]]
+        damaged = [name for name, made in self.checksums.items() if hash_file(self.path / name) != made["sha256"]]
         if damaged:
             raise self._damaged(damaged[0], f"does not match its checksum ({len(damaged)} such: {', '.join(damaged)})")
 

@@ -1,145 +1,110 @@
-"""The files of a cache: a plan (what goes where), safetensors shards with a seal each, and a manifest, written last.
+"""The files of a cache: a plan, safetensors shards with a checksum each, and a manifest, written last.
 
 plan.json                     made_by, the rows, the distinct prompts, the prompt of each row
 text-00000.safetensors        one tensor (n, ...) per kind of conditioning, up to 128 prompts; prompt 0 is the empty one
 pairs-00000.safetensors       up to 512 pairs: chosen, rejected (n, orientations, 2, ...); chosen_geometry,
-                              rejected_geometry (n, orientations, 4); strength (n,); header: ids
-<shard>.seal                  its sha256 and size: a shard with a seal is finished
-manifest.json                 made_by and all seals; a cache without it is not complete
+                              rejected_geometry (n, orientations, 4), their micro-conditioning; strength (n,); header: ids
+<shard>.seal                  its sha256 and size: a shard with this file is finished
+manifest.json                 made_by and all checksums; a cache without it is not complete
 
-A shard holds fewer than that where its content is large: about `SHARD_BYTES` at most, or a single pair.
+A shard holds fewer where its content is large: about 256 MB at most, or a single pair.
 """
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from sipo.data.pairs.fingerprint import digest
-from sipo.data.pairs.rows import PairSource
+import safetensors.torch
+import torch
+from torch import Tensor
+
 from sipo.errors import UserError
 from sipo.files import write_atomic
-from sipo.size import Size
 
-FORMAT = 2  # of these files; 1 had no geometry
-PAIRS_PER_SHARD = 512
-PROMPTS_PER_SHARD = 128
-SHARD_BYTES = 256_000_000
-PLAN, MANIFEST = "plan.json", "manifest.json"
+MANIFEST = "manifest.json"
 
 
-def made_by(
-    backbone: dict[str, str], source: PairSource, usable: list[int], size: Size, crop: str, flip: bool, seed: int
-) -> dict[str, Any]:
-    """What determines a cache's content.
+class Encoder(Protocol):
+    """The part of a backbone that encoding needs."""
 
-    backbone: the backbone's `fingerprint()`. seed: matters to a random crop alone.
-    """
-    frames = {"num_frames": size.num_frames, "fps": size.fps} if size.is_video else {}
-    return {
-        "format": FORMAT,
-        **{f"model.{name}": value for name, value in backbone.items()},
-        "height": size.height,
-        "width": size.width,
-        **frames,
-        "crop": crop,
-        "crop seed": seed if crop == "random" else None,
-        "flip": flip,
-        "data": source.fingerprint,
-        "usable pairs": len(usable),
-        "usable rows": digest(usable),
-    }
+    def encoders(self) -> AbstractContextManager[None]:
+        """Holds the VAE and the text encoders in memory while the context lasts; they are not needed outside it."""
+        ...
 
+    def encode_prompts(self, prompts: list[str]) -> dict[str, Tensor]:
+        """Text embeddings as the pipeline passes them, (B, ...) each."""
+        ...
 
-def require_format(found: dict[str, Any], path: Path) -> None:
-    """Raises UserError for a cache that another version of this package wrote in another way."""
-    if found.get("format", 1) != FORMAT:
-        raise UserError(
-            f"the cache {path} was written by another version of sipo (format {found.get('format', 1)}; this one reads "
-            f"{FORMAT}). Encode into another folder, or delete it"
-        )
+    def encode_media(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) or (B, F, 3, H, W) in [-1, 1] -> (B, 2, ...) float32: mean and log-variance."""
+        ...
 
-
-def require_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
-    """Raises UserError that names every difference between what made the cache and what is asked of it."""
-    require_format(found, path)
-    names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
-    if names:
-        lines = "\n".join(f"  {name}: {found.get(name)} in the cache, {wanted.get(name)} here" for name in names)
-        raise UserError(
-            f"the cache {path} was made by something else:\n{lines}\nEncode into another folder, or delete it"
-        )
+    def fingerprint(self) -> dict[str, str]: ...
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which rows and prompts a cache holds, in order, so that every process can find its own share."""
-
-    made_by: dict[str, Any]
-    rows: list[int]
-    prompts: list[str]  # distinct; the first is ""
-    prompt_of: list[int]  # per row, an index into `prompts`
-    pairs_per_shard: int
-    prompts_per_shard: int
-
-    @property
-    def text_shards(self) -> list[str]:
-        return [f"text-{n:05d}.safetensors" for n in range(-(-len(self.prompts) // self.prompts_per_shard))]
-
-    @property
-    def pair_shards(self) -> list[str]:
-        return [f"pairs-{n:05d}.safetensors" for n in range(-(-len(self.rows) // self.pairs_per_shard))]
-
-    @property
-    def shards(self) -> list[str]:
-        return [*self.text_shards, *self.pair_shards]
-
-    def contents(self, shard: str) -> range:
-        """The positions in `prompts` or `rows` that this shard holds."""
-        kind, number = shard.removesuffix(".safetensors").split("-")
-        size = self.prompts_per_shard if kind == "text" else self.pairs_per_shard
-        total = len(self.prompts if kind == "text" else self.rows)
-        return range(int(number) * size, min((int(number) + 1) * size, total))
+class DecodedPair:
+    id: str
+    strength: float
+    pixels: Tensor  # (members, 3, H, W) or (members, F, 3, H, W): chosen and, where there is one, rejected
+    micro_conditioning: Tensor  # (members, 2, 4): see `Crop.micro_conditioning`
 
 
-def make_plan(
-    made: dict[str, Any], source: PairSource, usable: list[int], pairs_per_shard: int, prompts_per_shard: int
-) -> Plan:
-    texts = source.prompts(usable)
-    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(["", *texts]))}
-    return Plan(
-        made, list(usable), list(numbers), [numbers[text] for text in texts], pairs_per_shard, prompts_per_shard
-    )
+@torch.no_grad()
+def text_shard(backbone: Encoder, batches: Iterable[list[str]]) -> bytes:
+    """The content of a shard of prompts."""
+    encoded = [backbone.encode_prompts(prompts) for prompts in batches]
+    tensors = {name: torch.cat([batch[name].cpu() for batch in encoded]).contiguous() for name in encoded[0]}
+    return safetensors.torch.save(tensors)
 
 
-def read_plan(path: Path) -> Plan:
-    try:
-        return Plan(**json.loads((path / PLAN).read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is not a cache that can be read ({PLAN}: {error})") from error
+@torch.no_grad()
+def pair_shard(backbone: Encoder, batches: Iterable[list[DecodedPair]], flip: bool) -> bytes:
+    """The content of a shard of pairs. Raises UserError that names the pairs of which the VAE makes NaN or infinity."""
+    pairs: list[tuple[str, float, Tensor]] = []
+    moments: list[Tensor] = []
+    for batch in batches:
+        pairs += [(pair.id, pair.strength, pair.micro_conditioning[:, : 2 if flip else 1]) for pair in batch]
+        media = torch.stack([pair.pixels for pair in batch], dim=1)  # (members, B, 3, H, W) or (members, B, F, 3, H, W)
+        views = [media, media.flip(-1)] if flip else [media]
+        encoded = [torch.stack([backbone.encode_media(member).float().cpu() for member in view]) for view in views]
+        moments.append(torch.stack(encoded, dim=2))  # (members, B, orientations, 2, ...)
+    ids, strengths, conditionings = zip(*pairs, strict=True)
+    members = torch.cat(moments, dim=1)
+    _require_finite(members, ids)
+    tensors = {"strength": torch.tensor(strengths)}
+    for member, latents, crops in zip(("chosen", "rejected"), members, torch.stack(conditionings, dim=1), strict=False):
+        tensors |= {member: latents.contiguous(), f"{member}_geometry": crops.contiguous()}
+    return safetensors.torch.save(tensors, metadata={"ids": json.dumps(ids)})
 
 
-def write_plan(path: Path, plan: Plan) -> None:
-    write_atomic(path / PLAN, json.dumps(asdict(plan)))
+def _require_finite(members: Tensor, ids: tuple[str, ...]) -> None:
+    finite = members.isfinite().all(0).flatten(1).all(1).tolist()
+    broken = [id for id, sound in zip(ids, finite, strict=True) if not sound]
+    if broken:
+        raise UserError(
+            f"the VAE gives NaN or infinity for {len(broken)} pairs ({', '.join(broken[:5])}). SDXL's VAE does in "
+            "fp16: use fp32, or madebyollin/sdxl-vae-fp16-fix"
+        )
 
 
 def write_shard(path: Path, name: str, content: bytes) -> None:
-    """The shard, and then its seal."""
+    """The shard, then its checksum. Removes what a process left that was killed while it wrote this very shard."""
+    for stale in path.glob(f".{name}.*.tmp"):
+        stale.unlink(missing_ok=True)
     write_atomic(path / name, content)
-    seal = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    write_atomic(path / f"{name}.seal", json.dumps(seal))
+    checksum = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    write_atomic(path / f"{name}.seal", json.dumps(checksum))
 
 
-def read_seal(path: Path, name: str) -> dict[str, Any] | None:
-    """The seal of a finished shard; None where it is still to be encoded."""
+def read_checksum(path: Path, name: str) -> dict[str, Any] | None:
+    """The SHA-256 and the size of a finished shard; None where it is still to be encoded."""
     try:
-        seal = json.loads((path / f"{name}.seal").read_text("utf-8"))
-        return seal if (path / name).stat().st_size == seal["bytes"] else None
+        checksum = json.loads((path / f"{name}.seal").read_text("utf-8"))
+        return checksum if (path / name).stat().st_size == checksum["bytes"] else None
     except (OSError, ValueError, KeyError):
         return None
-
-
-def sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

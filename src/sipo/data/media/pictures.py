@@ -3,48 +3,22 @@
 import io
 import struct
 import warnings
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from sipo.data.media.containers import HEAD, container
-from sipo.data.pairs.rows import BadRow, Media
+from sipo.data.bad_rows import BadRow
+from sipo.data.media.kinds import MediaFile
 
 MAX_PIXELS = 64_000_000  # of one picture; read from its header before anything is decoded
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `open_image` refuses, it does not warn
 # No EPS among them: it would run Ghostscript.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
-VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
-Kind = Literal["image", "video", "frames"]
 
 
-def media_kind(media: Media) -> Kind:
-    """What a medium is: "frames" (a folder), else by its first bytes, else (where they say nothing) by its suffix."""
-    if isinstance(media, Path) and media.is_dir():
-        return "frames"
-    try:
-        head = media[:HEAD] if isinstance(media, bytes) else _head(media)
-    except (OSError, ValueError):
-        head = b""
-    named_video = isinstance(media, Path) and media.suffix.lower() in VIDEO_SUFFIXES
-    return "video" if container(head) or named_video else "image"
-
-
-def named(media: Media) -> str:
-    """A medium in a message."""
-    return f"the file of {len(media):,} bytes" if isinstance(media, bytes) else str(media)
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(HEAD)
-
-
-def read_bytes(media: Media) -> bytes:
+def read_bytes(media: MediaFile) -> bytes:
     """The encoded file's content. Raises BadRow (missing_file, empty_image)."""
     if isinstance(media, bytes):
         return media
@@ -98,7 +72,7 @@ def is_cut_short(content: bytes) -> bool:
     return False
 
 
-def probe(media: Media, max_pixels: int = MAX_PIXELS) -> bytes:
+def probe(media: MediaFile, max_pixels: int = MAX_PIXELS) -> bytes:
     """Prove that the picture decodes to its last byte, as cheaply as that can be done; returns the encoded content."""
     content = read_bytes(media)
     image = open_image(content, max_pixels)
@@ -110,7 +84,7 @@ def probe(media: Media, max_pixels: int = MAX_PIXELS) -> bytes:
     return content
 
 
-def decode(media: Media, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(media: MediaFile, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """An upright RGB picture; raises BadRow. Transparency lies on white; embedded colour profiles are not applied."""
     content = read_bytes(media)
     image = load(open_image(content, max_pixels), content)

@@ -11,15 +11,14 @@ from pathlib import Path
 
 from rich.progress import track
 
-from sipo.data.media.frames import frame_files
-from sipo.data.media.load import require_kind
-from sipo.data.media.pictures import MAX_PIXELS, media_kind, probe
-from sipo.data.media.video import Length, measure
-from sipo.data.pairs.check_report import CheckReport, Problem
-from sipo.data.pairs.fingerprint import digest
+from sipo.data.bad_rows import BadRow
+from sipo.data.media.decode_video import Length, measure
+from sipo.data.media.kinds import MediaFile, frame_files, media_kind, require_kind
+from sipo.data.media.pictures import MAX_PIXELS, probe
 from sipo.data.pairs.open import open_pairs
-from sipo.data.pairs.rows import BadRow, Media, PairSource, Ties
-from sipo.files import write_atomic
+from sipo.data.pairs.report import CheckReport, Problem
+from sipo.data.pairs.rows import PairSource, Ties
+from sipo.files import digest, hash_file, write_atomic
 from sipo.size import Size
 
 VERSION = 2  # of the rules; part of the key of remembered results
@@ -112,7 +111,7 @@ def _judge(source: PairSource, row: int, size: Size | None, max_pixels: int) -> 
     return Content(digests[0], hashlib.blake2b(b"".join(sorted(digests)) + prompt, digest_size=16).digest())
 
 
-def _look(media: Media, size: Size | None, max_pixels: int) -> tuple[bytes, Length | None]:
+def _look(media: MediaFile, size: Size | None, max_pixels: int) -> tuple[bytes, Length | None]:
     """Decode a member to its end: a digest of its content and, of a video, how long it is."""
     if require_kind(media, size) == "image":
         return hashlib.blake2b(probe(media, max_pixels), digest_size=16).digest(), None
@@ -133,11 +132,10 @@ def _require_match(lengths: list[Length | None]) -> None:
             )
 
 
-def _content_digest(media: Media) -> bytes:
+def _content_digest(media: MediaFile) -> bytes:
     if isinstance(media, bytes):
         return hashlib.blake2b(media, digest_size=16).digest()
     hasher = hashlib.blake2b(digest_size=16)
     for path in frame_files(media) if media_kind(media) == "frames" else [media]:
-        with path.open("rb") as file:
-            hasher.update(hashlib.file_digest(file, hashlib.sha256).digest())
+        hasher.update(bytes.fromhex(hash_file(path)))
     return hasher.digest()

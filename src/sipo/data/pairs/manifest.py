@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from sipo.data.media.frames import frame_files
-from sipo.data.pairs.fingerprint import digest
-from sipo.data.pairs.rows import BadRow, Pair, Ties
-from sipo.data.pairs.schemas import SCHEMAS, Schema, recognise
+from sipo.data.bad_rows import BadRow
+from sipo.data.media.kinds import frame_files
+from sipo.data.pairs.rows import Pair, Ties
+from sipo.data.pairs.schemas import Schema, recognise
 from sipo.errors import UserError
+from sipo.files import digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,15 +21,15 @@ class ManifestPairs:
     """`offsets`, `lines`: where each non-blank line starts in the file, and its number from 1."""
 
     path: Path
-    schema: str
+    layout: Schema
     offsets: np.ndarray
     lines: np.ndarray
     has_rejected: bool
     ties: Ties = "drop"
 
     @property
-    def layout(self) -> Schema:
-        return next(schema for schema in SCHEMAS if schema.name == self.schema)
+    def schema(self) -> str:
+        return self.layout.name
 
     @functools.cached_property
     def _state(self) -> tuple[list, list]:
@@ -111,4 +112,4 @@ def open_manifest(path: Path, ties: Ties, max_pairs: int | None) -> ManifestPair
             position += len(line)
     if schema is None:
         raise UserError(f"{path} holds no line that is a JSON object with prompt and chosen")
-    return ManifestPairs(path, schema.name, np.array(offsets), np.array(lines), has_rejected, ties)
+    return ManifestPairs(path, schema, np.array(offsets), np.array(lines), has_rejected, ties)

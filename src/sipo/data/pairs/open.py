@@ -3,12 +3,10 @@
 from pathlib import Path
 
 from sipo.data.pairs.manifest import open_manifest
-from sipo.data.pairs.rows import KINDS, BadRow, Media, Pair, PairSource, Ties
+from sipo.data.pairs.rows import PairSource, Ties
 from sipo.data.pairs.tables import open_parquet, open_saved, training_shards
 from sipo.errors import UserError
 from sipo.registry import miniature
-
-__all__ = ["KINDS", "BadRow", "Media", "Pair", "PairSource", "Ties", "open_pairs"]
 
 ACCEPTED = (
     "a .parquet file or a folder of them (Pick-a-Pic or Rapidata columns), a folder saved by Hugging Face datasets "

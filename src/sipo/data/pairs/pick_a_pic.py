@@ -42,7 +42,7 @@ def pair_row(
     """
     best_is_0 = bool(np.random.default_rng([seed, 11, number]).integers(2))
     turn = 1 if best_is_0 else -1
-    sides, models = (best, worst)[::turn], models[::turn]
+    sides, makers = (best, worst)[::turn], models[::turn]
     uids = [hashlib.blake2b(side, digest_size=16).hexdigest() for side in sides]
     return {
         "jpg_0": sides[0],
@@ -54,8 +54,8 @@ def pair_row(
         "image_0_uid": uids[0],
         "image_1_uid": uids[1],
         "best_image_uid": uids[0] if best_is_0 else uids[1],
-        "model_0": models[0],
-        "model_1": models[1],
+        "model_0": makers[0],
+        "model_1": makers[1],
         "ranking_id": number,
         "score_gap": gap,
     }

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sipo.data.pairs.rows import BadRow, Media, Pair
+from sipo.data.bad_rows import BadRow
+from sipo.data.media.kinds import MediaFile
+from sipo.data.pairs.rows import Pair
 from sipo.errors import UserError
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Schema:
     prompt: str
     required: tuple[tuple[str, ...], ...]
     optional: tuple[str, ...]
-    read: Callable[[Row, str, Path], Pair]  # (row, id, folder against which relative paths are resolved)
+    read: Callable[[dict[str, Any], str, Path], Pair]  # (row, id, folder against which relative paths are resolved)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ def resolve(path: str, folder: Path) -> Path:
     return folder / inside
 
 
-def media(value: Any, folder: Path) -> Media:
+def media(value: Any, folder: Path) -> MediaFile:
     """A cell with an image or a video: bytes, a path, or Hugging Face's {bytes, path}."""
     if isinstance(value, dict):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
@@ -71,7 +71,7 @@ def prompt(value: Any) -> str:
     return value
 
 
-def read_pick_a_pic(row: Row, id: str, folder: Path) -> Pair:
+def read_pick_a_pic(row: dict[str, Any], id: str, folder: Path) -> Pair:
     label = row.get("label_0")
     if row.get("has_label") is False:
         raise BadRow("has_label is false", "unlabelled")
@@ -83,8 +83,8 @@ def read_pick_a_pic(row: Row, id: str, folder: Path) -> Pair:
     return Pair(id, prompt(row.get("caption")), media(row.get(chosen), folder), media(row.get(rejected), folder))
 
 
-def read_rapidata(row: Row, id: str, folder: Path) -> Pair:
-    votes = row.get("votes_image1"), row.get("votes_image2")
+def read_rapidata(row: dict[str, Any], id: str, folder: Path) -> Pair:
+    votes: list[Any] = [row.get("votes_image1"), row.get("votes_image2")]
     if not all(isinstance(count, int | float) and 0 <= count < float("inf") for count in votes):
         raise BadRow(f"the votes are {votes[0]!r} and {votes[1]!r}", "bad_label")
     if sum(votes) == 0:
@@ -97,7 +97,7 @@ def read_rapidata(row: Row, id: str, folder: Path) -> Pair:
     return Pair(id, prompt(row.get("prompt")), chosen, rejected, strength=votes[winner] / sum(votes))
 
 
-def read_pairs(row: Row, id: str, folder: Path) -> Pair:
+def read_pairs(row: dict[str, Any], id: str, folder: Path) -> Pair:
     strength = 1.0 if row.get("strength") is None else row["strength"]
     if not isinstance(strength, int | float) or not 0 <= strength <= 1:
         raise BadRow(f"the strength is {strength!r}, not a number from 0 to 1", "bad_label")

@@ -3,25 +3,28 @@
 import contextlib
 import functools
 import glob
+import hashlib
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sipo.data.pairs.fingerprint import content_of, digest, times_of
-from sipo.data.pairs.rows import BadRow, Pair, Ties
-from sipo.data.pairs.schemas import SCHEMAS, Schema, recognise
+from sipo.data.bad_rows import BadRow
+from sipo.data.pairs.rows import Pair, Ties
+from sipo.data.pairs.schemas import Schema, recognise
 from sipo.errors import UserError
+from sipo.files import digest
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SPLIT = re.compile(r"(?P<split>.+?)-\d{3,}-of-\d{3,}")  # train-00000-of-00645-b66ac786bf6fb553.parquet
+SAMPLE = 65_536  # bytes at the start, the middle and the end; parquet and Arrow keep their indexes at the end
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class TablePairs:
     """Tables in one of the known schemas, as Arrow on disk (in `datasets`' "arrow" format, so nothing is decoded)."""
 
     tables: "tuple[Dataset, ...]"
-    schema: str
+    layout: Schema
     folder: Path  # relative image paths are resolved against it
     names: tuple[str, ...]  # of the tables' files, as ids say them
     starts: tuple[int, ...]  # the first row of each table
@@ -38,8 +41,8 @@ class TablePairs:
     ties: Ties = "drop"
 
     @property
-    def layout(self) -> Schema:
-        return next(schema for schema in SCHEMAS if schema.name == self.schema)
+    def schema(self) -> str:
+        return self.layout.name
 
     @property
     def has_rejected(self) -> bool:
@@ -47,11 +50,13 @@ class TablePairs:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        return digest(content_of([file.relative_to(self.folder).as_posix() for file in self.files], list(self.files)))
+        return digest([
+            [file.relative_to(self.folder).as_posix(), file.stat().st_size, _sample_digest(file)] for file in self.files
+        ])  # fmt: skip
 
     @property
     def stamp(self) -> str:
-        return digest([self.fingerprint, str(self.folder), times_of(list(self.files))])
+        return digest([self.fingerprint, str(self.folder), [file.stat().st_mtime_ns for file in self.files]])
 
     def __len__(self) -> int:
         return self.length
@@ -60,7 +65,8 @@ class TablePairs:
         if not 0 <= index < self.length:
             raise IndexError(index)
         table, position = self._locate(index)
-        row = self.tables[table][position].to_pylist()[0]
+        rows: Any = self.tables[table][position]  # in the arrow format, a table of one row
+        row = rows.to_pylist()[0]
         pair = self.layout.read(row, self.id(index), self.folder)
         if self.has_rejected and pair.rejected is None:
             raise BadRow("there is no rejected member", "malformed")
@@ -83,7 +89,7 @@ class TablePairs:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def without_progress_bars() -> Iterator[None]:
     """`datasets` without its progress bars, which say nothing in the seconds that most tables take."""
     import datasets
 
@@ -145,7 +151,7 @@ def open_parquet(files: list[Path], folder: Path, ties: Ties, max_pairs: int | N
         raise UserError(f"{folder} mixes files of the schemas {' and '.join(found)}: give one of them")
     return TablePairs(
         tables=tuple(tables),
-        schema=found[0],
+        layout=layouts[0],
         folder=folder,
         names=tuple(file.relative_to(folder).as_posix() for file in kept),
         starts=tuple(starts),
@@ -158,16 +164,17 @@ def open_parquet(files: list[Path], folder: Path, ties: Ties, max_pairs: int | N
 def convert(file: Path, schema: pa.Schema) -> "Dataset":
     """The columns of `schema` as memory-mapped Arrow."""
     import datasets
+    from datasets.exceptions import DatasetGenerationError
 
     try:
-        with quiet():
+        with without_progress_bars():
             table = datasets.Dataset.from_parquet(
                 glob.escape(str(file)),
                 columns=schema.names,
                 features=datasets.Features.from_arrow_schema(schema),
                 batch_size=256,
             )
-    except (pa.ArrowException, datasets.exceptions.DatasetGenerationError) as error:
+    except (pa.ArrowException, DatasetGenerationError) as error:
         raise UserError(f"{file} could not be read: {error.__cause__ or error}") from error
     return table.with_format("arrow")
 
@@ -182,14 +189,24 @@ def open_saved(folder: Path, ties: Ties, max_pairs: int | None) -> TablePairs:
         raise UserError(f"{folder} is not a complete Hugging Face datasets folder: {error}") from error
     if isinstance(saved, datasets.DatasetDict):
         if "train" not in saved and len(saved) != 1:
-            found = ", ".join(str(folder / name) for name in saved)
+            found = ", ".join(str(folder / str(name)) for name in saved)
             raise UserError(f"{folder} has several splits and none is called train: name one of {found}")
         split = "train" if "train" in saved else next(iter(saved))
-        return open_saved(folder / split, ties, max_pairs)
+        return open_saved(folder / str(split), ties, max_pairs)
     layout = recognise(saved.column_names, str(folder))
     table = saved.select_columns([name for name in layout.columns if name in saved.column_names]).with_format("arrow")
     if len(table) == 0:
         raise UserError(f"{folder} holds no rows")
     length = len(table) if max_pairs is None else min(len(table), max_pairs)
     files = tuple(sorted(file for file in folder.iterdir() if file.is_file()))
-    return TablePairs((table,), layout.name, folder, (folder.name,), (0,), files, length, ties)
+    return TablePairs((table,), layout, folder, (folder.name,), (0,), files, length, ties)
+
+
+def _sample_digest(path: Path) -> str:
+    size = path.stat().st_size
+    hasher = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        for start in sorted({0, max(size // 2 - SAMPLE // 2, 0), max(size - SAMPLE, 0)}):
+            file.seek(start)
+            hasher.update(file.read(SAMPLE))
+    return hasher.hexdigest()

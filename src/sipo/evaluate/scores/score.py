@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sipo.data.media.pictures import VIDEO_SUFFIXES, decode
-from sipo.data.media.video import measure, read_frames
+from sipo.data.media.decode_video import measure, read_frames
+from sipo.data.media.kinds import VIDEO_SUFFIXES
+from sipo.data.media.pictures import decode
 from sipo.errors import UserError
 from sipo.files import write_atomic
 from sipo.jsonl import append_jsonl, cut_torn_line, dump_jsonl, read_jsonl

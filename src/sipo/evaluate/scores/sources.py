@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sipo.data.media.frames import PICTURES
-from sipo.data.media.pictures import VIDEO_SUFFIXES
+from sipo.data.media.kinds import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from sipo.errors import UserError
 from sipo.files import natural_order
 from sipo.run import RunDir
@@ -97,6 +96,7 @@ def media_files(folder: Path) -> list[Path]:
     chosen = [
         file
         for file in files
-        if file.suffix.lower() in VIDEO_SUFFIXES or (file.suffix.lower() in PICTURES and file.stem not in videos)
+        if file.suffix.lower() in VIDEO_SUFFIXES
+        or (file.suffix.lower() in PICTURE_SUFFIXES and file.stem not in videos)
     ]
     return sorted(chosen, key=lambda file: natural_order(file.name))

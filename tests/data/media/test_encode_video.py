@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from support import videos
 
-from sipo.data.media.write_video import contact_sheet, encode_video
+from sipo.data.media.encode_video import contact_sheet, encode_video
 
 
 def pictures(count: int, size: tuple[int, int] = (32, 24)) -> list[Image.Image]:

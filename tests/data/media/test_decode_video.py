@@ -8,17 +8,18 @@ import pytest
 from PIL import Image
 from support import videos
 
-from sipo.data.media import video as video_module
-from sipo.data.media.video import Length, measure, read_frames, sample
-from sipo.data.pairs.rows import BadRow, Media
+from sipo.data.bad_rows import BadRow
+from sipo.data.media import decode_video as video_module
+from sipo.data.media.decode_video import Length, measure, read_frames, select_frames
+from sipo.data.media.kinds import MediaFile
 from sipo.size import Size
 
 FORMATS = ["mp4", "mov", "matroska", "webm", "avi"]
 
 
-def numbers(media: Media, num_frames: int, fps: float) -> list[int]:
+def numbers(media: MediaFile, num_frames: int, fps: float) -> list[int]:
     size = Size(8, 8, num_frames, fps)
-    return [videos.number(np.asarray(frame.picture()).mean()) for frame in sample(read_frames(media, fps), size)]
+    return [videos.number(np.asarray(frame.picture()).mean()) for frame in select_frames(read_frames(media, fps), size)]
 
 
 def shown(times: list[Fraction], moment: Fraction) -> int:
@@ -26,7 +27,7 @@ def shown(times: list[Fraction], moment: Fraction) -> int:
     return max(i for i, time in enumerate(times) if time <= moment + Fraction(1, 1000))
 
 
-def kind_of(media: Media, **options) -> str:
+def kind_of(media: MediaFile, **options) -> str:
     with pytest.raises(BadRow) as caught:
         measure(media, **options)
     return caught.value.kind
@@ -73,7 +74,7 @@ def test_no_more_is_decoded_than_is_needed(monkeypatch: pytest.MonkeyPatch) -> N
             decoded.append(frame)
             yield frame
 
-    assert len(list(sample(counted(), Size(8, 8, 3, 8.0)))) == 3  # the last one at 1/4 s: frame 6
+    assert len(list(select_frames(counted(), Size(8, 8, 3, 8.0)))) == 3  # the last one at 1/4 s: frame 6
     assert len(decoded) == 8
 
 
@@ -94,7 +95,7 @@ def test_too_short(format: str, count: int, fps: int, enough: bool) -> None:
         assert len(numbers(content, count, fps)) == count
         assert measure(content, size).num_frames == 8
         return
-    for judge in (lambda: list(sample(read_frames(content), size)), lambda: measure(content, size)):
+    for judge in (lambda: list(select_frames(read_frames(content), size)), lambda: measure(content, size)):
         with pytest.raises(BadRow, match=rf"lasts 1\.00 s \(8 frames\); {count} frames at {fps} fps") as caught:
             judge()
         assert caught.value.kind == "too_short"

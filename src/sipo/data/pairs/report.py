@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sipo.data.pairs.rows import KINDS, Ties
+from sipo.data.bad_rows import KINDS
+from sipo.data.pairs.rows import Ties
 from sipo.errors import UserError
 
 LEFT_OUT = ("tie", "unlabelled")  # no fault of the row; with ties "error", ties are faults too

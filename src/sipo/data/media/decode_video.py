@@ -13,10 +13,10 @@ import av
 from av.container import InputContainer
 from PIL import Image
 
+from sipo.data.bad_rows import BadRow
 from sipo.data.media.containers import HEAD, container, is_cut_short
-from sipo.data.media.frames import frame_files
-from sipo.data.media.pictures import MAX_PIXELS, decode, named
-from sipo.data.pairs.rows import BadRow, Media
+from sipo.data.media.kinds import MediaFile, describe, frame_files
+from sipo.data.media.pictures import MAX_PIXELS, decode
 from sipo.size import Size
 
 MAX_FRAMES = 20_000  # of one video; more are not decoded
@@ -54,7 +54,9 @@ class Length:
         return f"{float(self.seconds):.2f} s ({self.num_frames} frames)" if self.timed else f"{self.num_frames} frames"
 
 
-def read_frames(media: Media, fps: float | None = None, max_pixels: int = MAX_PIXELS) -> Generator[Frame, None, None]:
+def read_frames(
+    media: MediaFile, fps: float | None = None, max_pixels: int = MAX_PIXELS
+) -> Generator[Frame, None, None]:
     """The frames of a video, or of a folder of pictures, which are taken to be `fps` to the second; all of one size.
 
     Nothing is decoded before it is asked for. Raises BadRow: missing_file, empty_image, truncated, undecodable,
@@ -65,7 +67,7 @@ def read_frames(media: Media, fps: float | None = None, max_pixels: int = MAX_PI
     return _read_video(media, max_pixels)
 
 
-def sample(frames: Iterable[Frame], size: Size) -> Iterator[Frame]:
+def select_frames(frames: Iterable[Frame], size: Size) -> Iterator[Frame]:
     """Frame i is the one shown at i / fps; `size.num_frames` of them. A slower video repeats frames.
 
     Reads one frame more than it needs and no further. Raises BadRow (too_short).
@@ -86,14 +88,14 @@ def sample(frames: Iterable[Frame], size: Size) -> Iterator[Frame]:
         raise too_short(shown, seen, size)
 
 
-def measure(media: Media, size: Size | None = None, max_pixels: int = MAX_PIXELS) -> Length:
+def measure(media: MediaFile, size: Size | None = None, max_pixels: int = MAX_PIXELS) -> Length:
     """Decode to the end. Raises what `read_frames` raises, and too_short where `size` asks for more."""
     fps = size.fps if size else None
     last, seen = None, 0
     for frame in read_frames(media, fps, max_pixels):
         last, seen = frame, seen + 1
     if last is None:
-        raise BadRow(f"{named(media)} holds no frame", "undecodable")
+        raise BadRow(f"{describe(media)} holds no frame", "undecodable")
     if size and not last.shown_at((size.num_frames - 1) / Fraction(fps or 1)):
         raise too_short(last, seen, size)
     timed = fps is not None or not (isinstance(media, Path) and media.is_dir())
@@ -126,11 +128,11 @@ def _read_folder(folder: Path, fps: Fraction, max_pixels: int) -> Generator[Fram
         yield Frame(number / fps, (number + 1) / fps, lambda image=image: image)
 
 
-def _read_video(media: Media, max_pixels: int) -> Generator[Frame, None, None]:
+def _read_video(media: MediaFile, max_pixels: int) -> Generator[Frame, None, None]:
     """One thread a decoder: many are at work at the same time. "explode": damage is an error, it is not painted over."""
     with _binary(media) as file, _judged(media), _container(file, media, max_pixels) as opened:
         if not opened.streams.video:
-            raise BadRow(f"{named(media)} holds no video stream", "undecodable")
+            raise BadRow(f"{describe(media)} holds no video stream", "undecodable")
         stream = opened.streams.video[0]
         context = stream.codec_context
         first = context.width, context.height
@@ -143,7 +145,7 @@ def _read_video(media: Media, max_pixels: int) -> Generator[Frame, None, None]:
         start, previous = None, None
         for number, frame in enumerate(opened.decode(stream)):
             if number == MAX_FRAMES:
-                raise BadRow(f"{named(media)} has more than {MAX_FRAMES:,} frames", "too_large")
+                raise BadRow(f"{describe(media)} has more than {MAX_FRAMES:,} frames", "too_large")
             size = frame.width, frame.height
             first = size if number == 0 else first
             _require_pixels(media, size, max_pixels)
@@ -158,7 +160,7 @@ def _read_video(media: Media, max_pixels: int) -> Generator[Frame, None, None]:
             yield previous
 
 
-def _upright(frame: "av.VideoFrame", media: Media) -> Image.Image:
+def _upright(frame: "av.VideoFrame", media: MediaFile) -> Image.Image:
     """RGB, turned as the display matrix says (degrees counterclockwise)."""
     with _judged(media):
         image = frame.to_image()
@@ -167,7 +169,7 @@ def _upright(frame: "av.VideoFrame", media: Media) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _binary(media: Media) -> Iterator[BinaryIO]:
+def _binary(media: MediaFile) -> Iterator[BinaryIO]:
     """The encoded video as an open file: FFmpeg is never given a name, which it might take for an address."""
     if isinstance(media, bytes):
         yield io.BytesIO(media)
@@ -181,29 +183,30 @@ def _binary(media: Media) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _judged(media: Media) -> Iterator[None]:
+def _judged(media: MediaFile) -> Iterator[None]:
     try:
         yield
     except BadRow:
         raise
     except Exception as error:  # a decoder that is fed garbage may raise anything
         what = getattr(error, "strerror", None) or error
-        raise BadRow(f"{named(media)} cannot be decoded: {what}", "undecodable") from error
+        raise BadRow(f"{describe(media)} cannot be decoded: {what}", "undecodable") from error
 
 
-def _container(file: BinaryIO, media: Media, max_pixels: int) -> InputContainer:
+def _container(file: BinaryIO, media: MediaFile, max_pixels: int) -> InputContainer:
     """Opened as what its first bytes say and nothing else: some formats (playlists) would open other files."""
     size = file.seek(0, os.SEEK_END)
     if size == 0:
-        raise BadRow(f"{named(media)} has 0 bytes", "empty_image")
+        raise BadRow(f"{describe(media)} has 0 bytes", "empty_image")
     head = _head(file)
     kind = container(head)
     if kind is None:
         raise BadRow(
-            f"{named(media)} begins with {head[:8]!r}: not mp4, mov, mkv, webm or avi, which can be read", "undecodable"
+            f"{describe(media)} begins with {head[:8]!r}: not mp4, mov, mkv, webm or avi, which can be read",
+            "undecodable",
         )
     if is_cut_short(file, kind):
-        raise BadRow(f"{named(media)} ({size:,} bytes) ends before its video does", "truncated")
+        raise BadRow(f"{describe(media)} ({size:,} bytes) ends before its video does", "truncated")
     return av.open(file, mode="r", format=kind, options={"max_pixels": _ceiling(max_pixels)})
 
 
@@ -221,14 +224,14 @@ def _ceiling(max_pixels: int) -> str:
     return str(4 * max_pixels + 2**16)
 
 
-def _require_pixels(media: Media, size: tuple[int, int], max_pixels: int) -> None:
+def _require_pixels(media: MediaFile, size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         detail = f"{width} x {height} is {width * height:,} pixels a frame, more than {max_pixels:,}"
-        raise BadRow(f"{named(media)}: {detail}", "too_large")
+        raise BadRow(f"{describe(media)}: {detail}", "too_large")
 
 
-def _require_size(media: Media, number: int, size: tuple[int, int], first: tuple[int, int]) -> None:
+def _require_size(media: MediaFile, number: int, size: tuple[int, int], first: tuple[int, int]) -> None:
     if size != first:
         found, expected = (f"{width} x {height}" for width, height in (size, first))
-        raise BadRow(f"{named(media)}: frame {number} is {found}, the first one {expected}", "malformed")
+        raise BadRow(f"{describe(media)}: frame {number} is {found}, the first one {expected}", "malformed")

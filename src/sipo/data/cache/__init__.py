@@ -1,0 +1,1 @@
+"""Moments of media and embeddings of prompts, encoded once (`encode`) and fetched pair by pair (`read`)."""

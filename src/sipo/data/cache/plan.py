@@ -1,0 +1,138 @@
+"""What a cache shall hold, what determines its content, and which of its files holds what."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sipo.data.draws import CropMode
+from sipo.data.media.pictures import MAX_PIXELS
+from sipo.data.pairs.rows import PairSource
+from sipo.errors import UserError
+from sipo.files import digest, write_atomic
+from sipo.size import Size
+
+FORMAT = 2  # of the files; 1 had no micro-conditioning
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class EncodeRequest:
+    """The rows `usable` of `source`, at one size.
+
+    crop: with "random", the crop of a pair is drawn once, for all epochs, from `seed`. flip: encode both orientations.
+    batch_size and num_workers (which decode) do not change the content. pairs_per_shard, prompts_per_shard: at most; fewer
+    where a shard would exceed `shard_bytes`, but one at least.
+    """
+
+    source: PairSource
+    usable: list[int]
+    size: Size
+    crop: CropMode = "center"
+    flip: bool = False
+    seed: int = 0
+    max_pixels: int = MAX_PIXELS
+    batch_size: int = 8
+    num_workers: int = 0
+    pairs_per_shard: int = 512
+    prompts_per_shard: int = 128
+    shard_bytes: int = 256_000_000
+
+
+def made_by(backbone: dict[str, str], request: EncodeRequest) -> dict[str, Any]:
+    """What determines a cache's content. backbone: its `fingerprint()`."""
+    size, crop = request.size, request.crop
+    frames = {"num_frames": size.num_frames, "fps": size.fps} if size.is_video else {}
+    return {
+        "format": FORMAT,
+        **{f"model.{name}": value for name, value in backbone.items()},
+        "height": size.height,
+        "width": size.width,
+        **frames,
+        "crop": crop,
+        "crop seed": request.seed if crop == "random" else None,
+        "flip": request.flip,
+        "data": request.source.fingerprint,
+        "usable pairs": len(request.usable),
+        "usable rows": digest(request.usable),
+    }
+
+
+def require_format(found: dict[str, Any], path: Path) -> None:
+    """Raises UserError for a cache whose files another version of this package wrote differently."""
+    if found.get("format", 1) != FORMAT:
+        raise UserError(
+            f"the cache {path} was written by another version of sipo (format {found.get('format', 1)}; this one reads "
+            f"{FORMAT}). Encode into another folder, or delete it"
+        )
+
+
+def require_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+    """Raises UserError that names every difference between what made the cache and what is wanted."""
+    require_format(found, path)
+    names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+    if names:
+        lines = "\n".join(f"  {name}: {found.get(name)} in the cache, {wanted.get(name)} here" for name in names)
+        raise UserError(
+            f"the cache {path} was made by something else:\n{lines}\nEncode into another folder, or delete it"
+        )
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """The rows and prompts of a cache, in order, so that every process can find its own shards."""
+
+    made_by: dict[str, Any]
+    rows: list[int]
+    prompts: list[str]  # distinct; the first is ""
+    prompt_of: list[int]  # per row, an index into `prompts`
+    pairs_per_shard: int
+    prompts_per_shard: int
+
+    @property
+    def text_shards(self) -> list[str]:
+        return [f"text-{n:05d}.safetensors" for n in range(-(-len(self.prompts) // self.prompts_per_shard))]
+
+    @property
+    def pair_shards(self) -> list[str]:
+        return [f"pairs-{n:05d}.safetensors" for n in range(-(-len(self.rows) // self.pairs_per_shard))]
+
+    @property
+    def shards(self) -> list[str]:
+        return [*self.text_shards, *self.pair_shards]
+
+    def contents(self, shard: str) -> range:
+        """The positions in `prompts` or `rows` that this shard holds."""
+        kind, number = shard.removesuffix(".safetensors").split("-")
+        size = self.prompts_per_shard if kind == "text" else self.pairs_per_shard
+        total = len(self.prompts if kind == "text" else self.rows)
+        return range(int(number) * size, min((int(number) + 1) * size, total))
+
+    def num_items(self, shards: list[str]) -> int:
+        return sum(len(self.contents(shard)) for shard in shards)
+
+
+def make_plan(made: dict[str, Any], request: EncodeRequest, pair_bytes: int, prompt_bytes: int) -> CachePlan:
+    """pair_bytes, prompt_bytes: what one of each takes in a shard."""
+    texts = request.source.prompts(request.usable)
+    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(["", *texts]))}
+    pairs, prompts = (max(request.shard_bytes // size, 1) for size in (pair_bytes, prompt_bytes))
+    return CachePlan(
+        made_by=made,
+        rows=list(request.usable),
+        prompts=list(numbers),
+        prompt_of=[numbers[text] for text in texts],
+        pairs_per_shard=min(pairs, request.pairs_per_shard),
+        prompts_per_shard=min(prompts, request.prompts_per_shard),
+    )
+
+
+def read_plan(path: Path) -> CachePlan:
+    try:
+        return CachePlan(**json.loads((path / PLAN).read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a cache that can be read ({PLAN}: {error})") from error
+
+
+def write_plan(path: Path, plan: CachePlan) -> None:
+    write_atomic(path / PLAN, json.dumps(asdict(plan)))

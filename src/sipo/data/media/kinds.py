@@ -1,0 +1,52 @@
+"""What an image or a video is before it is decoded: bytes, a file or a folder of frames, and which of the two."""
+
+from pathlib import Path
+from typing import Literal
+
+from sipo.data.bad_rows import BadRow
+from sipo.data.media.containers import HEAD, container
+from sipo.files import natural_order
+from sipo.size import Size
+
+MediaFile = bytes | Path  # an encoded file's content, or its path; a folder is a video, each picture in it a frame
+Kind = Literal["image", "video", "frames"]
+PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2", ".gif"}
+VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
+
+
+def media_kind(media: MediaFile) -> Kind:
+    """ "frames" (a folder), else by the first bytes, else (where these are inconclusive) by the suffix."""
+    if isinstance(media, Path) and media.is_dir():
+        return "frames"
+    try:
+        head = media[:HEAD] if isinstance(media, bytes) else _head(media)
+    except (OSError, ValueError):
+        head = b""
+    named_video = isinstance(media, Path) and media.suffix.lower() in VIDEO_SUFFIXES
+    return "video" if container(head) or named_video else "image"
+
+
+def require_kind(media: MediaFile, size: Size | None) -> Kind:
+    """Its kind. Raises BadRow where a model of that size cannot take it; a picture may be a video of one frame."""
+    kind = media_kind(media)
+    if size and kind != "image" and not size.is_video:
+        raise BadRow(f"{describe(media)} is a video; the model makes images", "mismatched")
+    if size and kind == "image" and size.num_frames > 1:
+        raise BadRow(f"{describe(media)} is an image; the model makes videos of {size.num_frames} frames", "too_short")
+    return kind
+
+
+def describe(media: MediaFile) -> str:
+    """For messages."""
+    return f"the file of {len(media):,} bytes" if isinstance(media, bytes) else str(media)
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The pictures in a folder, frame-2 before frame-10; other files and hidden ones are ignored."""
+    files = [f for f in folder.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES and not f.name.startswith(".")]
+    return sorted(files, key=lambda file: natural_order(file.name))
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)

@@ -1,0 +1,27 @@
+"""The pixels of a pair, decoded as they are needed in training and encoding."""
+
+from torch import Tensor
+
+from sipo.data.bad_rows import BadRow
+from sipo.data.draws import Augmentation, CropMode
+from sipo.data.media.crop import CENTER
+from sipo.data.media.load import load_pixels
+from sipo.data.pairs.rows import Pair, PairSource
+from sipo.errors import UserError
+from sipo.size import Size
+
+
+def load_pair(
+    source: PairSource, row: int, size: Size, crop: CropMode, drawn: Augmentation, with_rejected: bool, max_pixels: int
+) -> tuple[Pair, list[tuple[Tensor, Tensor]]]:
+    """The pair, and of each member (chosen and, where wanted and present, rejected) what `load_pixels` returns.
+
+    Both share the crop. Raises UserError that names the row where a member cannot be decoded.
+    """
+    try:
+        pair = source[row]
+        members = [pair.chosen, *([pair.rejected] if with_rejected and pair.rejected is not None else [])]
+        position = drawn.crop if crop == "random" else CENTER
+        return pair, [load_pixels(media, size, position, max_pixels) for media in members]
+    except BadRow as error:
+        raise UserError(f"{source.id(row)}: {error}. Has the data changed since `sipo data check`?") from error
