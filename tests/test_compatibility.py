@@ -4,6 +4,7 @@ fixtures/v0.1 was made by that version: both configs were trained for two steps,
 more. The model has random weights; the pairs are noise.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from support.processes import train_in_two
 
 from sipo.backbones.opening import open_for_sampling
 from sipo.config import load_config
+from sipo.evaluate.compare.record import read_comparison
 from sipo.evaluate.report.report import report, summary
 from sipo.run import RunDir
 from sipo.samples.folder import PromptItem
@@ -71,7 +73,33 @@ def test_the_report_shows_the_comparison(old):
     run = RunDir(Path("run"))
     report(run)
     assert "75.0%" in summary(run)
-    assert "75.0%" in run.report.read_text(encoding="utf-8")
+    page = run.report.read_text(encoding="utf-8")
+    assert "75.0%" in page
+    assert "Is it more than chance?" in page
+
+
+def test_a_comparison_of_several_models_is_read_as_it_is_written_now(old):
+    """Version 0.1.0 nested the others in the first, and called the scorers' settings judges."""
+    folder = old / "run" / "evaluation" / "words-4x1-seed0"
+    first = json.loads((folder / "comparison.json").read_text())
+    table = first.pop("table")
+    nested = first | {
+        "judges": [[{"weights": "w"}], []],
+        "table": table,
+        "more": [first | {"names": ["policy", "other"]}],
+    }
+    (folder / "comparison.json").write_text(json.dumps(nested))
+    record = read_comparison(folder)
+    assert record.keys() == {"comparisons", "table"}
+    assert record["table"] == table
+    assert [each["names"] for each in record["comparisons"]] == [first["names"], ["policy", "other"]]
+    assert [each["scorer_settings"] for each in record["comparisons"]] == [[[{"weights": "w"}], []], first["judges"]]
+    assert [each["overall"] for each in record["comparisons"]] == [first["overall"]] * 2
+    run = RunDir(Path("run"))
+    report(run)
+    page = run.report.read_text(encoding="utf-8")
+    assert "Mean scores" in page
+    assert "Against other" in page
 
 
 def test_the_weights_draw_the_same_picture(old):

@@ -1,5 +1,6 @@
 """docs/walkthrough.md in small: its commands as they stand, with the numbers of this table put in."""
 
+import csv
 import json
 import re
 import shlex
@@ -52,8 +53,8 @@ def walked(tmp_path_factory) -> Path:
     return folder
 
 
-def comparison(folder: Path) -> dict:
-    return json.loads((folder / "comparison.json").read_text())
+def comparisons(folder: Path) -> list[dict]:
+    return json.loads((folder / "comparison.json").read_text())["comparisons"]
 
 
 def read_pairs(walked: Path, name: str) -> list[dict]:
@@ -73,7 +74,7 @@ def test_the_prompts_are_not_those_of_the_comparisons(walked):
 
 
 def test_the_first_comparison_is_of_the_same_prompts_and_seeds(walked):
-    record = comparison(walked / "walk" / "guidance")
+    (record,) = comparisons(walked / "walk" / "guidance")
     assert (record["names"], record["overall"]["num_pairs"]) == (["guidance-4", "guidance-2"], 4)
     assert [s["guidance_scale"] for s in record["settings"]] == [4.0, 2.0]
 
@@ -117,12 +118,12 @@ def test_all_pairs_are_more_pairs_of_the_same_samples(walked):
 @pytest.mark.parametrize("name", ["walk", "walk-all"])
 def test_an_aligned_model_is_compared_with_its_base(walked, name):
     (folder,) = (walked / "runs" / name / "evaluation").iterdir()
-    record = comparison(folder)
+    (record,) = comparisons(folder)
     assert (record["names"], record["overall"]["num_pairs"]) == (["policy", "base"], 4)
     assert "win rate of policy over base" in (walked / "runs" / name / "report.html").read_text()
 
 
 def test_the_last_comparison_is_of_both_and_the_base(walked):
-    record = comparison(walked / "walk" / "three")
-    assert [row["name"] for row in record["table"]["rows"]] == ["walk-all", "walk", "base"]
-    assert [each["names"][1] for each in (record, *record["more"])] == ["walk", "base"]
+    folder = walked / "walk" / "three"
+    assert [row["model"] for row in csv.DictReader((folder / "table.csv").open())] == ["walk-all", "walk", "base"]
+    assert [each["names"][1] for each in comparisons(folder)] == ["walk", "base"]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from sipo.cli import app, main
 from sipo.data.pairs.check import check_pairs
-from sipo.evaluate.scores.score import content_hash, scores_path
+from sipo.evaluate.scores.files import content_hash, scores_path
 from sipo.samples.folder import PromptItem, read_samples
 from sipo.samples.generate import generate
 
@@ -90,7 +90,7 @@ def test_files_of_scores_need_no_media(tmp_path):
         lines = [{"prompt": f"p{i}", "score": i % 5 + shift, "metadata": {"style": "photo"}} for i in range(20)]
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert "ours wins 100.0% against base by score" in sipo("compare", *files[:2], "--out", tmp_path / "out")
-    record = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    (record,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["comparisons"]
     assert record["categories"].keys() == {"photo"}
     assert "<img" not in (tmp_path / "out" / "comparison.html").read_text()
     said = sipo("compare", files[0], files[2], "--scorer", "clip", "--out", tmp_path / "out")
@@ -152,14 +152,14 @@ def test_compose(tmp_path):
     [
         (["compare", "A"], 1, "A is no run directory"),
         (["compare", "A", "B", "--base"], 1, "A is no run directory"),
-        (["compare", "A", "--base"], 2, "a run alone is compared with its base anyway"),
+        (["compare", "A", "--base"], 2, "a run alone is compared with its base already"),
         (["compare", "A", "nowhere", "--scorer", "votes"], 1, "There is no folder nowhere"),
         (["compare", "A", "B", "--scorer", "beauty"], 2, "'beauty' is none of pickscore"),
         (["compare", "A", "B", "--scorer", "votes", "--weights", "clip=x"], 2, "clip is not among the scorers"),
         (["compare", "A", "B", "--scorer", "votes", "--weights", "clip"], 2, "'clip' should be NAME=VALUE"),
         (["compare", "A", "B", "--scorer", "votes="], 2, "'votes=' should be NAME or NAME=VALUE, each name once"),
-        (["compare", "A", "B", "--scorer", "votes", "--category", "style"], 1, "no prompt has the metadata key 'style'; there are tag"),
-        (["compare", "A", "C", "--scorer", "votes"], 1, "0 pictures agree in prompt and seed"),
+        (["compare", "A", "B", "--scorer", "votes", "--category", "style"], 1, "no prompt has the metadata key 'style'; the prompts have tag"),
+        (["compare", "A", "C", "--scorer", "votes"], 1, "0 samples agree in prompt and seed"),
         (["label", "A", "--scorer", "votes", "--out", "pairs.csv"], 2, "--out: pairs.csv should end in .parquet or .jsonl"),
         (["label", "A", "--scorer", "votes", "--out", "p.jsonl", "--sft", "b.csv"], 2, "--sft: b.csv should end in .jsonl"),
         (["label", "A", "--scorer", "votes", "--out", "p.jsonl", "--mode", "some"], 2, "'some' is none of best-worst, all"),
@@ -188,7 +188,7 @@ def test_a_folder_of_the_users_is_never_removed(tmp_path):
     from rich.console import Console
 
     from sipo.errors import UserError
-    from sipo.evaluate.compare.run import PromptChoice, compare_models
+    from sipo.evaluate.compare.run import CompareRequest, PromptChoice, compare_models
     from sipo.scorers.choice import ScorerChoice
 
     run = tmp_path / "run"
@@ -198,6 +198,8 @@ def test_a_folder_of_the_users_is_never_removed(tmp_path):
         generate(picture, PROMPTS[:1], tmp_path / "out" / folder, {"model": "mine"})
     choice = PromptChoice("miniature", 1, 1, 0)
     with pytest.raises(UserError):
-        compare_models([run, run], choice, ScorerChoice(), tmp_path / "out", Console(quiet=True), with_base=True)
+        compare_models(
+            CompareRequest([run, run], choice, ScorerChoice(), tmp_path / "out", with_base=True), Console(quiet=True)
+        )
     assert Image.open(tmp_path / "out" / "a-run" / "00000.png").size == (16, 16)
     assert Image.open(tmp_path / "out" / "base" / "00000.png").size == (16, 16)

@@ -9,8 +9,9 @@ import yaml
 from PIL import Image, ImageDraw
 
 from sipo.data.pairs.report import CheckReport, Problem
-from sipo.evaluate.compare.files import write_comparison
-from sipo.evaluate.compare.pairs import compare
+from sipo.evaluate.compare.contest import Side, contest
+from sipo.evaluate.compare.files import write_contest
+from sipo.evaluate.scores.files import read_scores
 from sipo.evaluate.scores.score import score
 from sipo.samples.folder import PromptItem
 from sipo.samples.generate import generate
@@ -150,13 +151,18 @@ def write_metrics(run: Path, num_steps: int) -> None:
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+def scored_side(folder: Path, *scorers: str) -> Side:
+    """A scored media folder as a side of a comparison, under the folder's name."""
+    return Side(folder.name, folder, {scorer: read_scores(folder, scorer) for scorer in scorers})
+
+
 def write_evaluation(run: Path, num_prompts: int, size: int = 64) -> Path:
     folder = run / "evaluation" / "heldout"
     for name, noise, wrong in (("policy", 8, 0.2), ("base", 20, 0.4)):
         settings = {"model": "miniature", "weights": name, "num_inference_steps": 25, "guidance_scale": 4.0}
         generate(sampler(noise, wrong, size), prompt_items(num_prompts), folder / name, settings)
         score(folder / name, ColourScorer())
-    write_comparison(compare(folder / "policy", folder / "base", "colour"), folder)
+    write_contest(contest([scored_side(folder / name, "colour") for name in ("policy", "base")], ["colour"]), folder)
     return folder
 
 

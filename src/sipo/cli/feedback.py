@@ -39,12 +39,13 @@ def label(
     if mode not in ("best-worst", "all"):
         raise UsageError(f"--mode: {mode!r} is none of best-worst, all")
     quiet_libraries()
-    from sipo.evaluate.label.run import label_folders
+    from sipo.evaluate.label.run import LabelRequest, label_folders
     from sipo.scorers.choice import choose_scorers
 
     own = [f"{scorer}={weights}"] if weights else []
-    judges = choose_scorers([scorer], own, (), device, dtype, batch_size)
-    typer.echo(label_folders(folders, judges, mode, margin, only_right, out, sft, seed, console()))
+    scorers = choose_scorers([scorer], own, (), device, dtype, batch_size)
+    request = LabelRequest(folders, scorers, out, mode, margin, only_right, sft, seed)
+    typer.echo(label_folders(request, console()))
 
 
 @prompts.command("compose")

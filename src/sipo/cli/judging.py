@@ -1,4 +1,4 @@
-"""The commands that make pictures and judge them."""
+"""The commands that generate samples, score and compare them, and write reports."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +10,10 @@ from sipo.errors import UsageError
 from sipo.registry import DEFAULT
 
 Scorers = Annotated[
-    list[str] | None, typer.Option("--scorer", help=f"As of `sipo score`; repeatable. Default: {DEFAULT}.")
+    list[str] | None, typer.Option("--scorer", help=f"As for `sipo score`; may be repeated. Default: {DEFAULT}.")
 ]
-Weights = Annotated[list[str] | None, typer.Option(help="NAME=PATH or NAME=HUB-ID, of a scorer.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: a GPU where there is one.")]
+Weights = Annotated[list[str] | None, typer.Option(help="NAME=PATH or NAME=HUB-ID of a scorer.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: a GPU if there is one.")]
 DType = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 BatchSize = Annotated[int, typer.Option(min=1)]
 
@@ -26,17 +26,17 @@ def generate(
     prompts: Annotated[
         str,
         typer.Option(
-            help="A .txt or .jsonl file of prompts, a published set (README), or miniature: its held-out ones."
+            help="A .txt or .jsonl file of prompts, a published set (README), or miniature for its held-out prompts."
         ),
     ],
-    num_prompts: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    num_prompts: Annotated[int | None, typer.Option(min=1, help="Use only the first N.")] = None,
     images_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="The first picture's seed; picture i gets seed + i.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the first sample; sample i has seed + i.")] = 0,
     num_inference_steps: Annotated[int | None, typer.Option(min=1, help="Default: the run's, else 25.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Default: the run's, else 7.5.")] = None,
     batch_size: BatchSize = 8,
 ) -> None:
-    """Make pictures from prompts, with a run's weights or any model. Stopped and run again, it goes on."""
+    """Generate samples from prompts, with a run's weights or any model. Run the same command again to resume."""
     quiet_libraries()
     from sipo.backbones.opening import open_for_sampling
     from sipo.samples.generate import generate as make
@@ -58,7 +58,7 @@ def score(
             help="A name of `sipo list scorers`, such as pickscore, or module:Class; NAME=WEIGHTS adds a path or hub id."
         ),
     ] = None,
-    weights: Annotated[list[str] | None, typer.Option(help="NAME=PATH or NAME=HUB-ID, of a scorer.")] = None,
+    weights: Annotated[list[str] | None, typer.Option(help="NAME=PATH or NAME=HUB-ID of a scorer.")] = None,
     worker: Annotated[
         list[str] | None, typer.Option(help="NAME=COMMAND of a scorer in its own environment; see docs/scorers.md.")
     ] = None,
@@ -66,22 +66,22 @@ def score(
         str | None, typer.Option(help="The folder's prompts: .txt, or .jsonl with file and prompt.")
     ] = None,
     frames: Annotated[
-        int, typer.Option(min=1, help="Frames of a video of which a scorer of pictures takes the mean.")
+        int, typer.Option(min=1, help="Frames of a video over which a scorer of pictures is averaged.")
     ] = 8,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: a GPU where there is one.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: a GPU if there is one.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     batch_size: BatchSize = 16,
     out: Annotated[Path | None, typer.Option(help="Folder for scores.NAME.jsonl; default: beside the media.")] = None,
 ) -> None:
-    """Score pictures or videos. Stopped and run again, it goes on. Exits with 1 when files could not be read."""
+    """Score pictures or videos. Run the same command again to resume. Exits with 1 if files could not be read."""
     quiet_libraries()
     from sipo.evaluate.scores.sources import find_media
     from sipo.evaluate.scores.table import print_scores, score_folders
     from sipo.scorers.choice import choose_scorers
 
     chosen = choose_scorers(scorer or (), weights or (), worker or (), device, dtype, batch_size, frames)
-    screen, judges = console(), chosen.load_all()
-    results = score_folders(find_media(path, prompts), judges, batch_size, screen, out)
+    screen, scorers = console(), chosen.load_all()
+    results = score_folders(find_media(path, prompts), scorers, batch_size, screen, out)
     print_scores(results, screen)
     if any(result.failed for result in results):
         raise typer.Exit(1)
@@ -104,12 +104,12 @@ def compare(
     prompts: Annotated[
         str,
         typer.Option(
-            help="Prompts to generate for, of runs; a .txt or .jsonl file, a published set (README), or miniature."
+            help="Prompts to generate for, for runs: a .txt or .jsonl file, a published set (README), or miniature."
         ),
     ] = DEFAULT,
-    num_prompts: Annotated[int, typer.Option(min=1, help="The first so many of them.")] = 200,
+    num_prompts: Annotated[int, typer.Option(min=1, help="Use the first N of them.")] = 200,
     images_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="The first picture's seed; picture i gets seed + i.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the first sample; sample i has seed + i.")] = 0,
     category: Annotated[
         str | None, typer.Option(help="Metadata key of the breakdown; default: tag, style or category.")
     ] = None,
@@ -119,23 +119,24 @@ def compare(
     dtype: DType = None,
     batch_size: BatchSize = 16,
 ) -> None:
-    """Who wins, by how much, and is it chance: paired by prompt and seed, with the pictures that differ most.
+    """Win rate, mean difference and significance, paired by prompt and seed, with the samples that differ most.
 
-    Writes comparison.html, .md, .csv and .json, and table.csv, the means of all. Scores that are there already count.
-    """  # fmt: skip
+    Writes comparison.html, .md, .csv and .json, and the mean scores as table.csv. Existing scores are used.
+    """
     quiet_libraries()
-    from sipo.evaluate.compare.run import PromptChoice, compare_models
+    from sipo.evaluate.compare.run import CompareRequest, PromptChoice, compare_models
     from sipo.scorers.choice import choose_scorers
 
     if len(models) == 1 and base:
-        raise UsageError("--base: a run alone is compared with its base anyway")
+        raise UsageError("--base: a run alone is compared with its base already")
     choice = PromptChoice(prompts, num_prompts, images_per_prompt, seed)
-    judges = choose_scorers(scorer or (), weights or (), (), device, dtype, batch_size)
-    typer.echo(compare_models(models, choice, judges, out, console(), base, category, tie_margin))
+    scorers = choose_scorers(scorer or (), weights or (), (), device, dtype, batch_size)
+    request = CompareRequest(models, choice, scorers, out, base, category, tie_margin)
+    typer.echo(compare_models(request, console()))
 
 
 def report(run: RunFolder) -> None:
-    """Write the run's report.html anew, from what its directory holds."""
+    """Write the run's report.html again, from the files in its directory."""
     from sipo.evaluate.report.report import report as write_report
     from sipo.evaluate.report.report import summary
     from sipo.run import RunDir

@@ -1,1 +1,1 @@
-"""Judging what a training made: scores, statistics, comparisons, labels, pages and the report of a run."""
+"""Scores and votes into statistics, comparisons, preference pairs, pages, and the report of a run."""

@@ -1,5 +1,6 @@
-"""The run directory: the files in which training, evaluation and everything else meet."""
+"""The run directory: the files through which training, evaluation and studies meet, and what they record."""
 
 from sipo.run.directory import RunDir, environment
+from sipo.run.record import RunRecord, read_run
 
-__all__ = ["RunDir", "environment"]
+__all__ = ["RunDir", "RunRecord", "environment", "read_run"]

@@ -16,7 +16,7 @@ from sipo.jsonl import append_jsonl, cut_torn_line
 from sipo.progress import track_batches
 from sipo.samples.folder import PICTURE, SAMPLES, SETTINGS, VIDEO, PromptItem, Sample, read_samples, read_settings
 
-Sampler = Callable[[list[str], list[int]], list[Image.Image] | list[list[Image.Image]]]
+Sampler = Callable[[list[str], list[int]], Sequence[Image.Image | list[Image.Image]]]
 """Prompts and seeds in, a picture or a video's frames each out, made from its own prompt and seed, never its batch."""
 
 

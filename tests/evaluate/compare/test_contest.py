@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from sipo.errors import UserError
-from sipo.evaluate.compare.contest import contest
-from sipo.evaluate.compare.files import contest_record, read_comparison, write_contest
-from sipo.evaluate.compare.pairs import compare_scores
-from sipo.evaluate.compare.sides import Side
-from sipo.evaluate.pages.comparison_text import comparison_csv, markdown, table_csv, table_rows
+from sipo.evaluate.compare.contest import Side, contest
+from sipo.evaluate.compare.files import write_contest
+from sipo.evaluate.compare.matches import compare_scores
+from sipo.evaluate.compare.record import contest_record, read_comparison
+from sipo.evaluate.pages.comparison_text import comparison_csv, comparison_markdown, means_csv, means_table
 from sipo.evaluate.pages.words import cautions
-from sipo.evaluate.scores.score import Score
+from sipo.evaluate.scores.files import Score
 from sipo.evaluate.statistics.significance import holm
 from sipo.samples.folder import Sample
 
@@ -55,9 +55,21 @@ def of_paper():
 
 
 def test_the_papers_table_2(of_paper):
-    head, rows = table_rows(contest_record(of_paper, Path("/"))["table"])
+    head, rows = means_table(contest_record(of_paper, Path("/"))["table"])
     assert head == ("Model", "HPS", "Aesthetic", "ImageReward", "PickScore", "Average")
-    assert [" ".join(row) for row in rows] == PAPER.splitlines()
+    assert [" ".join([name, *(cell.text for cell in cells)]) for name, cells in rows] == PAPER.splitlines()
+    best = [[name for name, cells in rows if cells[place].is_best] for place in range(5)]
+    assert best == [["SIPO"], ["SPIN-Diffusion"], ["DPO-C&M"], ["SIPO"], ["SIPO"]]  # the paper's bold figures
+
+
+def test_equal_means_are_both_the_best():
+    a, b, c = (side(n, one=values) for n, values in (("a", [1.0, 3.0]), ("b", [2.0, 2.0]), ("c", [0.0, 3.0])))
+    _, rows = means_table(contest_record(contest([a, b, c], ["one"]), Path("/"))["table"])
+    assert [(name, cells[0].text, cells[0].is_best) for name, cells in rows] == [
+        ("a", "2.0000", True),
+        ("b", "2.0000", True),
+        ("c", "1.5000", False),
+    ]
 
 
 def test_other_scorers_follow_and_there_is_no_average_without_all_four():
@@ -65,7 +77,7 @@ def test_other_scorers_follow_and_there_is_no_average_without_all_four():
     found = contest([a, b], ["clip", "pickscore", "hpsv2.1"]).table
     assert found.titles == ("HPS", "PickScore", "clip")
     assert found.scorers == ("hpsv2.1", "pickscore", "clip")
-    assert not found.has_average
+    assert [row.average for row in found.rows] == [None, None]
 
 
 def test_two_versions_of_hps_do_not_both_count():
@@ -93,7 +105,7 @@ def test_the_first_is_compared_with_each_other_by_each_scorer():
         alone = compare_scores((a.scores[each.scorer], b.scores[each.scorer]), each.folders, each.scorer, each.names)
         assert each == alone
     p_means = [each.overall.significance.p_mean for each in found.comparisons]
-    assert [adjusted[0] for adjusted in found.adjusted] == holm(p_means)
+    assert [adjusted[0] for adjusted in found.adjusted()] == holm(p_means)
 
 
 def test_models_are_compared_on_the_pictures_that_all_have():
@@ -101,29 +113,29 @@ def test_models_are_compared_on_the_pictures_that_all_have():
     a, b = side("a", one=[1.0, 2, 3, 4, 5, 6]), side("b", one=[0.0, math.nan, 0, 0, 0, 0])
     c = Side("c", Path("/c"), {"one": scores([9.0, 9, 9, 9])})
     found = contest([a, b, c], ["one"])
-    assert [each.overall.num_pairs for each in found.comparisons] == [3, 3]
+    assert [each.overall.tally.num_pairs for each in found.comparisons] == [3, 3]
     assert [row.means[0].value for row in found.table.rows] == pytest.approx([(1 + 3 + 4) / 3, 0, 9])
     assert found.table.num_pictures == (3,)
     against_b, against_c = found.comparisons
     assert (against_b.unpaired, len(against_b.unscored), against_b.num_left_out) == ((0, 0), 1, 2)
     assert (against_c.unpaired, len(against_c.unscored), against_c.num_left_out) == ((2, 0), 0, 1)
-    record = contest_record(found, Path("/"))
+    record = contest_record(found, Path("/"))["comparisons"][0]
     assert "2 pairs were left out because another model has no score for them." in cautions(record)
 
 
 def test_nothing_in_common_is_an_error_that_counts():
     a, b = side("a", one=[1.0, 2.0]), side("b", one=[math.nan, math.nan])
     with pytest.raises(
-        UserError, match=r"by 'one': 2 pictures agree in prompt and seed on all sides \(a 2, b 2\), and none"
+        UserError, match=r"by 'one': 2 samples agree in prompt and seed on all sides \(a 2, b 2\), and none"
     ):
         contest([a, b], ["one"])
     other = Side("c", Path("/c"), {"one": [Score(Sample("x", "another", 0), 1.0, {})]})
-    with pytest.raises(UserError, match="0 pictures agree"):
+    with pytest.raises(UserError, match="0 samples agree"):
         contest([a, other], ["one"])
 
 
 def test_a_category_that_no_prompt_has_is_an_error():
-    with pytest.raises(UserError, match=r"No prompt has the metadata key 'colour'; there are tag\."):
+    with pytest.raises(UserError, match=r"No prompt has the metadata key 'colour'; the prompts have tag\."):
         contest(three(), ["one"], category="colour")
 
 
@@ -143,7 +155,7 @@ def test_the_csv_has_every_number_and_a_line_for_every_category():
 
 
 def test_the_table_as_csv(of_paper):
-    rows = list(csv.DictReader(io.StringIO(table_csv(contest_record(of_paper, Path("/"))))))
+    rows = list(csv.DictReader(io.StringIO(means_csv(contest_record(of_paper, Path("/"))["table"]))))
     assert [f"{float(row['Average']):.4f}" for row in rows] == [line.split()[-1] for line in PAPER.splitlines()]
     for row in rows:
         assert float(row["HPS low"]) <= float(row["HPS"]) <= float(row["HPS high"])
@@ -151,7 +163,7 @@ def test_the_table_as_csv(of_paper):
 
 def test_markdown_is_made_of_tables_with_equal_columns():
     sides = [Side("a | b\nc", s.folder, s.scores) if s.name == "b" else s for s in three()]
-    text = markdown(contest_record(contest(sides, ["one", "two"]), Path("/")))
+    text = comparison_markdown(contest_record(contest(sides, ["one", "two"]), Path("/")))
     blocks = [block.splitlines() for block in text.split("\n\n")]
     tables = [[line for line in block if line.startswith("|")] for block in blocks if any("---" in x for x in block)]
     assert len(tables) == 2 + 4  # means, comparisons, and the categories of each
@@ -170,5 +182,5 @@ def test_five_files_and_the_page_shows_all(tmp_path):
     for heading in ("Mean scores", "Against b, by two", "Against c, by one"):
         assert heading in page
     record = read_comparison(tmp_path)
-    assert len(record["more"]) == 3
+    assert [each["scorer"] for each in record["comparisons"]] == ["one", "two", "one", "two"]
     assert json.dumps(record, allow_nan=False)

@@ -7,12 +7,17 @@ from rich.console import Console
 
 from sipo.config import parse_config
 from sipo.errors import UsageError, UserError
-from sipo.evaluate.compare.run import PromptChoice, compare_models
+from sipo.evaluate.compare.record import read_comparison
+from sipo.evaluate.compare.run import CompareRequest, PromptChoice, compare_models
 from sipo.scorers.choice import ScorerChoice, load_scorer
 from sipo.train.loop import train
 
 QUIET = Console(quiet=True)
-JUDGES = ScorerChoice(batch_size=4)
+SCORERS = ScorerChoice(batch_size=4)
+
+
+def compare(models, choice, out=None, **options) -> str:
+    return compare_models(CompareRequest(models, choice, SCORERS, out, **options), QUIET)
 
 
 @pytest.fixture(scope="module")
@@ -28,37 +33,36 @@ def run(tmp_path_factory):
 
 def test_a_run_against_its_base_and_again_without_new_pictures(run):
     choice = PromptChoice("miniature", num_prompts=4, images_per_prompt=1, seed=0)
-    said = compare_models([run.path], choice, JUDGES, None, QUIET)
+    said = compare([run.path], choice)
     assert "against base" in said
     folder = run.evaluation / choice.name
-    record = json.loads((folder / "comparison.json").read_text())
+    (record,) = json.loads((folder / "comparison.json").read_text())["comparisons"]
     assert record["overall"]["num_pairs"] == 4
     assert run.report.is_file()
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
     assert len(before) == 8
-    compare_models([run.path], choice, JUDGES, None, QUIET)
+    compare([run.path], choice)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == before
 
 
 def test_a_run_against_itself_ties(run, tmp_path):
     choice = PromptChoice("miniature", num_prompts=3, images_per_prompt=1, seed=5)
-    said = compare_models([run.path, run.path], choice, JUDGES, tmp_path / "out", QUIET)
+    said = compare([run.path, run.path], choice, tmp_path / "out")
     assert "50.0%" in said
-    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["overall"]["ties"] == 3
+    assert read_comparison(tmp_path / "out")["comparisons"][0]["overall"]["ties"] == 3
 
 
 def test_two_runs_and_the_base_and_a_folder_that_weights_have_left_behind(run, tmp_path):
     """The base is the same for both; what was made by other weights is made anew beside a comparison."""
     choice, out = PromptChoice("miniature", num_prompts=3, images_per_prompt=1, seed=0), tmp_path / "out"
-    said = compare_models([run.path, run.path], choice, JUDGES, out, QUIET, with_base=True)
+    said = compare([run.path, run.path], choice, out, with_base=True)
     assert [line.split()[0] for line in said.splitlines()[:4]] == ["Model", "mini", "mini-2", "base"]
     assert "mini wins 50.0% against mini-2" in said
-    record = json.loads((out / "comparison.json").read_text())
-    assert [each["names"] for each in (record, *record["more"])] == [["mini", "mini-2"], ["mini", "base"]]
+    assert [each["names"] for each in read_comparison(out)["comparisons"]] == [["mini", "mini-2"], ["mini", "base"]]
     settings = json.loads((out / "a-mini" / "settings.json").read_text())
     (out / "a-mini" / "settings.json").write_text(json.dumps(settings | {"weights": "of last week"}))
     (out / "a-mini" / "00000.png").write_bytes(b"old")
-    assert compare_models([run.path, run.path], choice, JUDGES, out, QUIET, with_base=True) == said
+    assert compare([run.path, run.path], choice, out, with_base=True) == said
     assert json.loads((out / "a-mini" / "settings.json").read_text()) == settings
 
 
@@ -76,4 +80,4 @@ def test_messages(run, tmp_path):
     with pytest.raises(UsageError, match="is none of pickscore"):
         load_scorer("beauty")
     with pytest.raises(UserError, match="is no run directory"):
-        compare_models([tmp_path], choice, JUDGES, None, QUIET)
+        compare([tmp_path], choice)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from sipo.data.pairs.open import open_pairs
 from sipo.errors import UsageError, UserError
 from sipo.evaluate.label.files import write_best, write_pairs
 from sipo.evaluate.label.label import Candidate, label
-from sipo.evaluate.scores.score import Score
+from sipo.evaluate.scores.files import Score
 from sipo.samples.folder import Sample
 
 
@@ -49,31 +50,44 @@ def content(medium) -> bytes:
 
 @pytest.mark.parametrize("name", ["pairs.parquet", "pairs.jsonl"])
 def test_the_pairs_come_back_as_they_were(labels, tmp_path, name):
-    out = write_pairs(labels.pairs, tmp_path / name)
+    out = write_pairs(labels.preferences.pairs, tmp_path / name)
     found = [(prompt, content(chosen), content(rejected)) for prompt, chosen, rejected in read(out)]
-    assert found == [(p.prompt, p.chosen.path.read_bytes(), p.rejected.path.read_bytes()) for p in labels.pairs]
+    assert found == [
+        (p.prompt, p.chosen.path.read_bytes(), p.rejected.path.read_bytes()) for p in labels.preferences.pairs
+    ]
     checked = check_pairs(str(out))
     assert (checked.num_rows, checked.num_usable, checked.num_bad) == (40, 40, 0)
 
 
 def test_the_columns_are_pick_a_pics_and_the_side_says_nothing(labels, tmp_path):
-    table = pq.read_table(write_pairs(labels.pairs, tmp_path / "pairs.parquet", seed=3)).to_pylist()
+    table = pq.read_table(write_pairs(labels.preferences.pairs, tmp_path / "pairs.parquet", seed=3)).to_pylist()
     assert {"jpg_0", "jpg_1", "label_0", "label_1", "caption", "model_0", "has_label"} <= table[0].keys()
     assert all(row["label_0"] + row["label_1"] == 1 and row["model_1"] == "m" for row in table)
-    assert [row["score_gap"] for row in table] == [pair.gap for pair in labels.pairs]
+    assert [row["score_gap"] for row in table] == [pair.gap for pair in labels.preferences.pairs]
     assert 8 <= sum(row["label_0"] for row in table) <= 32  # 40 fair coins: 20, standard deviation 3.2
     uids = [row["image_0_uid"] if row["label_0"] else row["image_1_uid"] for row in table]
     assert uids == [row["best_image_uid"] for row in table]
 
 
+@pytest.mark.parametrize("name", ["pairs.parquet", "pairs.jsonl"])
+def test_pairs_of_votes_have_no_gap(labels, tmp_path, name):
+    voted = [replace(pair, gap=None) for pair in labels.preferences.pairs]
+    out = write_pairs(voted, tmp_path / name)
+    assert [prompt for prompt, _, _ in read(out)] == [pair.prompt for pair in voted]
+    assert check_pairs(str(out)).num_usable == 40
+
+
 def test_the_file_is_a_function_of_pairs_and_seed(labels, tmp_path):
-    a, b, c = (write_pairs(labels.pairs, tmp_path / f"{n}.parquet", seed=s) for n, s in (("a", 0), ("b", 0), ("c", 1)))
+    a, b, c = (
+        write_pairs(labels.preferences.pairs, tmp_path / f"{n}.parquet", seed=s)
+        for n, s in (("a", 0), ("b", 0), ("c", 1))
+    )
     assert a.read_bytes() == b.read_bytes() != c.read_bytes()
 
 
 def test_a_manifest_beside_its_media_moves_with_them_and_one_elsewhere_names_them_in_full(labels, tmp_path):
-    inside = write_pairs(labels.pairs, tmp_path / "pairs.jsonl")
-    outside = write_pairs(labels.pairs, tmp_path / "other" / "pairs.jsonl")
+    inside = write_pairs(labels.preferences.pairs, tmp_path / "pairs.jsonl")
+    outside = write_pairs(labels.preferences.pairs, tmp_path / "other" / "pairs.jsonl")
     places = [[json.loads(line)["chosen"] for line in path.read_text().splitlines()] for path in (inside, outside)]
     assert all(place.startswith("samples/") for place in places[0])
     assert places[1] == [str(tmp_path / place) for place in places[0]]
@@ -96,7 +110,7 @@ def test_videos(tmp_path, name):
         file = tmp_path / f"{seed}.mp4"
         file.write_bytes(video(grey(5)[:: 1 - 2 * seed]))
         given.append(Candidate(file, Score(Sample(file.name, "grey", seed), float(seed), {})))
-    out = write_pairs(label(given).pairs, tmp_path / name)
+    out = write_pairs(label(given).preferences.pairs, tmp_path / name)
     ((prompt, chosen, rejected),) = read(out)
     assert (prompt, content(chosen), content(rejected)) == (
         "grey",
@@ -109,14 +123,14 @@ def test_videos(tmp_path, name):
 
 def test_mistakes(labels, tmp_path):
     with pytest.raises(UsageError, match=r"pairs\.csv should end in \.parquet or \.jsonl"):
-        write_pairs(labels.pairs, tmp_path / "pairs.csv")
+        write_pairs(labels.preferences.pairs, tmp_path / "pairs.csv")
     with pytest.raises(UsageError, match=r"best\.parquet should end in \.jsonl"):
         write_best(labels.best, tmp_path / "best.parquet")
     with pytest.raises(UserError, match="There is no pair to write"):
         write_pairs([], tmp_path / "pairs.jsonl")
     with pytest.raises(UserError, match="There is no sample to write"):
         write_best([], tmp_path / "best.jsonl")
-    labels.pairs[5].rejected.path.unlink()
+    labels.preferences.pairs[5].rejected.path.unlink()
     with pytest.raises(UserError, match=r"\.png cannot be read \(No such file"):
-        write_pairs(labels.pairs, tmp_path / "pairs.parquet")
+        write_pairs(labels.preferences.pairs, tmp_path / "pairs.parquet")
     assert not (tmp_path / "pairs.parquet").exists()

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sipo.evaluate.label.label import Candidate, label
-from sipo.evaluate.scores.score import Score
+from sipo.evaluate.label.label import Candidate, label, preferences
+from sipo.evaluate.scores.files import Score
+from sipo.evaluate.statistics.verdicts import Verdict
 from sipo.samples.folder import Sample
 
 
@@ -25,14 +26,14 @@ def candidates(scores, **details) -> list[Candidate]:
 
 
 def names(labels) -> list[tuple[str, str]]:
-    return [(pair.chosen.path.stem, pair.rejected.path.stem) for pair in labels.pairs]
+    return [(pair.chosen.path.stem, pair.rejected.path.stem) for pair in labels.preferences.pairs]
 
 
 def test_best_against_worst():
     found = label(candidates({"x": [0.2, 0.9, 0.5], "y": [3.0, -1.0]}))
     assert names(found) == [("x1", "x0"), ("y0", "y1")]
-    assert [pair.gap for pair in found.pairs] == pytest.approx([0.7, 4.0])
-    assert [pair.prompt for pair in found.pairs] == ["x", "y"]
+    assert [pair.gap for pair in found.preferences.pairs] == pytest.approx([0.7, 4.0])
+    assert [pair.prompt for pair in found.preferences.pairs] == ["x", "y"]
     assert [best.path.stem for best in found.best] == ["x1", "y0"]
 
 
@@ -40,13 +41,13 @@ def test_all_pairs_above_a_margin():
     """Of 0, 1, 3, 3.5 the gaps are 1, 3, 3.5, 2, 2.5, 0.5: four are at least 2."""
     found = label(candidates({"x": [0.0, 1.0, 3.0, 3.5]}), "all", margin=2.0)
     assert sorted(names(found)) == [("x2", "x0"), ("x2", "x1"), ("x3", "x0"), ("x3", "x1")]
-    assert found.num_ties == 2
+    assert found.preferences.num_ties == 2
 
 
 def test_equal_scores_are_ties_without_a_margin_too():
     found = label(candidates({"x": [1.0, 1.0], "y": [1.0, 2.0, 2.0]}), "all")
     assert sorted(names(found)) == [("y1", "y0"), ("y2", "y0")]
-    assert found.num_ties == 2
+    assert found.preferences.num_ties == 2
 
 
 @pytest.mark.parametrize("mode", ["best-worst", "all"])
@@ -59,13 +60,15 @@ def test_the_counts_add_up(mode):
         found = label(given, mode, margin, only_right)
         sizes = [len(values) for values in scores.values()]
         comparisons = sum(n > 1 for n in sizes) if mode == "best-worst" else sum(math.comb(n, 2) for n in sizes)
-        assert len(found.pairs) + found.num_ties + found.num_wrong == comparisons
+        assert len(found.preferences.pairs) + found.preferences.num_ties + found.preferences.num_wrong == comparisons
         assert found.num_alone == sizes.count(1)
-        assert all(pair.gap >= max(margin, 1) for pair in found.pairs)
-        assert all(pair.chosen.score.sample.prompt == pair.rejected.score.sample.prompt for pair in found.pairs)
-        assert found.num_wrong == 0 or only_right
+        assert all(pair.gap >= max(margin, 1) for pair in found.preferences.pairs)
+        assert all(
+            pair.chosen.score.sample.prompt == pair.rejected.score.sample.prompt for pair in found.preferences.pairs
+        )
+        assert found.preferences.num_wrong == 0 or only_right
         if only_right:
-            assert all(pair.chosen.is_right for pair in found.pairs)
+            assert all(pair.chosen.is_right for pair in found.preferences.pairs)
             assert all(best.is_right for best in found.best)
 
 
@@ -81,8 +84,8 @@ def test_a_wrong_sample_is_not_chosen():
     given = candidates({"x": [0.9, 0.1], "y": [0.9, 0.1]}, correct=[False, True, True, False])
     found = label(given, only_right=True)
     assert names(found) == [("y0", "y1")]
-    assert (found.num_wrong, [best.path.stem for best in found.best]) == (1, ["y0"])
-    assert len(label(given).pairs) == 2
+    assert (found.preferences.num_wrong, [best.path.stem for best in found.best]) == (1, ["y0"])
+    assert len(label(given).preferences.pairs) == 2
 
 
 def test_samples_without_a_score_and_prompts_with_one_sample_are_counted():
@@ -96,6 +99,34 @@ def test_the_same_words_with_other_metadata_are_another_prompt():
     """A judge looks at the metadata: scores of two pictures that were asked for different things do not compare."""
     samples = [Sample(f"{i}.png", "two dogs", i, {"count": i}) for i in (0, 1)]
     assert label([Candidate(Path(s.file), Score(s, float(s.seed), {})) for s in samples]).num_alone == 2
+
+
+def test_votes_make_pairs_too():
+    """A vote has no scores and no gap; the chosen one is the winner, whichever side it was on."""
+    a, b = Candidate(Path("a.png"), model="one"), Candidate(Path("b.png"), model="two")
+    votes = [(a, b, Verdict("x", 0, "win")), (a, b, Verdict("y", 0, "loss")), (a, b, Verdict("z", 0, "tie"))]
+    found = preferences(votes)
+    assert [(pair.prompt, pair.chosen, pair.rejected, pair.gap) for pair in found.pairs] == [
+        ("x", a, b, None),
+        ("y", b, a, None),
+    ]
+    assert (found.num_ties, found.num_wrong) == (1, 0)
+
+
+def test_verdicts_of_scores_and_votes_of_the_same_signs_make_the_same_pairs():
+    rng = np.random.default_rng(2)
+    given = candidates({str(i): rng.integers(0, 3, 2).astype(float).tolist() for i in range(40)})
+    by_scores = label(given, "all").preferences
+    votes = []
+    for first, second in zip(given[::2], given[1::2], strict=True):
+        difference = first.score.value - second.score.value
+        result = "tie" if difference == 0 else "win" if difference > 0 else "loss"
+        votes.append((first, second, Verdict(first.score.sample.prompt, 0, result)))
+    by_votes = preferences(votes)
+    assert [(p.prompt, p.chosen, p.rejected) for p in by_votes.pairs] == [
+        (p.prompt, p.chosen, p.rejected) for p in by_scores.pairs
+    ]
+    assert by_votes.num_ties == by_scores.num_ties > 0
 
 
 def test_a_negative_margin_is_an_error():

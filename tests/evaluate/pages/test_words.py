@@ -1,6 +1,13 @@
 import pytest
 
-from sipo.evaluate.pages.words import cautions, comparison_paragraph, grouped_warnings, number, percent
+from sipo.evaluate.pages.words import (
+    cautions,
+    comparison_paragraph,
+    grouped_warnings,
+    number,
+    percent,
+    significance_paragraph,
+)
 
 
 def comparison(low, high, **changes):
@@ -9,10 +16,11 @@ def comparison(low, high, **changes):
         "num_pairs": 200,
         "num_prompts": 200,
         "win_rate": {"value": value, "low": low, "high": high},
+        "difference": {"value": 0.1, "low": None, "high": None},
         "details": {},
     }
     whole = {"scorer": "miniature", "names": ["policy", "base"], "overall": overall, "settings": [{}, {}],
-             "unpaired": [0, 0], "unscored": []}  # fmt: skip
+             "unpaired": [0, 0], "unscored": [], "left_out": 0, "scorer_settings": [[], []]}  # fmt: skip
     return whole | changes
 
 
@@ -38,9 +46,25 @@ def test_cautions_name_what_was_left_out():
         comparison(0.5, 0.6, unpaired=[0, 3], unscored=[{"file": "00007.png", "error": "truncated"}],
                    settings=[{"weights": "a", "num_inference_steps": 25}, {"weights": "b", "num_inference_steps": 50}])
     )  # fmt: skip
-    assert "3 pictures by the base model had no partner" in notes[0]
+    assert "3 pictures by the base model had no counterpart" in notes[0]
     assert "00007.png (truncated)" in notes[1]
     assert notes[2].endswith("different settings: num_inference_steps.")
+
+
+def test_scores_with_different_settings_are_named():
+    assert cautions(comparison(0.5, 0.6, scorer_settings=[[{"weights": "a"}], [{"weights": "a"}]])) == []
+    (note,) = cautions(comparison(0.5, 0.6, scorer_settings=[[{"weights": "a"}], [{"weights": "b"}]]))
+    assert "Not all miniature scores were made with the same settings" in note
+
+
+def test_without_differences_the_words_are_of_votes():
+    whole = comparison(0.51, 0.7, scorer="people")
+    whole["overall"] |= {"difference": None, "wins": 120, "ties": 0, "losses": 80}
+    assert ", by people. The whole interval" in comparison_paragraph(whole)
+    text = significance_paragraph([whole, whole])
+    assert "p mean" not in text
+    assert "Holm's method for 2" in text
+    assert "p mean" in significance_paragraph([comparison(0.51, 0.7)])
 
 
 def test_equal_warnings_are_said_once():

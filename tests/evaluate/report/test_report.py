@@ -7,25 +7,17 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from support.synthetic_run import CONFIG, ColourScorer, draw, prompt_items, write_evaluation
+from support.synthetic_run import CONFIG, ColourScorer, draw, prompt_items, scored_side, write_evaluation
 
 from sipo.errors import UserError
 from sipo.evaluate.compare.contest import contest
-from sipo.evaluate.compare.files import write_comparison, write_contest
-from sipo.evaluate.compare.pairs import compare
-from sipo.evaluate.compare.sides import Side
+from sipo.evaluate.compare.files import write_contest
 from sipo.evaluate.report import report as report_module
+from sipo.evaluate.report.contents import read_all_scores, read_contents, score_curves, spread
 from sipo.evaluate.report.panels import BY_TIMESTEP, TRAINING, VALIDATION
 from sipo.evaluate.report.report import report, summary
-from sipo.evaluate.report.run_record import (
-    best_validation,
-    read_all_scores,
-    read_record,
-    score_curves,
-    seconds_per_step,
-    spread,
-)
-from sipo.evaluate.scores.score import content_hash, read_scores, score, scores_path
+from sipo.evaluate.scores.files import content_hash, read_scores, scores_path
+from sipo.evaluate.scores.score import score
 from sipo.run import RunDir
 from sipo.samples.folder import read_samples
 from sipo.samples.generate import generate
@@ -95,7 +87,7 @@ def test_its_ids_are_unique_and_its_links_lead_somewhere(page):
 
 
 def test_it_holds_every_section_and_the_headline(page, whole_run):
-    rate = read_record(whole_run).evaluations["heldout"]["overall"]["win_rate"]
+    rate = read_contents(whole_run).evaluations["heldout"]["comparisons"][0]["overall"]["win_rate"]
     text = " ".join("".join(Page(page).text).split())
     assert f"wins {100 * rate['value']:.1f}% of 24 comparisons" in text
     assert f"95% interval {100 * rate['low']:.1f}% to {100 * rate['high']:.1f}%" in text
@@ -106,7 +98,7 @@ def test_it_holds_every_section_and_the_headline(page, whole_run):
 
 
 def test_every_pair_is_in_the_page_once(page, whole_run):
-    for pair in read_record(whole_run).evaluations["heldout"]["pairs"]:
+    for pair in read_contents(whole_run).evaluations["heldout"]["comparisons"][0]["pairs"]:
         in_strip = pair["seed"] <= 103
         assert page.count(f'class="prompt">{pair["prompt"]}<') == 1 + in_strip
 
@@ -147,11 +139,10 @@ class Redness:
 def test_a_comparison_by_several_scorers_is_shown_whole(whole_run, tmp_path):
     run = light_copy(whole_run, tmp_path)
     folder = run.evaluation / "heldout"
-    sides = []
+    scorers = ("colour", Redness.name)
     for name in ("policy", "base"):
         score(folder / name, Redness())
-        sides.append(Side(name, folder / name, {s: read_scores(folder / name, s) for s in ("colour", Redness.name)}))
-    write_contest(contest(sides, ["colour", Redness.name]), folder)
+    write_contest(contest([scored_side(folder / name, *scorers) for name in ("policy", "base")], scorers), folder)
     text = " ".join("".join(Page(report(run).read_text()).text).split())
     for words in (
         "Mean scores",
@@ -209,12 +200,13 @@ def test_texts_of_users_are_escaped(whole_run, tmp_path):
     for path in (run.samples / "000000" / "samples.jsonl", run.samples / "000060" / "samples.jsonl"):
         path.write_text(path.read_text().replace("number 0", json.dumps(NASTY)[1:-1]))
     comparison = run.evaluation / "heldout" / "comparison.json"
-    record = json.loads(comparison.read_text())
+    whole = json.loads(comparison.read_text())
+    (record,) = whole["comparisons"]
     record["names"], record["scorer"] = [NASTY, NASTY], NASTY
     record["categories"] = {NASTY: record["overall"]}
     record["pairs"][0]["prompt"] = record["pairs"][0]["sides"][0]["file"] = NASTY
     record["pairs"][1]["sides"][0]["details"]["reasons"] = [NASTY]
-    comparison.write_text(json.dumps(record))
+    comparison.write_text(json.dumps(whole))
     page = report(run).read_text()
     parsed = Page(page)
     assert "script" not in parsed.tags
@@ -270,7 +262,7 @@ def test_a_run_of_videos_shows_sheets_and_videos(tmp_path, monkeypatch):
         out = generate(moving(value), prompt_items(3), folder / name, {"fps": 8})
         lines = [{"file": s.file, "hash": content_hash(out, s), "score": value} for s in read_samples(out)]
         scores_path(out, "votes").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    write_comparison(compare(folder / "policy", folder / "base", "votes"), folder)
+    write_contest(contest([scored_side(folder / name, "votes") for name in ("policy", "base")], ["votes"]), folder)
     page = report(run).read_text()
     for path, count in ((run.report, 2 * 3 + 2 * 2), (folder / "comparison.html", 2 * 3)):
         parsed = Page(path.read_text())
@@ -280,24 +272,6 @@ def test_a_run_of_videos_shows_sheets_and_videos(tmp_path, monkeypatch):
     assert page.count("controls muted loop") == 10
     monkeypatch.setattr(report_module, "STRIP_VIDEOS", 1)
     assert Page(report(run).read_text()).tags.count("video") == 2 * 3 + 1
-
-
-def test_the_best_step_has_the_lowest_loss_per_pair_kept():
-    lines = [
-        {"step": 0, "loss": 0.69, "pruned": 0.0},
-        {"step": 10, "loss": 0.60, "pruned": 0.0},
-        {"step": 20, "loss": 0.60, "pruned": 0.0},
-        {"step": 30, "loss": 0.34, "pruned": 0.5},  # 0.68 per pair kept: pruning half of them is no progress
-        {"step": 40, "loss": 0.0, "pruned": 1.0},
-    ]
-    assert best_validation(lines)["step"] == 10
-    assert best_validation([]) is None
-
-
-def test_seconds_are_medians():
-    lines = [{"seconds": {"total": t, "policy": t / 2}} for t in (9.0, 1.0, 2.0)]
-    assert seconds_per_step(lines) == {"total": 2.0, "policy": 1.0}
-    assert seconds_per_step([{}]) is None
 
 
 def test_spread_keeps_both_ends():

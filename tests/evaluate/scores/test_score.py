@@ -5,7 +5,8 @@ from PIL import Image
 from support.synthetic_run import ColourScorer, draw, prompt_items, sampler
 
 from sipo.errors import UserError
-from sipo.evaluate.scores.score import read_scores, score
+from sipo.evaluate.scores.files import read_scores
+from sipo.evaluate.scores.score import score
 from sipo.jsonl import read_jsonl
 from sipo.samples.generate import generate
 
@@ -118,5 +119,5 @@ def test_folders_without_samples_or_scores_are_named(tmp_path, folder):
 def test_videos_are_refused_by_scorers_of_pictures(tmp_path):
     frames = [draw("red", "circle", seed, 5.0) for seed in range(3)]
     out = generate(lambda prompts, seeds: [frames for _ in prompts], prompt_items(2), tmp_path / "v", {"fps": 8})
-    with pytest.raises(UserError, match="holds videos, and the scorer 'brightness' judges pictures"):
+    with pytest.raises(UserError, match="holds videos, and the scorer 'brightness' takes pictures"):
         score(out, Brightness())

@@ -1,18 +1,34 @@
-"""Held against scipy's own tests, Holm by hand, and what a p-value must do under the null hypothesis."""
+"""Compared with scipy's own tests, Holm by hand, and what a p-value must do under the null hypothesis."""
 
 import itertools
+import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from sipo.evaluate.statistics.significance import bootstrap_p, holm, sign_p, significance
+from sipo.evaluate.statistics import significance as module
+from sipo.evaluate.statistics.significance import bootstrap_p, holm, sign_p
+from sipo.evaluate.statistics.verdicts import Verdict, result_of
+
+
+def significance(differences, prompts, tie_margin=0.0):
+    return module.significance(
+        [
+            Verdict(str(p), i, result_of(d, tie_margin), d)
+            for i, (d, p) in enumerate(zip(differences, prompts, strict=True))
+        ],
+        tie_margin,
+    )
 
 
 @pytest.mark.parametrize(("won", "lost"), [(0, 1), (5, 0), (7, 3), (3, 7), (50, 50), (130, 90), (600, 400), (0, 0)])
-def test_the_sign_test_is_scipys_binomial_test(won, lost):
-    expected = stats.binomtest(won, won + lost, 0.5).pvalue if won + lost else 1.0
-    assert sign_p(won, lost) == pytest.approx(expected, rel=1e-9)
+def test_the_sign_test_sums_the_splits_that_are_at_least_as_uneven(won, lost):
+    """By exact integers: of 2^n equally likely sequences, those whose wins are as far from n / 2 or farther."""
+    n = won + lost
+    as_uneven = sum(math.comb(n, k) for k in range(n + 1) if abs(2 * k - n) >= abs(won - lost))
+    assert sign_p(won, lost) == pytest.approx(float(Fraction(as_uneven, 2**n)), rel=1e-9)
 
 
 def test_the_sign_test_by_hand():

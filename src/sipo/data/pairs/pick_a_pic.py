@@ -32,7 +32,7 @@ def pair_row(
     number: int,
     best: bytes,
     worst: bytes,
-    gap: float,
+    gap: float | None,
     seed: int = 0,
     models: tuple[str, str] = ("", ""),
 ) -> dict:

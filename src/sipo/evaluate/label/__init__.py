@@ -1,1 +1,1 @@
-"""Preference pairs out of scored samples."""
+"""Preference pairs from scored samples or from votes."""

@@ -14,10 +14,10 @@ PARQUET, JSONL = ".parquet", ".jsonl"
 
 
 def write_pairs(pairs: Sequence[LabelledPair], out: Path, seed: int = 0) -> Path:
-    """`out` ends in .parquet (the files' bytes inside, in Pick-a-Pic's columns) or .jsonl (their paths).
+    """Write .parquet (the files' bytes, in Pick-a-Pic's columns) or .jsonl (their paths), by the ending of `out`.
 
-    Which side of a row is the chosen one is drawn by `seed`. Raises UsageError for another ending, UserError where
-    there is no pair or a file is gone.
+    `seed` draws the side of a row on which the chosen sample is. Raises UsageError for another ending, UserError where
+    there is no pair or a file is missing.
     """
     require_ending("The file of pairs", out, PARQUET, JSONL)
     if not pairs:
@@ -27,38 +27,48 @@ def write_pairs(pairs: Sequence[LabelledPair], out: Path, seed: int = 0) -> Path
         return out
     rows = [
         pair_row(
-            pair.prompt, number, _read(pair.chosen.path), _read(pair.rejected.path), pair.gap, seed,
+            pair.prompt,
+            number,
+            _read(pair.chosen.path),
+            _read(pair.rejected.path),
+            pair.gap,
+            seed,
             (pair.chosen.model, pair.rejected.model),
         )
         for number, pair in enumerate(pairs)
-    ]  # fmt: skip
+    ]
     write_atomic(out, encode_rows(rows, row_group_size=200))
     return out
 
 
 def write_best(best: Sequence[Candidate], out: Path) -> Path:
-    """The best samples as a JSONL manifest without rejected members, for `loss: {name: sft}`."""
+    """The best scored samples as a JSONL manifest without rejected samples, for `loss: {name: sft}`."""
     require_ending("The file of best samples", out, JSONL)
-    if not best:
+    scored = [(sample.path, sample.score) for sample in best if sample.score]
+    if not scored:
         raise UserError(f"There is no sample to write to {out}: none is right, or none has a score.")
-    lines = ({"prompt": c.score.sample.prompt, "chosen": _place(c.path, out.parent), "score": c.value} for c in best)
+    lines = (
+        {"prompt": score.sample.prompt, "chosen": _place(path, out.parent), "score": score.value}
+        for path, score in scored
+    )
     write_atomic(out, dump_jsonl(lines))
     return out
 
 
 def require_ending(what: str, out: Path, *endings: str) -> None:
-    """Raises UsageError, which begins with `what` (an option's name), where `out` has another ending."""
+    """Raises UsageError, which begins with `what` (an option's name), unless `out` has one of the endings."""
     if out.suffix not in endings:
         raise UsageError(f"{what}: {out} should end in {' or '.join(endings)}")
 
 
 def _line(pair: LabelledPair, folder: Path) -> dict:
     chosen, rejected = _place(pair.chosen.path, folder), _place(pair.rejected.path, folder)
-    return {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected, "score_gap": pair.gap}
+    gap = {} if pair.gap is None else {"score_gap": pair.gap}
+    return {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected} | gap
 
 
 def _place(path: Path, folder: Path) -> str:
-    """Relative to the manifest, where the file lies below it, so that both can be moved together; else absolute."""
+    """Relative to the manifest if the file is below its folder, so that both can be moved together; else absolute."""
     path = path.resolve()
     inside = Path(os.path.relpath(path, folder.resolve()))
     return path.as_posix() if inside.parts[0] == os.pardir else inside.as_posix()

@@ -8,7 +8,7 @@ import numpy as np
 
 from sipo.evaluate.pages.pictures import Shown, shown
 
-BUDGET = 5_000_000  # bytes of embedded media; what is over stays in its folder
+BUDGET = 5_000_000  # bytes of embedded media; anything beyond is left in its folder
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,10 @@ def sections(
 ) -> list[Section]:
     """Pairs drawn at random first (the fair look), then the largest gains and losses among the others, then the rest.
 
-    `comparison` is a comparison.json, `folder` where it lies. `rest` False leaves the others out; else they are cut
-    where the media pass `budget` bytes in all, and the note says how many are left out. Empty sections are dropped, and
-    so are all where no file is there: scores may have come without their media.
+    `comparison` is one of comparison.json, `folder` the folder of that file. `rest` False omits the others; else they
+    end where all media exceed `budget` bytes, and a note gives the number of those not shown. Empty sections are
+    dropped, and all of them if no media file exists: scores may have come without their media. A vote measures no
+    difference, so wins count as gains of 1, in the order of the pairs.
     """
     pairs = comparison["pairs"]
     spent = 0
@@ -59,19 +60,29 @@ def sections(
     a, b = comparison["names"]
     drawn = np.random.default_rng(0).permutation(len(pairs))[:num_random]
     others = [pair for i, pair in enumerate(pairs) if i not in set(drawn.tolist())]
-    gains = _largest(others, num_extreme, lambda pair: pair["difference"])
-    losses = _largest(others, num_extreme, lambda pair: -pair["difference"])
+    gains = _largest(others, num_extreme, _gain)
+    losses = _largest(others, num_extreme, lambda pair: -_gain(pair))
     others = [pair for pair in others if pair not in gains and pair not in losses] if rest else []
     fair = tuple(cards([pairs[i] for i in sorted(drawn)]))
     up, down, left = tuple(cards(gains)), tuple(cards(losses)), tuple(cards(others))
-    cut = f"{len(others) - len(left)} more lie in their folders." if len(left) < len(others) else ""
+    cut = f"{len(others) - len(left)} more are in their folders." if len(left) < len(others) else ""
+    if comparison["overall"]["difference"] is None:
+        gaining, losing, note = "wins", "loses", ""
+    else:
+        gaining, losing, note = "gains most", "loses most", "The largest differences in favour of {}."
     found = [
-        Section("Drawn at random", "A fair look: these were not chosen by their scores.", fair),
-        Section(f"Where {a} gains most", f"The largest differences in favour of {a}.", up),
-        Section(f"Where {a} loses most", f"The largest differences in favour of {b}.", down),
+        Section("Drawn at random", "A fair look: these were not chosen by their results.", fair),
+        Section(f"Where {a} {gaining}", note.format(a), up),
+        Section(f"Where {a} {losing}", note.format(b), down),
         Section("All other pairs", cut, left, folded=True),
     ]
     return [section for section in found if section.cards]
+
+
+def _gain(pair: dict) -> float:
+    """The first side's gain: the difference of the scores, or of a vote 1, 0 or -1."""
+    signs = {"win": 1.0, "tie": 0.0, "loss": -1.0}
+    return signs[pair["verdict"]] if pair["difference"] is None else pair["difference"]
 
 
 def _largest(pairs: Sequence[dict], count: int, gain: Callable[[dict], float]) -> list[dict]:

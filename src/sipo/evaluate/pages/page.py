@@ -1,11 +1,11 @@
-"""Pages from the templates beside this file; every text is escaped, nothing is fetched from elsewhere."""
+"""Pages from the templates beside this file; every text is escaped, no page loads anything from elsewhere."""
 
 import functools
 from pathlib import Path
 
 import jinja2
 
-from sipo.evaluate.pages.comparison_text import table_footnote, table_rows
+from sipo.evaluate.pages.comparison_text import means_footnote, means_table
 from sipo.evaluate.pages.words import number, p_text, percent, significance_paragraph
 
 
@@ -19,9 +19,13 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": percent, "number": number, "p": p_text, "significance_paragraph": significance_paragraph,
-        "table_rows": table_rows, "table_footnote": table_footnote,
-    }  # fmt: skip
+        "percent": percent,
+        "number": number,
+        "p": p_text,
+        "significance_paragraph": significance_paragraph,
+        "means_table": means_table,
+        "means_footnote": means_footnote,
+    }
     return environment
 
 

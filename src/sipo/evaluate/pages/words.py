@@ -4,17 +4,18 @@ from collections.abc import Mapping, Sequence
 
 OBJECTIVES = {"sipo": "SIPO", "diffusion_dpo": "Diffusion-DPO", "dpo_cm": "DPO-C&M", "sft": "SFT"}
 FEW_PROMPTS = 50
+DASH = "–"  # where there is no number
 
 
 def percent(share: float | None, digits: int = 1) -> str:
     """0.631 as "63.1%"."""
-    return "–" if share is None else f"{100 * share:.{digits}f}%"
+    return DASH if share is None else f"{100 * share:.{digits}f}%"
 
 
 def number(value: float | None) -> str:
-    """Four significant digits, thousands set apart; counts as they are."""
+    """Four significant digits, thousands separated; counts in full."""
     if value is None:
-        return "–"
+        return DASH
     if isinstance(value, int) or abs(value) >= 10_000:
         return f"{value:,.0f}"
     return f"{value:.4g}"
@@ -33,36 +34,42 @@ def interval(estimate: Mapping) -> str:
 
 
 def comparison_paragraph(comparison: Mapping) -> str:
-    """What a comparison.json says, in three sentences: the rate, what it means, what the judge counted."""
+    """A comparison of comparison.json in three sentences: the rate, what it means, the share that the scorer finds right."""
     overall, (a, b) = comparison["overall"], map(spoken, comparison["names"])
     rate = overall["win_rate"]
+    by = f"by {comparison['scorer']}" if overall["difference"] is None else f"by the {comparison['scorer']} score"
     text = (
         f"{_capital(a)} wins {percent(rate['value'])} of {overall['num_pairs']:,} comparisons with {b} on the same "
-        f"prompts and seeds ({interval(rate)}; a tie counts half), by the {comparison['scorer']} score. "
-        f"{_meaning(rate, a, b)}"
+        f"prompts and seeds ({interval(rate)}; a tie counts half), {by}. {_meaning(rate, a, b)}"
     )
     if "correct" in overall["details"]:
         now, before = overall["details"]["correct"]
-        text += f" The judge finds {percent(now)} of the pictures by {a} right, and {percent(before)} of those by {b}."
+        text += f" The scorer finds {percent(now)} of the pictures by {a} right, and {percent(before)} of those by {b}."
     return text
 
 
 def p_text(p: float | None) -> str:
-    """A p-value: "0.013", "< 0.001"; "–" where there is none."""
+    """A p-value: "0.013", "< 0.001"; a dash without one."""
     if p is None:
-        return "–"
+        return DASH
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def significance_paragraph(records: Sequence[Mapping]) -> str:
     """What was tested, how, and for how many comparisons it was corrected."""
-    text = (
-        "Tested over prompts, both two-sided. p mean: the mean score difference is 0, by a paired bootstrap (10,000 "
-        "resamples of prompts). p sign: a prompt is won as often as lost, by an exact sign test on the mean difference "
-        "of each prompt, ties left out."
-    )
+    if all(record["overall"]["difference"] is None for record in records):
+        text = (
+            "Tested over prompts, two-sided. p sign: a prompt is won as often as lost, by an exact sign test on the "
+            "wins less the losses of each prompt, ties ignored."
+        )
+    else:
+        text = (
+            "Tested over prompts, both two-sided. p mean: the mean score difference is 0, by a paired bootstrap "
+            "(10,000 resamples of prompts). p sign: a prompt is won as often as lost, by an exact sign test on the mean "
+            "difference of each prompt, ties ignored."
+        )
     if len(records) > 1:
-        text += f" Both are corrected by Holm's method for {len(records)} comparisons."
+        text += f" All p-values are corrected by Holm's method for {len(records)} comparisons."
     return text
 
 
@@ -72,27 +79,29 @@ def spoken(name: str) -> str:
 
 
 def cautions(comparison: Mapping) -> list[str]:
-    """What a reader must know before trusting a comparison.json."""
+    """What a reader must know before trusting a comparison of comparison.json."""
     overall, (a, b), notes = comparison["overall"], map(spoken, comparison["names"]), []
     if overall["num_prompts"] < FEW_PROMPTS:
         notes.append(f"Only {overall['num_prompts']} prompts were compared: the interval itself is uncertain.")
     for count, name in zip(comparison["unpaired"], (a, b), strict=True):
         if count:
             notes.append(
-                f"{count:,} pictures by {name} had no partner with the same prompt and seed and were left out."
+                f"{count:,} pictures by {name} had no counterpart with the same prompt and seed and were left out."
             )
     if comparison["unscored"]:
         first = comparison["unscored"][0]
-        notes.append(f"{len(comparison['unscored']):,} pictures had no score and dropped their pairs, the first "
-                     f"{first['file']} ({first['error']}).")  # fmt: skip
-    if comparison.get("left_out"):
+        notes.append(
+            f"{len(comparison['unscored']):,} pictures had no score, so their pairs were left out; the first is "
+            f"{first['file']} ({first['error']})."
+        )
+    if comparison["left_out"]:
         notes.append(f"{comparison['left_out']:,} pairs were left out because another model has no score for them.")
-    if len({str(judge) for judges in comparison.get("judges", []) for judge in judges}) > 1:
+    if len({str(settings) for side in comparison["scorer_settings"] for settings in side}) > 1:
         notes.append(f"Not all {comparison['scorer']} scores were made with the same settings: score both sides again.")
     ours, theirs = comparison["settings"]
     expected = {"model", "weights"}
     if not ours or not theirs:
-        return notes  # a file of scores alone: nothing is known of how its pictures were made
+        return notes  # a file of scores alone does not tell how its pictures were made
     different = sorted(key for key in {**ours, **theirs}.keys() - expected if ours.get(key) != theirs.get(key))
     if different:
         notes.append(f"{_capital(a)} and {b} were generated with different settings: {', '.join(different)}.")
@@ -100,7 +109,7 @@ def cautions(comparison: Mapping) -> list[str]:
 
 
 def grouped_warnings(records: Sequence[Mapping]) -> list[str]:
-    """The run's own warnings, each text once, with the steps at which it came."""
+    """The run's own warnings, each text once, with the steps at which it was given."""
     steps: dict[str, list[int]] = {}
     for record in records:
         steps.setdefault(record.get("message", ""), []).append(record.get("step", 0))
@@ -124,5 +133,5 @@ def _when(steps: Sequence[int]) -> str:
 
 
 def _capital(text: str) -> str:
-    """A sentence's beginning; names of the user's keep their letters."""
+    """The text as the beginning of a sentence; the user's own names are not capitalised."""
     return f"The {text[4:]}" if text.startswith("the ") else text

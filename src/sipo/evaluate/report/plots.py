@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -15,7 +16,7 @@ from sipo.evaluate.report.curves import binned, curve
 CHOSEN, REJECTED, NEUTRAL, QUIET = "#2b7bba", "#d9642c", "#2f9184", "#8c96a3"
 INK, GRID = "#27313b", "#dde2e7"  # in SVG these two become the page's own text and rule colours
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.size": 8.5, "svg.fonttype": "none", "svg.hashsalt": "sipo",
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
@@ -99,7 +100,7 @@ def draw_bins(panel: Panel, records: Sequence[dict]) -> Drawing | None:
         for series, (edges, means, _) in found:
             centres = (edges[:-1] + edges[1:]) / 2
             axes.plot(centres, means, color=series.colour, ls=series.dash, lw=1.5, marker="o", ms=3, label=series.label)
-        axes.set_xlim(edges[0], edges[-1])
+            axes.set_xlim(edges[0], edges[-1])
         return _finish(panel, figure, axes)
 
 

@@ -15,21 +15,13 @@ from sipo.evaluate.pages.words import (
     objective_name,
     percent,
 )
+from sipo.evaluate.report.contents import Contents, read_contents, sample_strip, score_curves, tables
 from sipo.evaluate.report.panels import BY_TIMESTEP, TRAINING, VALIDATION, with_loss_settings
 from sipo.evaluate.report.plots import Drawing, Panel, Series, draw_bins, draw_curves
-from sipo.evaluate.report.run_record import (
-    PARTS,
-    Record,
-    best_validation,
-    read_record,
-    sample_strip,
-    score_curves,
-    seconds_per_step,
-)
-from sipo.evaluate.report.tables import tables
 from sipo.evaluate.scores.table import Scored
 from sipo.files import write_atomic
-from sipo.run import RunDir
+from sipo.run import RunDir, RunRecord
+from sipo.run.record import best_validation, seconds_per_step
 
 LAST_PART = 0.5  # the share of the run, from its end, that the curves by timestep are averaged over
 STRIP_VIDEOS = 5_000_000  # bytes of videos among the samples over training
@@ -38,24 +30,28 @@ STRIP_VIDEOS = 5_000_000  # bytes of videos among the samples over training
 def report(run: RunDir) -> Path:
     """Write `report.html` and a PNG of every plot into `plots/`; return the page's path.
 
-    The page stands alone: pictures and curves are inside it, nothing is fetched. Any part of the run may be missing
-    but its config. Raises `UserError` where the folder is no run or one of its files is damaged.
+    The page needs no other file: pictures and curves are embedded. Any part of the run but its config may be missing.
+    Raises `UserError` if the folder is no run or one of its files is damaged.
     """
-    record = read_record(run)
-    plots = draw_all(record) | {"scores": draw_scores(run, record)}
+    contents = read_contents(run)
+    record = contents.record
+    plots = draw_all(record) | {"scores": draw_scores(score_curves(run, contents.scores))}
     for drawing in (drawing for group in plots.values() for drawing in group):
         write_atomic(run.path / "plots" / f"{drawing.panel.name}.png", drawing.png)
-    name, comparison = next(iter(record.evaluations.items()), (None, None))
+    name, evaluation = next(iter(contents.evaluations.items()), ("", {"comparisons": [], "table": None}))
+    main = next(iter(evaluation["comparisons"]), None)
     page = render(
         "report.html",
         title=_title(record),
         run_name=run.path.resolve().name,
-        paragraph=_paragraph(record, comparison),
-        notices=_notices(record, comparison),
-        comparison=comparison,
-        evaluations=_evaluations(record),
-        scores=[(_inside(run, each), each) for each in record.scores],
-        gallery=sections(comparison, run.evaluation / name) if comparison else [],
+        paragraph=_paragraph(record, main),
+        notices=_notices(record, main),
+        comparison=main,
+        records=evaluation["comparisons"],
+        table=evaluation["table"],
+        evaluations=contents.comparisons,
+        scores=[(_inside(run, each), each) for each in contents.scores],
+        gallery=sections(main, run.evaluation / name) if main else [],
         plots=plots,
         best=best_validation(record.validation),
         strip=_strip(run),
@@ -67,31 +63,15 @@ def report(run: RunDir) -> Path:
     return run.report
 
 
-def _evaluations(record: Record) -> list[tuple[str, Mapping]]:
-    """(name, comparison) of all that the run's evaluations hold, several models and scorers one by one."""
-    whole = [(name, each, each.get("more", [])) for name, each in record.evaluations.items()]
-    return [(name, each) for name, first, more in whole for each in [first, *more]]
-
-
 def _inside(run: RunDir, scored: Scored) -> str:
     return scored.folder.relative_to(run.path).as_posix()
 
 
 def summary(run: RunDir) -> str:
-    """A few plain lines: win rate with its interval, steps, best validation, the report's path."""
-    record = read_record(run)
-    lines = [f"{_title(record)}: {record.last_step:,} of {_num_steps(record):,} steps"]
-    evaluations = _evaluations(record)
-    several = len({comparison["scorer"] for _, comparison in evaluations}) > 1
-    for name, comparison in evaluations:
-        overall, (a, b) = comparison["overall"], comparison["names"]
-        by = f" by {comparison['scorer']}" if several else ""
-        lines.append(
-            f"  {name}: {a} wins {percent(overall['win_rate']['value'])} against {b}{by} ("
-            f"{interval(overall['win_rate'])}; {overall['wins']} won, {overall['ties']} tied, {overall['losses']} lost)"
-        )
-    if not record.evaluations:
-        lines.append("  not compared with its base yet")
+    """A few plain lines: win rates with their intervals, steps, best validation, the report's path."""
+    contents = read_contents(run)
+    record = contents.record
+    lines = [f"{_title(record)}: {record.last_step:,} of {record.num_steps:,} steps", *_results(contents)]
     if best := best_validation(record.validation):
         lines.append(f"  lowest held-out loss: {best['loss']:.4f} at step {best['step']:,}")
     lines += [f"  warning: {text}" for text in grouped_warnings(record.warnings)]
@@ -100,7 +80,20 @@ def summary(run: RunDir) -> str:
     return "\n".join(lines)
 
 
-def draw_all(record: Record) -> dict[str, list[Drawing]]:
+def _results(contents: Contents) -> list[str]:
+    several = len({comparison["scorer"] for _, comparison in contents.comparisons}) > 1
+    lines = []
+    for name, comparison in contents.comparisons:
+        overall, (a, b) = comparison["overall"], comparison["names"]
+        by = f" by {comparison['scorer']}" if several else ""
+        lines.append(
+            f"  {name}: {a} wins {percent(overall['win_rate']['value'])} against {b}{by} ("
+            f"{interval(overall['win_rate'])}; {overall['wins']} won, {overall['ties']} tied, {overall['losses']} lost)"
+        )
+    return lines or ["  not compared with its base yet"]
+
+
+def draw_all(record: RunRecord) -> dict[str, list[Drawing]]:
     """Every panel that has data, in three groups: training, by_timestep, validation."""
     loss = record.config.get("loss") or {}
     best = best_validation(record.validation)
@@ -113,11 +106,11 @@ def draw_all(record: Record) -> dict[str, list[Drawing]]:
     return {group: [drawing for drawing in drawings if drawing] for group, drawings in drawn.items()}
 
 
-def draw_scores(run: RunDir, record: Record) -> list[Drawing]:
-    """A panel a scorer that judged the samples of several steps."""
+def draw_scores(curves: Mapping[str, list[dict]]) -> list[Drawing]:
+    """A panel for each scorer that scored the samples of several steps."""
     note = "The mean over the samples of a step, which are few: differences between steps are mostly chance."
     drawn = []
-    for scorer, lines in score_curves(run, record.scores).items():
+    for scorer, lines in curves.items():
         name = "score-" + re.sub(r"[^A-Za-z0-9.-]", "-", scorer)
         drawn.append(
             draw_curves(Panel(name, f"Score: {scorer}", "mean over samples", (Series("score"),), note), lines, True)
@@ -125,24 +118,20 @@ def draw_scores(run: RunDir, record: Record) -> list[Drawing]:
     return [drawing for drawing in drawn if drawing]
 
 
-def _title(record: Record) -> str:
+def _title(record: RunRecord) -> str:
     path = str((record.config.get("model") or {}).get("path", "a model"))
     return f"{objective_name(record.config)} on {path.rstrip('/').rsplit('/', 1)[-1]}"
 
 
-def _num_steps(record: Record) -> int:
-    return max((record.config.get("train") or {}).get("num_steps", 0), record.last_step)
-
-
-def _paragraph(record: Record, comparison: Mapping | None) -> str:
+def _paragraph(record: RunRecord, comparison: Mapping | None) -> str:
     if not record.train:
         trained = "No training step is recorded yet. "
     else:
-        trained = f"{objective_name(record.config)} ran for {record.last_step:,} of {_num_steps(record):,} steps. "
+        trained = f"{objective_name(record.config)} ran for {record.last_step:,} of {record.num_steps:,} steps. "
     return trained + (comparison_paragraph(comparison) if comparison else "It has not been compared with its base yet.")
 
 
-def _notices(record: Record, comparison: Mapping | None) -> list[str]:
+def _notices(record: RunRecord, comparison: Mapping | None) -> list[str]:
     notices = grouped_warnings(record.warnings)
     overflows = sum(line.get("overflows") or 0 for line in record.train)
     if overflows:
@@ -151,7 +140,7 @@ def _notices(record: Record, comparison: Mapping | None) -> list[str]:
 
 
 def _strip(run: RunDir) -> dict | None:
-    """Every prompt's samples by step; videos move as long as `STRIP_VIDEOS` bytes of them last."""
+    """Every prompt's samples by step; videos are embedded up to `STRIP_VIDEOS` bytes in all, then contact sheets."""
     steps, rows = sample_strip(run)
     spent, media = 0, []
     for sample, paths in rows:
@@ -163,9 +152,11 @@ def _strip(run: RunDir) -> dict | None:
     return {"steps": steps, "rows": media} if rows else None
 
 
-def _speed(record: Record) -> dict | None:
+def _speed(record: RunRecord) -> dict | None:
+    """The total seconds of a step, and (part, seconds, share) of its parts, the longest first."""
     seconds = seconds_per_step(record.train)
-    if not seconds or not seconds.get("total"):
+    total = seconds.pop("total", 0.0)
+    if not total:
         return None
-    parts = [(part, seconds[part], seconds[part] / seconds["total"]) for part in PARTS if part in seconds]
-    return {"total": seconds["total"], "steps": len(record.train), "parts": parts}
+    parts = [(part, value, value / total) for part, value in sorted(seconds.items(), key=lambda item: -item[1])]
+    return {"total": total, "steps": len(record.train), "parts": parts}

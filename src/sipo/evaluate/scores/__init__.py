@@ -1,1 +1,1 @@
-"""Scores of media: which files there are, what each scorer says of them, and the tables of it."""
+"""Scores of media: which files to score, scoring them, reading the scores back, and tables of them."""

@@ -3,7 +3,7 @@
 A run                    its newest folder of samples, and every folder of its evaluations
 samples.jsonl in it      the media that `sipo generate` made
 GenEval's layout         00000/metadata.jsonl (its prompt) and 00000/samples/*.png, one folder a prompt
-with a prompt file       .jsonl whose lines say {"file", "prompt"}: those files;
+with a prompt file       .jsonl with lines of {"file", "prompt"}: those files;
                          .txt or .jsonl without files: the folder's media in the order of their names (2 before 10), equally
                          many for each prompt: of 6 files for 3 prompts the first two belong to the first one
 """
@@ -22,14 +22,14 @@ from sipo.samples.prompts import read_prompts
 
 @dataclass(frozen=True)
 class MediaFolder:
-    """A folder, and what in it was made from which prompt; files are relative to the folder."""
+    """A folder, and the prompt of each of its samples; files are relative to the folder."""
 
     path: Path
     samples: list[Sample]
 
 
 def find_media(path: Path, prompts: str | None = None) -> list[MediaFolder]:
-    """The folders to score. A prompt file, where given, decides. Raises UserError where nothing is found or fits."""
+    """The folders to score. A prompt file, where given, decides. Raises UserError where nothing is found, or files and prompts do not match."""
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"There is no folder {path}.")

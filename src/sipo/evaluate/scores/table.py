@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sipo.errors import UsageError
-from sipo.evaluate.scores.hps_table import print_styles
-from sipo.evaluate.scores.score import Score, score, scores_path
+from sipo.evaluate.scores.files import Score, scores_path
+from sipo.evaluate.scores.hps import print_styles
+from sipo.evaluate.scores.score import score
 from sipo.evaluate.scores.sources import MediaFolder
 from sipo.evaluate.statistics.bootstrap import Estimate, bootstrap_mean
 from sipo.scorers.base import FileScorer, Scorer
@@ -18,7 +19,7 @@ from sipo.scorers.base import FileScorer, Scorer
 
 @dataclass(frozen=True)
 class Scored:
-    """What one scorer said of one folder; `file` holds it."""
+    """The scores of one folder by one scorer; `file` holds them."""
 
     folder: Path
     scorer: str
@@ -31,7 +32,7 @@ class Scored:
 
     @property
     def mean(self) -> Estimate | None:
-        """Over what could be scored, with a 95% interval over prompts; None where nothing could."""
+        """Over the samples that have a score, with a 95% interval over prompts; None where none has."""
         good = [score for score in self.scores if math.isfinite(score.value)]
         return bootstrap_mean([s.value for s in good], [s.sample.prompt for s in good]) if good else None
 
@@ -45,7 +46,8 @@ def score_folders(
 ) -> list[Scored]:
     """Every folder by every scorer, scorer by scorer.
 
-    out: where the files of scores go; default: into the folders. Raises UsageError for `out` and several folders.
+    out: the folder of the files of scores; default: each media folder itself. Raises UsageError for `out` and several
+    folders.
     """
     if out and len(folders) > 1:
         names = ", ".join(str(folder.path) for folder in folders)
@@ -59,11 +61,11 @@ def score_folders(
 
 
 def print_scores(results: Sequence[Scored], console: Console, named: int = 20) -> None:
-    """The table, HPSv2's figures where its prompts were used, the files of scores, and the first `named` media that could not be scored, with the reason."""
+    """Print the means, HPSv2's figures for its prompts, the files, and why media (the first `named`) have no score."""
     table = Table(box=None, pad_edge=False)
-    for title, justify in (("folder", "left"), ("scorer", "left"), ("scored", "right"), ("mean", "right"),
-                           ("95% interval", "left"), ("unreadable", "right")):  # fmt: skip
-        table.add_column(title, justify=justify, overflow="fold")
+    for title in ("folder", "scorer", "scored", "mean", "95% interval", "unreadable"):
+        is_number = title in ("scored", "mean", "unreadable")
+        table.add_column(title, justify="right" if is_number else "left", overflow="fold")
     for result in results:
         mean, failed = result.mean, len(result.failed)
         value = "–" if mean is None else f"{mean.value:.4f}"
@@ -79,4 +81,4 @@ def print_scores(results: Sequence[Scored], console: Console, named: int = 20) -
     for file, error in list(lost.items())[:named]:
         console.print(f"not scored: {file}: {error}", highlight=False, markup=False, soft_wrap=True)
     if len(lost) > named:
-        console.print(f"not scored: {len(lost) - named:,} more; their lines in the files of scores say why")
+        console.print(f"not scored: {len(lost) - named:,} more; the files of scores hold the reasons")

@@ -1,1 +1,1 @@
-"""Intervals and tests for paired comparisons."""
+"""Verdicts, their intervals and their tests."""

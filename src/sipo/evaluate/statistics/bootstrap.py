@@ -1,4 +1,4 @@
-"""Intervals by resampling prompts: pictures of one prompt resemble each other, so prompts are drawn."""
+"""Intervals by resampling prompts, not samples: samples of one prompt resemble each other."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ CHUNK = 2_000_000  # counts drawn at a time, to bound memory
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its interval; the bounds are None where a single prompt says nothing about the others."""
+    """A mean and its interval; the bounds are None with a single prompt, which tells nothing about others."""
 
     value: float
     low: float | None

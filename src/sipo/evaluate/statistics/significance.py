@@ -1,20 +1,20 @@
-"""Is a difference more than chance? Two tests over prompts, and Holm's correction for asking several times."""
+"""Is a difference more than chance? Two tests over prompts, and Holm's correction for several comparisons."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import bdtr
 
 from sipo.evaluate.statistics.bootstrap import resampled_means
+from sipo.evaluate.statistics.verdicts import POINTS, Verdict, differences_of
 
 
 @dataclass(frozen=True)
 class Significance:
-    """Two-sided p-values, both over prompts, whose pictures are not independent of each other.
+    """Two-sided p-values, both over prompts, because samples of one prompt are not independent of each other.
 
-    `p_mean` (None with a single prompt): bootstrap test that the mean difference of the scores is 0. `p_sign`: exact
-    sign test that a prompt's mean difference is as often above 0 as below; `prompts_tied` have no part in it.
+    `p_mean`: bootstrap test that the mean difference of the scores is 0; None with a single prompt, or where a verdict
+    has no difference. `p_sign`: exact sign test that a prompt is won as often as lost; `prompts_tied` are not counted.
     """
 
     p_mean: float | None
@@ -24,15 +24,20 @@ class Significance:
     prompts_tied: int
 
 
-def significance(
-    differences: Sequence[float], prompts: Sequence[Hashable], tie_margin: float = 0.0, seed: int = 0
-) -> Significance:
-    """`differences` (N,) of paired scores, `prompts` (N,) their prompts; a mean within `tie_margin` of 0 is a tie."""
-    means = _prompt_means(np.asarray(differences, dtype=np.float64), prompts)
-    won, lost = int((means > tie_margin).sum()), int((means < -tie_margin).sum())
-    return Significance(
-        bootstrap_p(differences, prompts, seed=seed), sign_p(won, lost), won, lost, len(means) - won - lost
-    )  # fmt: skip
+def significance(verdicts: Sequence[Verdict], tie_margin: float = 0.0, seed: int = 0) -> Significance:
+    """Both tests of `verdicts`. With differences, a prompt is won where their mean exceeds `tie_margin`.
+
+    Without differences, a prompt is won where its wins outnumber its losses, as if every difference were 1, 0 or -1.
+    """
+    prompts, differences = [verdict.prompt for verdict in verdicts], differences_of(verdicts)
+    if differences is None:
+        signs = [2 * POINTS[verdict.result] - 1 for verdict in verdicts]
+        means, margin, p_mean = _prompt_means(signs, prompts), 0.0, None
+    else:
+        means, margin = _prompt_means(differences, prompts), tie_margin
+        p_mean = bootstrap_p(differences, prompts, seed=seed)
+    won, lost = int((means > margin).sum()), int((means < -margin).sum())
+    return Significance(p_mean, sign_p(won, lost), won, lost, len(means) - won - lost)
 
 
 def bootstrap_p(
@@ -40,8 +45,8 @@ def bootstrap_p(
 ) -> float | None:
     """Two-sided p-value of a mean of 0, resampling `groups`; None where there is a single one.
 
-    The share of resamples whose mean lies at least as far from the sample's mean as that lies from 0, the sample itself
-    counted in (Davison and Hinkley 1997, section 4.4): never below 1 / (num_resamples + 1).
+    The share of resamples whose mean is at least as far from the sample's mean as that is from 0, the sample itself
+    included (Davison and Hinkley 1997, section 4.4): never below 1 / (num_resamples + 1).
     """
     mean, means = resampled_means(values, groups, num_resamples, seed)
     if means is None:
@@ -52,13 +57,15 @@ def bootstrap_p(
 
 def sign_p(won: int, lost: int) -> float:
     """Exact two-sided sign test: the probability of a split at least as uneven when both sides are equally likely."""
-    return 1.0 if won == lost else float(min(1.0, 2 * bdtr(min(won, lost), won + lost, 0.5)))
+    from scipy.stats import binomtest  # half a second of imports, which reports and trainings can do without
+
+    return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's (1979) step-down adjustment in the order given; None is not counted as a test.
+    """Holm's (1979) step-down adjustment, in the order of `p_values`; None is not counted as a test.
 
-    The adjusted value below 0.05 keeps the chance of any false finding among all of them below 0.05.
+    Calling adjusted values below 0.05 significant keeps the chance of any false finding below 0.05.
     """
     order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
@@ -69,8 +76,8 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def _prompt_means(values: np.ndarray, prompts: Sequence[Hashable]) -> np.ndarray:
-    """(N,) values -> (G,) means, in the order in which the prompts first come."""
+def _prompt_means(values: Sequence[float], prompts: Sequence[Hashable]) -> np.ndarray:
+    """(N,) values -> (G,) means, in the order in which the prompts first occur."""
     order = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
     index = np.array([order[prompt] for prompt in prompts])
-    return np.bincount(index, values) / np.bincount(index)
+    return np.bincount(index, np.asarray(values, dtype=np.float64)) / np.bincount(index)

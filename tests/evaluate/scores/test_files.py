@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from sipo.errors import UserError
-from sipo.evaluate.compare.sides import is_complete, read_score_file, recorded_judges, scorer_of
-from sipo.evaluate.scores.score import score, scores_path
+from sipo.evaluate.scores.files import is_complete, read_score_file, recorded_settings, scorer_of, scores_path
+from sipo.evaluate.scores.score import score
 from sipo.samples.folder import PromptItem
 from sipo.samples.generate import generate
 
@@ -72,8 +72,8 @@ def test_mistakes_name_the_line(tmp_path, record):
 
 
 def test_settings_of_the_scorer_are_read_back(folder, tmp_path):
-    assert recorded_judges(scores_path(folder, "grey")) == [{"weights": "w"}]
-    assert recorded_judges(tmp_path / "absent.jsonl") == []
+    assert recorded_settings(scores_path(folder, "grey")) == [{"weights": "w"}]
+    assert recorded_settings(tmp_path / "absent.jsonl") == []
 
 
 def test_a_folder_is_complete_until_a_picture_changes(folder):

@@ -1,0 +1,177 @@
+"""Two sides compared: their samples matched by prompt and seed, who wins, by how much, and in which categories."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sipo.errors import UserError
+from sipo.evaluate.scores.files import Score
+from sipo.evaluate.statistics.significance import Significance, significance
+from sipo.evaluate.statistics.verdicts import Tally, Verdict, result_of, tally
+from sipo.samples.folder import Sample
+
+Key = tuple[str, int]  # prompt, seed
+Details = dict[str, tuple[float, float]]
+CATEGORIES = ("tag", "style", "category")
+"""Metadata keys by which benchmarks sort their prompts: GenEval's and the miniature's, HPSv2's, DrawBench's and Parti's."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """Two samples of one prompt and seed, and the verdict on the first. `scores` are what decided it; None for a vote."""
+
+    verdict: Verdict
+    samples: tuple[Sample, Sample]
+    scores: tuple[Score, Score] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A set of matches in figures.
+
+    means: of the scores of each side; None for votes. details: means of every number or truth value that the scorer
+    adds, of each side. significance: of the whole comparison; None for a category.
+    """
+
+    tally: Tally
+    means: tuple[float, float] | None
+    details: Details
+    significance: Significance | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One side against another by one scorer, or by people."""
+
+    scorer: str
+    names: tuple[str, str]
+    folders: tuple[Path, Path]
+    matches: tuple[Match, ...]
+    overall: Outcome
+    categories: dict[str, Outcome]
+    tie_margin: float = 0.0
+    unpaired: tuple[int, int] = (0, 0)  # samples without a counterpart, of each side
+    unscored: tuple[Score, ...] = ()  # samples whose match was dropped; their `error` is the reason
+    num_left_out: int = 0  # scored matches outside the `keys` to compare
+
+
+def compare_matches(
+    matches: Sequence[Match],
+    scorer: str,
+    names: tuple[str, str],
+    folders: tuple[Path, Path],
+    tie_margin: float = 0.0,
+    seed: int = 0,
+    unpaired: tuple[int, int] = (0, 0),
+    unscored: Sequence[Score] = (),
+    num_left_out: int = 0,
+) -> Comparison:
+    """The comparison of two sides from its matches, whether scores or votes decided them.
+
+    scorer: the scorer's name, or a name for the people. Raises `ValueError` without matches.
+    """
+    tags = sorted({tag for match in matches if (tag := match.verdict.category) is not None})
+    return Comparison(
+        scorer,
+        names,
+        folders,
+        tuple(matches),
+        overall=_outcome(matches, seed, significance([match.verdict for match in matches], tie_margin, seed)),
+        categories={tag: _outcome([m for m in matches if m.verdict.category == tag], seed) for tag in tags},
+        tie_margin=tie_margin,
+        unpaired=unpaired,
+        unscored=tuple(unscored),
+        num_left_out=num_left_out,
+    )
+
+
+def compare_scores(
+    scores: tuple[Sequence[Score], Sequence[Score]],
+    folders: tuple[Path, Path],
+    scorer: str,
+    names: tuple[str, str],
+    category: str | None = None,
+    tie_margin: float = 0.0,
+    seed: int = 0,
+    keys: Collection[Key] | None = None,
+) -> Comparison:
+    """Match the samples of two sides by (prompt, seed) and compare their scores by `scorer`.
+
+    Scores within `tie_margin` of each other tie. `category` is the metadata key of the breakdown; None: the first of
+    `CATEGORIES` that occurs. `keys` are the matches to compare; None: all. Samples without a counterpart or without a
+    score are left out and counted. Raises `UserError` where a side has one prompt and seed twice, no match is left, or
+    no prompt has the `category`.
+    """
+    by_key = [scores_by_key(side, folder) for side, folder in zip(scores, folders, strict=True)]
+    shared = {key: (by_key[0][key], by_key[1][key]) for key in sorted(by_key[0].keys() & by_key[1].keys())}
+    finite = {key: pair for key, pair in shared.items() if all(math.isfinite(score.value) for score in pair)}
+    scored = [pair for key, pair in finite.items() if keys is None or key in keys]
+    if not scored:
+        raise UserError(
+            f"Nothing to compare: {folders[0]} holds {len(by_key[0])} samples, {folders[1]} holds {len(by_key[1])}, "
+            f"{len(shared)} agree in prompt and seed, and none of these pairs has a score by {scorer!r} on both sides."
+        )
+    category = _category_key([a.sample for a, _ in scored], category)
+    return compare_matches(
+        [_match(a, b, category, tie_margin) for a, b in scored],
+        scorer,
+        names,
+        folders,
+        tie_margin,
+        seed,
+        unpaired=(len(by_key[0]) - len(shared), len(by_key[1]) - len(shared)),
+        unscored=[score for pair in shared.values() for score in pair if not math.isfinite(score.value)],
+        num_left_out=len(finite) - len(scored),
+    )
+
+
+def scores_by_key(scores: Sequence[Score], where: Path) -> dict[Key, Score]:
+    """The scores by prompt and seed. Raises `UserError`, naming the files and `where`, if a key occurs twice."""
+    found: dict[Key, Score] = {}
+    for score in scores:
+        key = score.sample.prompt, score.sample.seed
+        if key in found:
+            raise UserError(
+                f"{where} holds two samples of seed {key[1]} for {key[0]!r}: {found[key].sample.file} and "
+                f"{score.sample.file}. Samples are matched by prompt and seed, so each may occur once."
+            )
+        found[key] = score
+    return found
+
+
+def _category_key(samples: Sequence[Sample], wanted: str | None) -> str:
+    """The metadata key of the breakdown. Raises `UserError` where no sample has the one that is `wanted`."""
+    known = list(dict.fromkeys(key for sample in samples for key in sample.metadata or {}))
+    if wanted is not None and wanted not in known:
+        raise UserError(f"No prompt has the metadata key {wanted!r}; the prompts have {', '.join(known) or 'none'}.")
+    return wanted or next((key for key in CATEGORIES if key in known), CATEGORIES[0])
+
+
+def _match(a: Score, b: Score, category: str, tie_margin: float) -> Match:
+    sample, difference = a.sample, a.value - b.value
+    tag = (sample.metadata or {}).get(category)
+    verdict = Verdict(
+        sample.prompt, sample.seed, result_of(difference, tie_margin), difference, None if tag is None else str(tag)
+    )
+    return Match(verdict, (a.sample, b.sample), (a, b))
+
+
+def _outcome(matches: Sequence[Match], seed: int, tests: Significance | None = None) -> Outcome:
+    counted = tally([match.verdict for match in matches], seed)
+    scores = [match.scores for match in matches if match.scores is not None]
+    if len(scores) < len(matches):
+        return Outcome(counted, None, {}, tests)
+    means = _mean([a.value for a, _ in scores]), _mean([b.value for _, b in scores])
+    return Outcome(counted, means, _mean_details(scores), tests)
+
+
+def _mean_details(scores: Sequence[tuple[Score, Score]]) -> Details:
+    """Means of the details that are numbers (or truth values) on both sides of every match."""
+    first, second = ([score.details for score in side] for side in zip(*scores, strict=True))
+    numbers = [key for key in first[0] if all(isinstance(d.get(key), (int, float)) for d in (*first, *second))]
+    return {key: (_mean([d[key] for d in first]), _mean([d[key] for d in second])) for key in numbers}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -1,0 +1,91 @@
+"""What a run records, read without the report: from files by hand, from none, and from damaged ones."""
+
+import json
+
+import pytest
+
+from sipo.errors import UserError
+from sipo.run import RunDir, read_run
+from sipo.run.record import best_validation, seconds_per_step
+
+LINES = [
+    {"kind": "validation", "step": 0, "loss": 0.7},
+    {"kind": "train", "step": 1, "loss": 0.6},
+    {"kind": "warning", "step": 1, "message": "Rewards fall."},
+    {"kind": "train", "step": 2, "loss": 0.5},
+]
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDir:
+    run = RunDir(tmp_path)
+    run.config.write_text("train: {num_steps: 10}\nloss: {name: sipo}\n")
+    run.metrics.write_text("".join(json.dumps(line) + "\n" for line in LINES) + '{"kind": "tr')
+    run.env.write_text('{"device": "cpu"}')
+    return run
+
+
+def test_metrics_come_by_kind_and_in_order(run):
+    record = read_run(run)
+    assert [line["step"] for line in record.train] == [1, 2]
+    assert (record.validation, record.warnings) == ([LINES[0]], [LINES[2]])
+    assert (record.last_step, record.num_steps) == (2, 10)
+    assert record.config["loss"] == {"name": "sipo"}
+    assert (record.env, record.data) == ({"device": "cpu"}, None)
+
+
+def test_only_the_config_must_exist(run):
+    run.metrics.unlink()
+    run.env.unlink()
+    record = read_run(run)
+    assert (record.train, record.validation, record.warnings, record.env, record.last_step) == ([], [], [], None, 0)
+    run.config.write_text("")
+    assert read_run(run).num_steps == 0
+    run.config.unlink()
+    with pytest.raises(UserError, match=r"holds no config\.yaml"):
+        read_run(run)
+
+
+def test_a_damaged_file_is_named(run):
+    run.data.write_text("{")
+    with pytest.raises(UserError, match=r"data\.json is not JSON"):
+        read_run(run)
+    run.data.unlink()
+    run.metrics.write_text('{"kind": "train", "step": 1}\n{"kin\n{"kind": "train", "step": 3}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: not JSON"):
+        read_run(run)
+
+
+def test_a_run_that_took_more_steps_than_its_config_asks_for(run):
+    run.config.write_text("train: {num_steps: 1}\n")
+    assert read_run(run).num_steps == 2
+
+
+def test_reading_a_run_needs_neither_torch_nor_the_report():
+    """Studies read hundreds of runs; they should start in a moment."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, sipo.run\n"
+        "print(sorted(m for m in sys.modules if m == 'matplotlib' or m.startswith('sipo.evaluate')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_the_best_step_has_the_lowest_loss_per_pair_kept():
+    lines = [
+        {"step": 0, "loss": 0.69, "pruned": 0.0},
+        {"step": 10, "loss": 0.60, "pruned": 0.0},
+        {"step": 20, "loss": 0.60, "pruned": 0.0},
+        {"step": 30, "loss": 0.34, "pruned": 0.5},  # 0.68 per pair kept: pruning half of them is no progress
+        {"step": 40, "loss": 0.0, "pruned": 1.0},
+    ]
+    assert best_validation(lines)["step"] == 10
+    assert best_validation([]) is None
+
+
+def test_seconds_are_medians():
+    lines = [{"seconds": {"total": t, "policy": t / 2}} for t in (9.0, 1.0, 2.0)]
+    assert seconds_per_step(lines) == {"total": 2.0, "policy": 1.0}
+    assert seconds_per_step([{}]) == {}
