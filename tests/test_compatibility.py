@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from support.processes import train_in_two
+from support.runs import train_in_two
 
 from sipo.backbones.opening import open_for_sampling
 from sipo.config import load_config

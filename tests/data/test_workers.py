@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader
 
-from sipo.data.workers import end_with_parent
+from sipo.data.workers import end_with_parent, worker_errors
+from sipo.errors import UserError
 
 
 class Slow:
@@ -58,3 +59,12 @@ def test_workers_end_with_a_killed_process(tmp_path, method):
     process.join()
     workers = [int(file.name) for file in tmp_path.iterdir()]
     assert until(lambda: not any(map(is_alive, workers)))
+
+
+def test_a_workers_traceback_is_cut_to_its_message():
+    text = 'Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File "x.py", line 1\nsipo.errors.UserError: pairs.parquet:3: the image is truncated\n'
+    with pytest.raises(UserError) as error, worker_errors():
+        raise UserError(text)
+    assert str(error.value) == "pairs.parquet:3: the image is truncated"
+    with pytest.raises(UserError, match=r"^plain$"), worker_errors():
+        raise UserError("plain")

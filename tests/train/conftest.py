@@ -1,18 +1,14 @@
-"""accelerate keeps its state for the life of a process; every test here starts with a fresh one. Pairs of videos."""
+"""Pairs of videos, and the configs of trainings in one process and two."""
 
 import json
 
 import pytest
-from accelerate.state import AcceleratorState
 from support.checkpoints import FAMILIES
-from support.processes import CLIP
+from support.configs import changed
+from support.runs import CLIP
 from support.videos import noise, video
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate_state():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+VIDEO = {"cogvideox-2b", "cogvideox-5b", "wan"}
 
 
 @pytest.fixture(scope="session")
@@ -29,18 +25,30 @@ def video_pairs(tmp_path_factory):
 
 
 @pytest.fixture
-def config_of(raw_config, tiny_family, video_pairs, tmp_path):
+def family_config(raw_config, tiny_family, video_pairs, tmp_path):
+    """(run, family, kind) -> a config of 3 steps of 2 pairs on a tiny checkpoint of the family."""
+
+    def make(run: str, family: str, kind: str) -> dict:
+        data = {**FAMILIES[family][1], "path": str(video_pairs)} if family in VIDEO else FAMILIES[family][1]
+        return changed(
+            raw_config, f"run={tmp_path / run}", f"model.path={tiny_family(family)}", f"policy.kind={kind}",
+            "policy.alpha=8", "train.num_steps=3", "train.checkpoint_every=1",
+            *(f"data.{key}={value}" for key, value in data.items()),
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def config_of(family_config):
     """(run, family, kind, sharding, **train) -> a config of 3 steps of 4 pairs, in two micro-steps."""
 
     def make(run: str, family: str, kind: str, sharding: str = "full", processes: int = 2, **keys) -> dict:
-        data = {**raw_config["data"], **FAMILIES[family][1]}
-        if family in ("wan", "cogvideox-5b"):
-            data["path"] = str(video_pairs)
-        keys = {"num_steps": 3, "batch_size": 2 // processes, "gradient_accumulation": 2, "checkpoint_every": 1,
-                "keep_checkpoints": 9, "ema_decay": 0.5, "sharding": sharding, "max_grad_norm": CLIP,
-                "epsilon": 0.01, "learning_rate": 1.0, **keys}  # fmt: skip
-        return {**raw_config, "run": str(tmp_path / run), "model": {"path": str(tiny_family(family))}, "data": data,
-                "policy": {"kind": kind, "rank": 4, "alpha": 8}, "train": {**raw_config["train"], **keys},
-                "loss": {"name": "sipo", "beta": 0.01, "prune_threshold": 0.0}}  # fmt: skip
+        raw = family_config(run, family, kind)
+        raw["loss"] = {"name": "sipo", "beta": 0.01, "prune_threshold": 0.0}
+        raw["train"] |= {"batch_size": 2 // processes, "gradient_accumulation": 2, "keep_checkpoints": 9,
+                         "ema_decay": 0.5, "sharding": sharding, "max_grad_norm": CLIP, "epsilon": 0.01,
+                         "learning_rate": 1.0, **keys}  # fmt: skip
+        return raw
 
     return make

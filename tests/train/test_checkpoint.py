@@ -1,7 +1,10 @@
 """A checkpoint comes back exactly, or says which file is damaged."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sipo.errors import UserError
 from sipo.train.checkpoint import MANIFEST, Checkpoint, load_checkpoint, save_checkpoint, saved_steps
@@ -61,9 +64,9 @@ def test_a_leftover_of_the_same_step_is_replaced(tmp_path):
     assert not (tmp_path / "000002" / "garbage").exists()
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "ema.safetensors"])
-def test_a_damaged_file_is_named(tmp_path, name):
+def test_a_damaged_file_is_named(tmp_path):
     folder = save_checkpoint(tmp_path, checkpoint_at(2), keep=2)
+    name = "00001-of-00001.safetensors"
     content = bytearray((folder / name).read_bytes())
     content[-1] ^= 1
     (folder / name).write_bytes(content)
@@ -75,3 +78,32 @@ def test_a_step_that_is_not_kept(tmp_path):
     save_checkpoint(tmp_path, checkpoint_at(2), keep=2)
     with pytest.raises(UserError, match=r"no checkpoint of step 3; it has \[2\]"):
         load_checkpoint(tmp_path, 3)
+
+
+def test_torchs_own_library_reads_it(tmp_path):
+    """torch.distributed.checkpoint, whose form for pieces of tensors this is."""
+    import warnings
+
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+
+    saved = checkpoint_at(2)
+    folder = save_checkpoint(tmp_path, saved, keep=2)
+    found = {f"weights.{name}": torch.zeros_like(weight) for name, weight in saved.weights.items()}
+    with warnings.catch_warnings(action="ignore"):
+        dcp.load(found, storage_reader=HuggingFaceStorageReader(str(folder)))
+    assert all(found[f"weights.{name}"].equal(weight) for name, weight in saved.weights.items())
+
+
+@pytest.mark.parametrize(("rows", "columns"), [((0, 5), (0, 4)), ((0, 2), (0, 4)), ((1, 4), (1, 3)), ((4, 5), (3, 4))])
+def test_a_box_is_put_together_of_the_pieces_that_reach_into_it(tmp_path, rows, columns):
+    """Pieces as three processes would write them, with another number of rows each."""
+    from sipo.train.pieces import OFFSETS, box, pieces_of
+
+    whole = torch.arange(20.0).reshape(5, 4)
+    for number, (start, end) in enumerate([(0, 2), (2, 3), (3, 5)]):
+        offsets = json.dumps({"w": {"saved_offsets": [start, 0]}})
+        save_file({"w": whole[start:end].clone()}, tmp_path / f"{number}.safetensors", {OFFSETS: offsets})
+    pieces = [piece for file in tmp_path.iterdir() for _, piece in pieces_of(file, "")]
+    (a, b), (c, d) = rows, columns
+    assert box(pieces, [a, c], [b - a, d - c]).equal(whole[a:b, c:d])

@@ -1,4 +1,8 @@
-"""Every shipped config trains, for one step on a tiny checkpoint of its family, and can be planned."""
+"""Every shipped experiment trains, for one step on a tiny checkpoint of its family, and can be planned.
+
+The configs of an experiment differ in `loss` alone (test_configs.py), and every family trains with every objective
+(test_families.py), so one config an experiment, and the demo, stand for all.
+"""
 
 from pathlib import Path
 
@@ -22,7 +26,12 @@ SMALL = {"data.workers": 0, "data.cache": None, "data.validation": None, "train.
          "train.validate_every": 0, "log.tensorboard": False}  # fmt: skip
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+ONE_EACH = [
+    pytest.param(p, id=p.stem, marks=() if p.stem.endswith(("sipo", "demo")) else pytest.mark.slow) for p in CONFIGS
+]
+
+
+@pytest.mark.parametrize("path", ONE_EACH)
 def test_it_trains(path, tiny_family, tiny_pairs, video_pairs, tmp_path):
     keys = {**SMALL, "run": str(tmp_path / "run"), "data.max_pairs": 8}
     family = next((name for stem, name in EXPERIMENTS.items() if path.stem.startswith(stem)), None)
@@ -40,11 +49,7 @@ def test_it_trains(path, tiny_family, tiny_pairs, video_pairs, tmp_path):
         assert all(weight.isfinite().all() for weight in load_file(file).values())
 
 
-# The objectives of an experiment differ in nothing that a plan sees but the importance weights.
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(p, id=p.stem, marks=() if p.stem.endswith(("sipo", "demo")) else pytest.mark.slow) for p in CONFIGS],
-)
+@pytest.mark.parametrize("path", ONE_EACH)
 def test_it_can_be_planned(path):
     plan = make_plan(load_config(path), named_gpu("h100"), [8])
     assert any(plan.fits(layout) for layout in plan.layouts)

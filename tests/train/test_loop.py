@@ -1,12 +1,15 @@
-"""Whole trainings on tiny pipelines: what comes out is the policy, and the reference never moves."""
+"""Whole trainings on tiny pipelines: the exported weights are the policy's, and the reference never moves."""
 
 import json
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from rich.console import Console
+from support.configs import changed
+from support.runs import train_raw
 
 from sipo.backbones import load_backbone
 from sipo.config import ModelConfig, parse_config
@@ -14,10 +17,9 @@ from sipo.errors import UsageError, UserError
 from sipo.run import RunDir
 from sipo.train.checkpoint import load_checkpoint
 from sipo.train.export import export
-from sipo.train.loop import train
 from sipo.train.policy import make_policy
+from sipo.train.step import take_step
 
-QUIET = Console(quiet=True)
 LOSSES = {
     "sft": {"name": "sft"},
     "diffusion_dpo": {"name": "diffusion_dpo"},
@@ -25,13 +27,6 @@ LOSSES = {
     "sipo": {"name": "sipo"},
     "sipo transition": {"name": "sipo", "omega": "transition", "beta": 0.1},
 }
-
-
-def with_(raw: dict, **sections) -> dict:
-    return {
-        **raw,
-        **{name: {**raw.get(name, {}), **keys} if isinstance(keys, dict) else keys for name, keys in sections.items()},
-    }
 
 
 def plain_images(pipeline):
@@ -45,8 +40,7 @@ def plain_images(pipeline):
 @pytest.mark.parametrize("model", ["tiny_sd", "tiny_sdxl"])
 def test_plain_diffusers_draws_the_policys_own_images(raw_config, request, kind, model):
     base = request.getfixturevalue(model)
-    raw = with_(raw_config, model={"path": str(base)}, policy={"kind": kind, "rank": 4, "alpha": 9})
-    run = train(parse_config(raw), QUIET)
+    run = train_raw(changed(raw_config, f"model.path={base}", f"policy.kind={kind}", "policy.alpha=9"))
     config = parse_config(run.read_config())
     backbone = load_backbone(config.model)
     policy = make_policy(backbone, config.policy, needs_reference=False, seed=0)
@@ -66,7 +60,7 @@ def test_plain_diffusers_draws_the_policys_own_images(raw_config, request, kind,
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_objective_trains_and_starts_where_theory_says(raw_config, name):
-    run = train(parse_config({**raw_config, "loss": LOSSES[name]}), QUIET)
+    run = train_raw({**raw_config, "loss": LOSSES[name]})
     lines = run.read_metrics("train")
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert all(line["grad_norm"] > 0 for line in lines)
@@ -83,15 +77,12 @@ def test_every_objective_trains_and_starts_where_theory_says(raw_config, name):
     assert lines[-1]["tie"] < 1.0
 
 
-def test_metrics_seconds_samples_and_card(raw_config):
-    raw = with_(
-        raw_config, train={"sample_every": 2, "validate_every": 2}, data={"validation": 0.2}, log={"tensorboard": True}
-    )
-    run = train(parse_config(raw), QUIET)
+def test_metrics_samples_and_card(raw_config):
+    run = train_raw(changed(
+        raw_config, "train.sample_every=2", "train.validate_every=2", "data.validation=0.2", "log.tensorboard=true"
+    ))  # fmt: skip
     assert run.sample_steps() == [0, 2, 4]
     assert [line["step"] for line in run.read_metrics("validation")] == [0, 2, 4]
-    seconds = run.read_metrics("train")[0]["seconds"]
-    assert seconds["total"] == pytest.approx(sum(seconds[part] for part in ("data", "reference", "policy", "other")))
     assert list(run.tensorboard.iterdir())
     card = (run.weights / "README.md").read_text()
     assert "aligned with SIPO" in card
@@ -100,11 +91,37 @@ def test_metrics_seconds_samples_and_card(raw_config):
     assert "torch" in json.loads(run.env.read_text())["packages"]
 
 
+def with_objective(t, change):
+    """`t` whose objective's losses (B,) are changed."""
+
+    def objective(terms):
+        losses, metrics = t.objective(terms)
+        return change(losses), metrics
+
+    objective.needs_rejected = t.objective.needs_rejected
+    objective.needs_importance_weights = t.objective.needs_importance_weights
+    return replace(t, objective=objective)
+
+
+def slow_objective(t, step, stop):
+    def wait(losses):
+        time.sleep(0.5)
+        return losses
+
+    return take_step(with_objective(t, wait), step, stop)
+
+
+def test_seconds_are_charged_to_the_part_that_spent_them(raw_config):
+    before = time.perf_counter()
+    (line,) = train_raw(changed(raw_config, "train.num_steps=1"), slow_objective).read_metrics("train")
+    elapsed, seconds = time.perf_counter() - before, line["seconds"]
+    assert 0.5 < seconds["policy"] < seconds["total"] < elapsed
+    assert all(0 < seconds[part] < seconds["policy"] for part in ("data", "reference", "other"))
+
+
 def test_cached_training_equals_uncached_training(raw_config, tmp_path):
-    plain = train(parse_config(with_(raw_config, run=str(tmp_path / "plain"))), QUIET)
-    cached = train(
-        parse_config(with_(raw_config, run=str(tmp_path / "cached"), data={"cache": str(tmp_path / "cache")})), QUIET
-    )
+    plain = train_raw(changed(raw_config, f"run={tmp_path / 'plain'}"))
+    cached = train_raw(changed(raw_config, f"run={tmp_path / 'cached'}", f"data.cache={tmp_path / 'cache'}"))
     one, two = (load_checkpoint(run.checkpoints, 4).weights for run in (plain, cached))
     for name, weight in one.items():
         # The encoders see other batches, so the latents differ in the last bits.
@@ -112,59 +129,64 @@ def test_cached_training_equals_uncached_training(raw_config, tmp_path):
 
 
 def test_reference_denominator_needs_the_reference_and_starts_at_weight_one(raw_config):
-    raw = with_(raw_config, weight={"denominator": "reference", "estimate": "expected"})
-    first = train(parse_config(raw), QUIET).read_metrics("train")[0]
+    raw = changed(raw_config, "weight={denominator: reference, estimate: expected}")
+    first = train_raw(raw).read_metrics("train")[0]
     assert first["w_chosen"] == first["w_rejected"] == 1.0
     assert first["pruned"] == 0.0
 
 
 def test_a_changed_config_names_its_keys_and_only_steps_may_grow(raw_config):
-    train(parse_config(raw_config), QUIET)
-    changed = with_(raw_config, train={"learning_rate": 5e-4}, loss={"name": "sipo", "beta": 2.0})
+    train_raw(raw_config)
     with pytest.raises(UsageError) as error:
-        train(parse_config(changed), QUIET)
+        train_raw(changed(raw_config, "train.learning_rate=5e-4", "loss.beta=2.0"))
     assert "loss.beta: 1.0 in the run, 2.0 now" in str(error.value)
     assert "train.learning_rate: 0.001 in the run, 0.0005 now" in str(error.value)
     with pytest.raises(UsageError, match=r"train\.num_steps: 4 in the run, 3 now"):
-        train(parse_config(with_(raw_config, train={"num_steps": 3})), QUIET)
+        train_raw(changed(raw_config, "train.num_steps=3"))
 
 
-def test_a_nan_stops_before_the_update_and_names_the_pairs(raw_config, monkeypatch):
-    from sipo.backbones import Backbone
+def poisoned_third_step(t, step, stop):
+    """`take_step`; in the third one, the first pair's loss is not a number."""
 
-    predict, calls = Backbone.predict, []
+    def poison(losses):
+        return losses + torch.tensor([float("nan")] + [0.0] * (len(losses) - 1))
 
-    def poisoned(self, denoiser, xt, t, conditioning):
-        prediction = predict(self, denoiser, xt, t, conditioning)
-        calls.append(1)
-        if len(calls) == 6:  # reference, policy; reference, policy; reference, POLICY
-            prediction = prediction + torch.tensor([float("nan"), 0.0, 0.0, 0.0]).view(-1, 1, 1, 1)
-        return prediction
+    return take_step(with_objective(t, poison) if step == 3 else t, step, stop)
 
-    monkeypatch.setattr(Backbone, "predict", poisoned)
+
+def test_a_nan_stops_before_the_update_and_names_the_pairs(raw_config):
     with pytest.raises(UserError, match=r"step 3: NaN or infinity in the loss of pairs.parquet:\d+ \(t = \d+\)\. "):
-        train(parse_config(raw_config), QUIET)
+        train_raw(raw_config, poisoned_third_step)
     run = RunDir(raw_config["run"])
     assert [line["step"] for line in run.read_metrics("train")] == [1, 2]
     assert all(w.isfinite().all() for w in load_checkpoint(run.checkpoints, 2).weights.values())
 
 
+def test_a_nan_is_skipped_where_the_config_allows_it(raw_config):
+    run = train_raw(changed(raw_config, "train.on_nonfinite=skip", "train.checkpoint_every=1",
+                            "train.keep_checkpoints=9"), poisoned_third_step)  # fmt: skip
+    assert [line["skipped"] for line in run.read_metrics("train")] == [0, 0, 1, 0]
+    second, third, fourth = (load_checkpoint(run.checkpoints, step).weights for step in (2, 3, 4))
+    assert all(second[name].equal(third[name]) for name in second)
+    assert not all(third[name].equal(fourth[name]) for name in third)
+
+
 def test_half_precision_without_a_gpu_is_refused(raw_config, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="fp16 trains on a CUDA GPU only"):
-        train(parse_config(with_(raw_config, train={"mixed_precision": "fp16"})), QUIET)
+        train_raw(changed(raw_config, "train.mixed_precision=fp16"))
 
 
 def test_bf16_starts_at_a_tie_and_keeps_float32_masters(raw_config):
-    run = train(parse_config(with_(raw_config, train={"mixed_precision": "bf16"})), QUIET)
+    run = train_raw(changed(raw_config, "train.mixed_precision=bf16"))
     assert run.read_metrics("train")[0]["tie"] == 1.0
     assert {w.dtype for w in load_checkpoint(run.checkpoints, 4).weights.values()} == {torch.float32}
 
 
 def test_gradient_checkpointing_changes_nothing(raw_config, tmp_path):
     runs = [
-        train(parse_config(with_(raw_config, run=str(tmp_path / str(on)), train={"gradient_checkpointing": on})), QUIET)
-        for on in (False, True)
+        train_raw(changed(raw_config, f"run={tmp_path / on}", f"train.gradient_checkpointing={on}"))
+        for on in ("false", "true")
     ]
     one, two = (load_checkpoint(run.checkpoints, 4).weights for run in runs)
     for name in one:
@@ -172,7 +194,7 @@ def test_gradient_checkpointing_changes_nothing(raw_config, tmp_path):
 
 
 def test_export_of_an_earlier_step(raw_config, tmp_path):
-    run = train(parse_config(raw_config), QUIET)
+    run = train_raw(raw_config)
     assert export(run, 2, tmp_path / "early") == 2
     with pytest.raises(UserError, match="exists already"):
         export(run, 2, tmp_path / "early")
@@ -194,7 +216,7 @@ def test_pairs_without_rejected_members_serve_sft_alone(raw_config, tmp_path):
 
     Image.new("RGB", (20, 20), "red").save(tmp_path / "red.png")
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "red", "chosen": "red.png"}\n')
-    raw = with_(raw_config, data={"path": str(tmp_path / "pairs.jsonl")})
+    raw = changed(raw_config, f"data.path={tmp_path / 'pairs.jsonl'}")
     with pytest.raises(UserError, match=r"serve loss\.name: sft, not SIPO"):
-        train(parse_config(raw), QUIET)
-    assert len(train(parse_config({**raw, "loss": {"name": "sft"}}), QUIET).read_metrics("train")) == 4
+        train_raw(raw)
+    assert len(train_raw(changed(raw, "loss={name: sft}")).read_metrics("train")) == 4

@@ -28,14 +28,14 @@ def test_reference_is_the_untrained_network(backbone, config):
     with torch.no_grad():
         for weight in policy.trainable.values():
             weight.add_(0.05)
-    with policy.reference() as network, torch.no_grad():
+    with policy.network("reference") as network, torch.no_grad():
         assert predict(backbone, network).equal(before)
     assert not predict(backbone, policy.denoiser).equal(before)
 
 
 def test_adapters_are_on_again_before_the_backward_pass(backbone):
     policy = make_policy(backbone, PolicyConfig("lora", rank=4), needs_reference=True, seed=0)
-    with pytest.raises(RuntimeError), policy.reference():
+    with pytest.raises(RuntimeError), policy.network("reference"):
         raise RuntimeError("even when the reference fails")
     predict(backbone, policy.denoiser).square().mean().backward()
     # B starts at zero, so the gradient of A is zero and that of B is not.

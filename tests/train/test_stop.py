@@ -1,14 +1,13 @@
-"""Stopping by a signal saves, and errors of loader workers read like any other."""
+"""Stopping by a signal saves."""
 
 import os
 import signal
 
 import pytest
 
-from sipo.errors import UserError
 from sipo.run import RunDir
 from sipo.train.checkpoint import saved_steps
-from sipo.train.stop import StopRequest, worker_errors
+from sipo.train.loop import StopRequest
 
 
 def test_the_first_signal_asks_and_the_second_acts():
@@ -42,18 +41,9 @@ def test_a_stopped_training_saves_and_goes_on(raw_config, tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=ask_when_it_runs).start()
-    with pytest.raises(Stopped, match="The same command goes on"):
+    with pytest.raises(Stopped, match="The same command resumes"):
         train(parse_config(raw), Console(quiet=True))
     (step,) = saved_steps(run.checkpoints)
     assert 0 < step < 30
     train(parse_config(raw), Console(quiet=True))
     assert_same_results(run, unbroken, steps=[30])
-
-
-def test_a_workers_traceback_is_cut_to_its_message():
-    text = 'Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File "x.py", line 1\nsipo.errors.UserError: pairs.parquet:3: the image is truncated\n'
-    with pytest.raises(UserError) as error, worker_errors():
-        raise UserError(text)
-    assert str(error.value) == "pairs.parquet:3: the image is truncated"
-    with pytest.raises(UserError, match=r"^plain$"), worker_errors():
-        raise UserError("plain")

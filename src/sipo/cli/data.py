@@ -53,10 +53,6 @@ def data_encode(config: ConfigFile, overrides: Overrides = None) -> None:
     if parsed.data.cache is None:
         raise UsageError("data.cache: name the folder to encode into, in the config or as data.cache=FOLDER")
     quiet_libraries()
-    from sipo.train.inputs import open_inputs, open_rows
-    from sipo.train.setup import load_model, make_accelerator
+    from sipo.train.opening import encode
 
-    screen, accelerator = console(), make_accelerator(parsed)
-    train_rows, validation_rows, _ = open_rows(parsed, screen)
-    inputs = open_inputs(parsed, train_rows, validation_rows, load_model(parsed, accelerator), accelerator, screen)
-    typer.echo(f"{len(inputs.train)} pairs in {parsed.data.cache}")
+    typer.echo(f"{encode(parsed, console())} pairs in {parsed.data.cache}")

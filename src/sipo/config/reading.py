@@ -13,8 +13,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from sipo.config.sections import COMPONENTS, Config, component_class
+from sipo.config.yaml12 import read_yaml
 from sipo.errors import UsageError, did_you_mean
-from sipo.yaml12 import read_yaml
 
 REQUIRED = ("run", "model", "data", "loss")
 DEFAULTS = {"kernel": "ddim", "timesteps": "uniform"}  # names of components where none is given
@@ -34,7 +34,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     if not isinstance(raw, dict):
         raise UsageError(f"{path} should hold keys such as run, model, data, loss; found {type(raw).__name__}")
     for override in overrides or []:
-        _apply_override(raw, override)
+        apply_override(raw, override)
     return parse_config(raw, source=str(path))
 
 
@@ -130,7 +130,7 @@ def _expected(message: str) -> str:
     return message.removeprefix("Input should be ").replace("a valid boolean", "true or false")
 
 
-def _apply_override(raw: dict[str, Any], override: str) -> None:
+def apply_override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"{override!r}: an override is written key.path=value, such as train.num_steps=500")

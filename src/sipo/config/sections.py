@@ -102,8 +102,8 @@ class TrainConfig:
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     gradient_checkpointing: bool = False
     compile: bool = False
-    # What is spread over the processes: the denoiser (full); or, by DeepSpeed, the optimizer, with zero2 the gradients.
-    sharding: Literal["none", "full", "zero1", "zero2"] = "none"
+    # Of the denoiser, over the processes: everything (full), or all but the weights between forward and backward (grads).
+    sharding: str = "none"
     deterministic: bool = False  # on a GPU: deterministic kernels, so that a resumed run is exact there too
     ema_decay: float | None = None
     seed: int = 0
@@ -124,10 +124,11 @@ class TrainConfig:
             raise ValueError("learning_rate and max_grad_norm must be positive")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay lies between 0 and 1, got {self.ema_decay}")
+        if self.sharding not in ("none", "full", "grads"):
+            zero = " (which replaces zero1 and zero2)" if self.sharding in ("zero1", "zero2") else ""
+            raise ValueError(f"sharding: found {self.sharding!r}; expected none, full or grads{zero}")
         if self.sharding != "none" and (self.compile or self.optimizer != "adamw"):
             raise ValueError(f"sharding: {self.sharding} goes with optimizer: adamw and compile: false")
-        if self.sharding.startswith("zero") and self.mixed_precision == "fp16":
-            raise ValueError(f"sharding: {self.sharding} goes with mixed_precision: bf16, or no")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Which pairs make up each optimizer step, and how the items of a batch are put together."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,26 @@ def schedule_slots(num_pairs: int, seed: int, step: int, global_batch: int) -> l
         epoch, position = divmod(step * global_batch + slot, num_pairs)
         slots.append(Slot(int(epoch_order(num_pairs, seed, epoch)[position]), epoch, slot))
     return slots
+
+
+@dataclass(frozen=True)
+class MicroBatches:
+    """Batch sampler of one process: its micro-batches of slots for each of `steps` (from 0). A pure function."""
+
+    num_pairs: int
+    seed: int
+    batch_size: int
+    accumulation: int
+    steps: range
+    rank: int
+    world: int
+
+    def __iter__(self) -> Iterator[list[Slot]]:
+        stride = self.world * self.batch_size
+        for step in self.steps:
+            slots = schedule_slots(self.num_pairs, self.seed, step, stride * self.accumulation)
+            for start in range(self.rank * self.batch_size, len(slots), stride):
+                yield slots[start : start + self.batch_size]
 
 
 @dataclass(frozen=True)

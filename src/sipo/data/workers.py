@@ -1,8 +1,12 @@
 """What a loader worker does besides loading."""
 
+import contextlib
 import multiprocessing
 import os
 import threading
+from collections.abc import Iterator
+
+from sipo.errors import UserError
 
 
 def end_with_parent(_worker: int) -> None:
@@ -19,3 +23,15 @@ def end_with_parent(_worker: int) -> None:
 def _wait_and_end(parent) -> None:
     parent.join()
     os._exit(1)
+
+
+@contextlib.contextmanager
+def worker_errors() -> Iterator[None]:
+    """A UserError of a worker arrives with the worker's traceback in its text; the user needs its last part."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        if "Original Traceback" not in text:
+            raise
+        raise UserError(text[text.rindex("UserError: ") + len("UserError: ") :].strip()) from None

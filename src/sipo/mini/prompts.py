@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from sipo.geneval.vocabulary import CATEGORIES
-from sipo.jsonl import read_jsonl
-from sipo.mini import STILL
 from sipo.mini.wording import all_prompts
 
-PROMPTS = STILL.train_prompts.parent
+PROMPTS = Path(__file__).parent / "prompts"
 SPLIT_SEED = 0
 HELDOUT = {"single_object": 2, "two_object": 6, "counting": 45, "colors": 12, "position": 28, "color_attr": 167}
 """How many prompts of each category are held out: 260 in all; the small categories have few to give."""
@@ -41,7 +39,8 @@ def interleaved(groups: dict[str, list[dict]]) -> list[dict]:
 
 @cache
 def _shipped(split: str) -> tuple[dict, ...]:
-    return tuple(read_jsonl(PROMPTS / f"{split}.jsonl"))
+    lines = (PROMPTS / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    return tuple(json.loads(line) for line in lines)
 
 
 def load_prompts(split: str) -> list[dict]:

@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or ignored. Tensors lie in safetensors, the rest in JSON; nothing is pickled."""
+"""Checkpoints that are complete or ignored. Tensors are in safetensors files, the rest in JSON; nothing is pickled."""
 
 import json
 import os
@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sipo.errors import UserError
 from sipo.files import hash_file, sync_directory, write_atomic
+from sipo.train.engine.processes import Processes
+from sipo.train.pieces import read_pieces, write_pieces
 
 MANIFEST = "manifest.json"  # written last: a folder without it is not a checkpoint
+PREFIXES = {f"{part}.safetensors": f"{part}." for part in ("weights", "optimizer", "ema")}  # files of version 0.1.0
+ALONE = Processes()
 
 
 @dataclass(frozen=True)
@@ -27,72 +30,87 @@ class Checkpoint:
     counters: dict[str, Any] | None = None  # overflows, skipped steps, the scaler's state
 
 
-def save_checkpoint(root: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write `root/<step>/` under a temporary name, sync, rename; then drop all but the newest `keep`."""
-    temporary = begin(root, checkpoint.step)
-    tensors, scalars = flatten(checkpoint.optimizer)
-    files = {"weights": checkpoint.weights, "optimizer": tensors, "ema": checkpoint.ema}
-    for name, content in files.items():
-        if content is not None:
-            save_file({key: value.contiguous() for key, value in content.items()}, temporary / f"{name}.safetensors")
-            _sync(temporary / f"{name}.safetensors")
-    hashes = {path.name: hash_file(path) for path in sorted(temporary.iterdir())}
-    return finish(root, temporary, {"optimizer": scalars}, checkpoint, hashes, keep)
+def save_checkpoint(root: Path, checkpoint: Checkpoint, keep: int, processes: Processes = ALONE) -> Path:
+    """Write `root/<step>/` under a temporary name, sync, rename; then drop all but the newest `keep`.
 
-
-def begin(root: Path, step: int) -> Path:
-    """An empty folder under a name that does not count."""
-    temporary = root / f".{step:06d}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    return temporary
-
-
-def finish(
-    root: Path, temporary: Path, extra: dict[str, Any], checkpoint: Checkpoint, hashes: dict[str, str], keep: int
-) -> Path:
-    """Write the manifest, let the folder count, drop all but the newest `keep`. Its files are on disk by now."""
-    folder = root / f"{checkpoint.step:06d}"
-    manifest = {"step": checkpoint.step, **extra, "counters": checkpoint.counters or {}, "sha256": hashes}
-    write_atomic(temporary / MANIFEST, json.dumps(manifest))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
-    sync_directory(root)
-    for old in saved_steps(root)[:-keep]:
-        shutil.rmtree(root / f"{old:06d}", ignore_errors=True)
+    All processes call this, and see the same files. Returns when the checkpoint counts.
+    """
+    folder, temporary = root / f"{checkpoint.step:06d}", root / f".{checkpoint.step:06d}.tmp"
+    if processes.is_main:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    processes.barrier()
+    moments, plain = _flatten(checkpoint.optimizer)
+    parts = {"weights": checkpoint.weights, "optimizer": moments, "ema": checkpoint.ema or {}}
+    tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+    path = temporary / f"{processes.rank + 1:05d}-of-{processes.world:05d}.safetensors"
+    write_pieces(path, tensors, processes.is_main)
+    hashes = dict(item for item in processes.gather_objects(_sealed(path)) if item)
+    if processes.is_main:
+        manifest = {
+            "step": checkpoint.step,
+            "optimizer": plain,
+            "counters": checkpoint.counters or {},
+            "sha256": hashes,
+        }
+        write_atomic(temporary / MANIFEST, json.dumps(manifest))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+        sync_directory(root)
+        for old in saved_steps(root)[:-keep]:
+            shutil.rmtree(root / f"{old:06d}", ignore_errors=True)
+    processes.barrier()
     return folder
 
 
 def saved_steps(root: Path) -> list[int]:
-    """Steps with a complete checkpoint, in order; unfinished folders are passed over."""
+    """Steps with a complete checkpoint, in order; unfinished folders are ignored."""
     if not root.is_dir():
         return []
     return sorted(int(path.name) for path in root.iterdir() if path.name.isdigit() and (path / MANIFEST).is_file())
 
 
-def load_checkpoint(root: Path, step: int, like: dict[str, Tensor] | None = None) -> Checkpoint:
-    """Read one checkpoint. Raises UserError naming the file whose bytes are not those that were written.
+def load_checkpoint(
+    root: Path, step: int, like: dict[str, Tensor] | None = None, processes: Processes = ALONE
+) -> Checkpoint:
+    """Read a checkpoint of any number of processes. Its tensors are sharded as the weights `like`, or unsharded.
 
-    Of a sharded training, the tensors are sharded as the weights `like`, or whole without it.
+    All processes call this. Raises UserError, in each of them, naming a file whose bytes have changed.
     """
     folder = root / f"{step:06d}"
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{root} has no checkpoint of step {step}; it has {saved_steps(root) or 'none'}")
     manifest = json.loads((folder / MANIFEST).read_text())
-    if manifest.get("sharded"):
-        from sipo.train.sharded_checkpoint import load_sharded  # which builds on this module
+    hashes: dict[str, str] = manifest["sha256"]
+    mine = sorted(hashes)[processes.rank :: processes.world]
+    bad = [name for name in mine if not (folder / name).is_file() or hash_file(folder / name) != hashes[name]]
+    if damaged := sorted(name for found in processes.gather_objects(bad) for name in found):
+        raise UserError(f"{folder / damaged[0]} is damaged (checksum); delete {folder} to resume from an earlier step")
+    like = like or {}
+    weights = list(like.values())
 
-        return load_sharded(folder, manifest, like)
-    for name, expected in manifest["sha256"].items():
-        if not (folder / name).is_file() or hash_file(folder / name) != expected:
-            raise UserError(f"{folder / name} is damaged (checksum); delete {folder} to resume from an earlier step")
-    tensors = {name: load_file(folder / f"{name}.safetensors") for name in ("weights", "optimizer")}
-    ema = load_file(folder / "ema.safetensors") if "ema.safetensors" in manifest["sha256"] else None
-    optimizer = unflatten(tensors["optimizer"], manifest["optimizer"])
-    return Checkpoint(manifest["step"], tensors["weights"], optimizer, ema, manifest["counters"])
+    def template(name: str) -> Tensor | None:
+        part, _, key = name.partition(".")
+        return weights[int(key.partition(".")[0])] if part == "optimizer" and weights else like.get(key)
+
+    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}, "ema": {}}
+    for name, tensor in read_pieces([(folder / name, PREFIXES.get(name, "")) for name in hashes], template).items():
+        part, _, key = name.partition(".")
+        parts[part][key] = tensor
+    optimizer = _unflatten(parts["optimizer"], manifest["optimizer"])
+    return Checkpoint(manifest["step"], parts["weights"], optimizer, parts["ema"] or None, manifest["counters"])
 
 
-def flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _sealed(path: Path) -> tuple[str, str] | None:
+    """A file's name and checksum once its bytes are on the disk; None where this process had nothing to write."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return path.name, hash_file(path)
+
+
+def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An optimizer's state as tensors named `index.key`, and its plain values (JSON keeps floats exactly)."""
     tensors, plain = {}, {}
     for index, entries in state["state"].items():
@@ -101,16 +119,11 @@ def flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, {"plain": plain, "param_groups": state["param_groups"]}
 
 
-def unflatten(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
+def _unflatten(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `_flatten`."""
     state: dict[int, dict[str, Any]] = {}
     for name, value in (tensors | scalars["plain"]).items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
     groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in scalars["param_groups"]]
     return {"state": state, "param_groups": groups}
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""What comes out of a run: weights for plain diffusers, with a card that says how they were made."""
+"""The result of a run: weights for plain diffusers, with a card that records how they were made."""
 
 import json
 import os
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from sipo.backbones import Backbone
 from sipo.config import Config, parse_config
+from sipo.config.yaml12 import write_yaml
 from sipo.errors import UserError
 from sipo.files import sync_directory, write_atomic
 from sipo.registry import miniature
 from sipo.run import RunDir
 from sipo.train.checkpoint import load_checkpoint, saved_steps
 from sipo.train.policy import Policy, make_policy, save_policy
-from sipo.yaml12 import write_yaml
 
 
 def write_weights(
@@ -23,7 +23,7 @@ def write_weights(
 ) -> None:
     """Replace `folder` by the policy's weights and their model card; a kill leaves the old folder or the new one.
 
-    `weights`: the trained ones by name, whole, as `sipo.train.sharding.gather_weights` gives them.
+    `weights`: the trained ones by name, unsharded.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

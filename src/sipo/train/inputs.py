@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
 from rich.console import Console
 
 from sipo.backbones import Backbone, read_architecture
@@ -19,6 +18,7 @@ from sipo.data.pairs.rows import PairSource
 from sipo.data.pairs.split import split_validation
 from sipo.errors import UserError
 from sipo.size import Size
+from sipo.train.engine import Processes
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def open_rows(config: Config, console: Console) -> tuple[Rows, Rows | None, dict
 
 
 def open_inputs(
-    config: Config, train: Rows, validation: Rows | None, backbone: Backbone, accelerator: Accelerator, console: Console
+    config: Config, train: Rows, validation: Rows | None, backbone: Backbone, processes: Processes, console: Console
 ) -> Inputs:
     """The data sets, encoded first where the config wants a cache and there is none yet."""
     data, seed, rejected, size = config.data, config.train.seed, config.loss.needs_rejected, backbone.size
@@ -78,11 +78,11 @@ def open_inputs(
             second = MediaPairs(validation.source, validation.usable, size, with_rejected=rejected,
                                 max_pixels=data.max_pixels)  # fmt: skip
     else:
-        cache = _encoded(config, train, data.cache, backbone, accelerator, console)
+        cache = _encoded(config, train, data.cache, backbone, processes, console)
         first = CachedPairs(cache, train.usable, data.flip, data.prompt_dropout, seed, rejected)
         if validation:
             if validation.source is not train.source:
-                cache = _encoded(config, validation, f"{data.cache}-validation", backbone, accelerator, console)
+                cache = _encoded(config, validation, f"{data.cache}-validation", backbone, processes, console)
             second = CachedPairs(cache, validation.usable, with_rejected=rejected)
     shown = validation or train
     return Inputs(first, second, shown.source.prompts(shown.usable[: 50 * config.sample.num_prompts]))
@@ -101,16 +101,16 @@ def _checked(
 
 
 def _encoded(
-    config: Config, rows: Rows, path: str, backbone: Backbone, accelerator: Accelerator, console: Console
+    config: Config, rows: Rows, path: str, backbone: Backbone, processes: Processes, console: Console
 ) -> Cache:
     """The cache at `path`; encoded if it is missing or unfinished, refused if something else made it or it is damaged."""
     data, seed = config.data, config.train.seed
     request = EncodeRequest(
         rows.source, rows.encodable, backbone.size, data.crop, data.flip, seed, max_pixels=data.max_pixels
     )
-    shown = console if accelerator.is_main_process and not console.quiet else None
-    encode_cache(backbone, request, path, accelerator.process_index, accelerator.num_processes, shown)
+    shown = console if processes.is_main and not console.quiet else None
+    encode_cache(backbone, request, path, processes.rank, processes.world, shown)
     cache = Cache(path)
-    if accelerator.is_main_process:
+    if processes.is_main:
         cache.verify()
     return cache

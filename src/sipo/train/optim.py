@@ -1,26 +1,13 @@
-"""Optimizer, learning rate and moving average. The learning rate is a function of the step, so it has no state."""
+"""Learning rate and moving average. The rate is a function of the step, so it has no state."""
 
 import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from sipo.config import TrainConfig
-from sipo.errors import UserError
-
-
-def make_optimizer(config: TrainConfig, weights: list[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
-    """AdamW, fused on a GPU; or its 8-bit form. The paper's Adam is `weight_decay: 0`."""
-    shared = {"lr": config.learning_rate, "betas": tuple(config.betas), "eps": config.epsilon,
-              "weight_decay": config.weight_decay}  # fmt: skip
-    if config.optimizer == "adamw8bit":
-        try:
-            import bitsandbytes
-        except ImportError:
-            raise UserError("train.optimizer: adamw8bit needs bitsandbytes: pip install 'sipo[8bit]'") from None
-        return bitsandbytes.optim.AdamW8bit(weights, **shared)
-    return torch.optim.AdamW(weights, **shared, fused=device.type == "cuda")
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -49,8 +36,8 @@ class Ema:
             average.copy_(state[name])
 
     @contextlib.contextmanager
-    def swapped_in(self):
-        """The network carries the average while the context lasts."""
+    def swapped_in(self) -> Iterator[None]:
+        """The network holds the average while the context lasts."""
         self._swap()
         try:
             yield

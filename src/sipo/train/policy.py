@@ -5,6 +5,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict
@@ -19,7 +20,7 @@ from sipo.errors import UserError
 class Policy:
     """What is trained. `trainable` maps names to the float32 master weights, in the network's order.
 
-    Sharded (see `sipo.train.sharding`), they are DTensors, of which each process holds its share.
+    Sharded (see `sipo.train.engine`), they are DTensors, of which each process holds a shard.
     """
 
     config: PolicyConfig
@@ -28,13 +29,13 @@ class Policy:
     frozen_copy: nn.Module | None = None  # full fine-tuning with a reference only
 
     @contextlib.contextmanager
-    def reference(self) -> Iterator[nn.Module]:
+    def network(self, which: Literal["reference"]) -> Iterator[nn.Module]:
         """The network as it was before training, for no-grad use; the adapters are on again when the context ends.
 
-        Adapters that are still off at `backward()` would give zero gradients without a word.
+        Adapters that are still off at `backward()` would silently give zero gradients.
         """
         if self.config.kind == "full":
-            assert self.frozen_copy is not None, "make_policy was told that no reference is needed"
+            assert self.frozen_copy is not None, f"make_policy was told that no {which} is needed"
             yield self.frozen_copy
             return
         self.denoiser.disable_adapters()
@@ -84,7 +85,7 @@ def make_policy(backbone: Backbone, config: PolicyConfig, needs_reference: bool,
 
 
 def save_policy(policy: Policy, backbone: Backbone, folder: Path, weights: dict[str, Tensor]) -> None:
-    """Write what plain diffusers loads: LoRA weights, or the whole pipeline. `weights`: the trained ones, whole."""
+    """Write what plain diffusers loads: LoRA weights, or the whole pipeline. `weights`: the trained ones, unsharded."""
     if policy.config.kind == "full":
         backbone.save_full(folder, weights)
         return

@@ -1,13 +1,22 @@
 """Two processes that hold half of the network each train as one does that holds it all, and resume exactly."""
 
 import signal
+from itertools import pairwise
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
-from support.processes import QUIET, assert_close, assert_halves, train_in_two
-from support.runs import assert_same_results
+from support.runs import (
+    EVENTS_OF_A_SAVE,
+    QUIET,
+    assert_close,
+    assert_halves,
+    assert_same_results,
+    measured_step,
+    second_refused,
+    train_in_two,
+)
 
 from sipo.config import parse_config
 from sipo.errors import UsageError, UserError
@@ -30,12 +39,29 @@ MORE = [
 @pytest.mark.parametrize(
     ("family", "kind"), [*ORDINARY, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE)]
 )
-def test_two_shards_train_as_one_process_and_the_weights_come_out(config_of, family, kind):
-    assert train_in_two(config_of("sharded", family, kind)) == [0, 0]
+def test_two_shards_train_as_one_process(config_of, family, kind):
+    assert train_in_two(config_of("sharded", family, kind), step=measured_step) == [0, 0]
     sharded = RunDir(config_of("sharded", family, kind)["run"])
     whole = train(parse_config(config_of("whole", family, kind, "none", processes=1)), QUIET)
     assert_close(sharded, whole)
     assert_halves(sharded)
+
+
+@pytest.mark.parametrize(("family", "kind"), [("sd", "full"), pytest.param("wan", "lora", marks=pytest.mark.slow)])
+def test_gathered_from_forward_to_backward_it_computes_the_same(config_of, family, kind):
+    """`grads` against `full`, which frees every block after its forward: samples and validation in between, an average
+    that is swapped in and out, and a refused update must not see stale weights."""
+    runs = []
+    for sharding in ("full", "grads"):
+        raw = config_of(sharding, family, kind, sharding, validate_every=1, sample_every=1, num_steps=4)
+        raw["data"] |= {"validation": 0.3}
+        assert train_in_two(raw, step=second_refused) == [0, 0]
+        runs.append(RunDir(raw["run"]))
+    assert_same_results(*runs, steps=[1, 2, 3, 4])
+    checkpoints = [load_checkpoint(runs[1].checkpoints, step) for step in (1, 2, 3, 4)]
+    same = [all(a.weights[n].equal(b.weights[n]) for n in a.weights) for a, b in pairwise(checkpoints)]
+    assert same == [True, False, False]
+    assert {float(state["step"]) for state in checkpoints[-1].optimizer["state"].values()} == {3.0}
 
 
 @pytest.mark.parametrize(("kind", "accumulation"), [("lora", 2), pytest.param("full", 1, marks=pytest.mark.slow)])
@@ -46,7 +72,7 @@ def test_killed_inside_a_checkpoint_and_resumed(config_of, kind, accumulation):
     for raw in (unbroken, killed):
         raw["data"] |= {"validation": 0.3}
     assert train_in_two(unbroken) == [0, 0]
-    assert train_in_two(killed, die=(1, 2)) == [-signal.SIGKILL] * 2
+    assert train_in_two(killed, die=(0, EVENTS_OF_A_SAVE + 3)) == [-signal.SIGKILL] * 2
     assert saved_steps(RunDir(killed["run"]).checkpoints) == [2]
     assert train_in_two(killed) == [0, 0]
     runs = [RunDir(raw["run"]) for raw in (killed, unbroken)]
@@ -55,7 +81,7 @@ def test_killed_inside_a_checkpoint_and_resumed(config_of, kind, accumulation):
 
 
 @pytest.mark.parametrize(("family", "kind"), [("sd", "lora"), pytest.param("wan", "full", marks=pytest.mark.slow)])
-def test_what_comes_out_is_the_policy_and_any_number_of_processes_reads_it(config_of, tmp_path, family, kind):
+def test_the_weights_are_the_policy_and_any_number_of_processes_reads_a_checkpoint(config_of, tmp_path, family, kind):
     raw = config_of("sharded", family, kind, ema_decay=None)
     assert train_in_two(raw) == [0, 0]
     run = RunDir(raw["run"])
@@ -105,9 +131,10 @@ def test_with_gradient_checkpointing_and_in_half_precision(config_of, family, ki
     assert {weight.dtype for weight in load_checkpoint(sharded.checkpoints, 3).weights.values()} == {torch.float32}
 
 
-def test_one_process_has_nothing_to_spread(config_of):
+@pytest.mark.parametrize("sharding", ["full", "grads"])
+def test_one_process_has_nothing_to_shard(config_of, sharding):
     whole = train(parse_config(config_of("none", "sd", "lora", "none", processes=1)), QUIET)
-    alone = train(parse_config(config_of("full", "sd", "lora", "full", processes=1)), QUIET)
+    alone = train(parse_config(config_of(sharding, "sd", "lora", sharding, processes=1)), QUIET)
     mine, theirs = (load_checkpoint(run.checkpoints, 3) for run in (alone, whole))
     assert all(mine.weights[name].equal(theirs.weights[name]) for name in theirs.weights)
     assert mine.optimizer["param_groups"] == theirs.optimizer["param_groups"]
@@ -124,12 +151,14 @@ def test_a_damaged_shard_is_named(config_of):
 
 
 def test_what_sharding_does_not_go_with(raw_config):
-    for sharding in ("full", "zero1", "zero2"):
+    for sharding in ("full", "grads"):
         for keys in ({"compile": True}, {"optimizer": "adamw8bit"}):
             with pytest.raises(UsageError, match=f"sharding: {sharding} goes with"):
                 parse_config({**raw_config, "train": {"sharding": sharding, **keys}})
-    with pytest.raises(UsageError, match="sharding: zero1 goes with mixed_precision"):
-        parse_config({**raw_config, "train": {"sharding": "zero1", "mixed_precision": "fp16"}})
+    with pytest.raises(
+        UsageError, match=r"found 'zero2'; expected none, full or grads \(which replaces zero1 and zero2"
+    ):
+        parse_config({**raw_config, "train": {"sharding": "zero2"}})
 
 
 @pytest.mark.parametrize(("variable", "engine"), [("DEEPSPEED", "DeepSpeed"), ("FSDP", "accelerate's FSDP plugin")])

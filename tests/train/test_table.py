@@ -1,11 +1,39 @@
-"""Means, bins, effective sample size, and the warning in words."""
+"""Columns of pairs: gathered in the order of their slots; means, bins, effective sample size."""
 
 import json
 
 import numpy as np
 import pytest
+import torch
 
-from sipo.train.metrics import FallingRewards, MetricsFile, summarise
+from sipo.train.engine import Processes
+from sipo.train.table import gather_pairs, pair_rows, summarise
+
+
+def test_pairs_are_gathered_in_the_order_of_their_slots_with_the_scalars_apart():
+    rows = [
+        pair_rows({"loss": torch.tensor(losses)}, torch.tensor([10, 20]), torch.tensor(slots))
+        for losses, slots in (([0.5, 0.25], [2, 3]), ([0.125, 1.0], [1, 0]))
+    ]
+    pairs, scalars = gather_pairs(rows, Processes(), 4, grad_norm=torch.tensor(7.0), stop=1.0)
+    assert pairs["loss"].tolist() == [1.0, 0.125, 0.5, 0.25]
+    assert pairs["t"].tolist() == [20, 10, 10, 20]
+    assert {name: values.tolist() for name, values in scalars.items()} == {"grad_norm": [7.0], "stop": [1.0]}
+
+
+def test_a_short_table_is_filled_up_with_its_last_pair():
+    rows = [pair_rows({"loss": torch.tensor([0.5, 0.25])}, torch.tensor([10, 20]), torch.tensor([0, 1]))]
+    pairs, _ = gather_pairs(rows, Processes(), 4)
+    assert pairs["slot"].tolist() == [0, 1, 1, 1]
+    assert pairs["loss"].tolist() == [0.5, 0.25, 0.25, 0.25]
+
+
+def test_all_of_a_step_reaches_the_host_in_one_copy():
+    """The meta device fails at every read by the host, so whatever comes before the copy of the table reads nothing."""
+    t = torch.zeros(4, device="meta")
+    rows = [pair_rows({"loss": t}, t, torch.arange(4)) for _ in range(2)]
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        gather_pairs(rows, Processes(torch.device("meta")), 8, grad_norm=t.sum(), stop=0.0)
 
 
 def pairs(n: int = 400, **columns) -> dict[str, np.ndarray]:
@@ -50,33 +78,3 @@ def test_effective_sample_size_is_kish():
 def test_weights_are_exponentials_of_log_iw():
     columns = {"t": np.ones(2), "log_iw_chosen": np.array([0.0, -2000.0])}
     assert summarise(columns, 1000)["w_chosen"] == pytest.approx(0.5)
-
-
-def test_a_resumed_file_has_neither_gaps_nor_doubles_nor_torn_lines(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(json.dumps({"step": step}) + "\n" for step in (0, 1, 2, 3)) + '{"step": 4, "lo')
-    file = MetricsFile(path, step=2)
-    file.write({"step": 3})
-    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1, 2, 3]
-    MetricsFile(path, step=0)
-    assert path.read_text() == ""
-
-
-def drift(chosen: float, rejected: float, steps: int = 200) -> list[str]:
-    rng, falling = np.random.default_rng(0), FallingRewards()
-    noise = rng.normal(0, 0.01, (steps, 2))
-    lines = [
-        {"reward_chosen": chosen * i + noise[i, 0], "reward_rejected": rejected * i + noise[i, 1]} for i in range(steps)
-    ]
-    return [warning for i, line in enumerate(lines) if (warning := falling.update(i + 1, line))]
-
-
-def test_rewards_falling_together_are_said_in_words_and_not_every_step():
-    warnings = drift(-0.01, -0.02)
-    assert 1 <= len(warnings) <= 2
-    assert "fall together" in warnings[0]
-
-
-@pytest.mark.parametrize(("chosen", "rejected"), [(0.01, -0.02), (0.0, 0.0), (0.01, 0.02), (-0.01, 0.0)])
-def test_no_warning_unless_both_fall(chosen, rejected):
-    assert drift(chosen, rejected) == []

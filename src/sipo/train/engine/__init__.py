@@ -1,0 +1,54 @@
+"""How a policy lies over the processes: the protocol, and the one place that chooses its implementation."""
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sipo.config import TrainConfig
+from sipo.train.engine.processes import Processes, join_processes
+from sipo.train.engine.replicated import replicate
+from sipo.train.engine.sharded import shard
+from sipo.train.engine.updater import Updater
+from sipo.train.policy import Policy
+
+__all__ = ["Engine", "Processes", "Updater", "join_processes", "make_engine"]
+
+
+class Engine(Protocol):
+    """A policy on its device or devices. All processes call each method, in the same order."""
+
+    @property
+    def policy(self) -> Policy:
+        """Its `trainable` weights are those that the updates change."""
+        ...
+
+    @property
+    def network(self) -> nn.Module:
+        """The policy's network as the forward of a training calls it."""
+        ...
+
+    @property
+    def collective(self) -> bool:
+        """Whether a forward needs all processes, because each holds a shard of the network."""
+        ...
+
+    def micro_step(self, last: bool) -> AbstractContextManager[None]:
+        """Around one forward and backward. After the last one of a step, gradients are averaged over the processes."""
+        ...
+
+    def local_weights(self) -> list[nn.Parameter]:
+        """The weights whose gradients are local after a backward; empty where they are averaged first."""
+        ...
+
+    def unsharded_weights(self) -> dict[str, Tensor]:
+        """The trained weights by name. Sharded ones arrive at the first process only, on its CPU."""
+        ...
+
+
+def make_engine(config: TrainConfig, policy: Policy, processes: Processes, compute: torch.dtype) -> Engine:
+    """Move a policy from the CPU to its device or devices. One process has nothing to shard."""
+    if config.sharding == "none" or processes.world == 1:
+        return replicate(policy, processes, compute)
+    return shard(policy, processes, compute, reshard=config.sharding == "full")

@@ -1,0 +1,101 @@
+"""The processes of a training: which one this is, on which device, and how they exchange values."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sipo.errors import UserError
+
+CPU = torch.device("cpu")
+# What accelerate's launcher sets to take model, backward and update over. The loop does these itself, and looks at the
+# gradients before an update.
+LAUNCHER_ENGINES = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_FSDP": "accelerate's FSDP plugin",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that the launcher started. All of them call each method, in the same order."""
+
+    device: torch.device = CPU
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.world > 1:
+            dist.barrier()
+
+    @contextlib.contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The first process runs the context, then the others do, and find what it left."""
+        if not self.is_main:
+            self.barrier()
+        yield
+        if self.is_main:
+            self.barrier()
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Tensors of one shape, (world, ...) by rank, on the device."""
+        if self.world == 1:
+            return tensor[None]
+        gathered = tensor.new_empty(self.world, *tensor.shape)
+        dist.all_gather(list(gathered), tensor.contiguous())
+        return gathered
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Plain values, by rank."""
+        if self.world == 1:
+            return [value]
+        gathered = [None] * self.world
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+
+@contextlib.contextmanager
+def join_processes() -> Iterator[Processes]:
+    """Join the processes that torchrun or `accelerate launch` describe in the environment; leave them at the end.
+
+    Raises UserError where the launcher's config asks for an engine of its own.
+    """
+    for variable, engine in LAUNCHER_ENGINES.items():
+        if _is_set(variable):
+            raise UserError(
+                f"the launcher's config asks for {engine} ({variable}), which this loop does not use. To shard a model "
+                "over GPUs, launch plain processes (distributed_type: MULTI_GPU) with train.sharding: full or grads."
+            )
+    rank, local_rank, world = (
+        int(os.environ.get(n, d)) for n, d in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1))
+    )
+    found = None if _is_set("ACCELERATE_USE_CPU") else torch.accelerator.current_accelerator(check_available=True)
+    device = found or CPU
+    if world == 1:
+        yield Processes(device)
+        return
+    if found:
+        torch.accelerator.set_device_index(local_rank)
+        device = torch.device(found.type, local_rank)
+    joins = not dist.is_initialized()
+    if joins:
+        backend = dist.get_default_backend_for_device(device)
+        dist.init_process_group(backend, device_id=device if found else None)
+    yield Processes(device, rank, world)
+    if joins:  # not after an error: the other processes may be waiting in the group
+        dist.destroy_process_group()
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("true", "1", "yes")

@@ -1,0 +1,52 @@
+"""The unsharded network in every process: one process, or several with DDP."""
+
+import contextlib
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map
+
+from sipo.train.engine.processes import Processes
+from sipo.train.policy import Policy
+
+
+@dataclass(frozen=True)
+class Replicated:
+    """See `Engine`. DDP averages the gradients in the last micro-step."""
+
+    policy: Policy
+    network: nn.Module
+    collective: ClassVar[bool] = False
+
+    def micro_step(self, last: bool) -> AbstractContextManager[None]:
+        if isinstance(self.network, DistributedDataParallel) and not last:
+            return self.network.no_sync()
+        return contextlib.nullcontext()
+
+    def local_weights(self) -> list[nn.Parameter]:
+        return list(self.policy.trainable.values())
+
+    def unsharded_weights(self) -> dict[str, Tensor]:
+        return self.policy.state()
+
+
+def replicate(policy: Policy, processes: Processes, compute: torch.dtype) -> Replicated:
+    """The policy on this process's device, ready to train."""
+    for network in (policy.denoiser, policy.frozen_copy):
+        if network is not None:
+            network.to(processes.device)
+    if compute != torch.float32:
+        policy.denoiser.register_forward_hook(_output_in_float32)  # the samplers' arithmetic is in float32 then
+    if processes.world == 1:
+        return Replicated(policy, policy.denoiser)
+    devices = None if processes.device.type == "cpu" else [processes.device]
+    return Replicated(policy, DistributedDataParallel(policy.denoiser, device_ids=devices))
+
+
+def _output_in_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    half = (torch.float16, torch.bfloat16)
+    return tree_map(lambda x: x.float() if isinstance(x, Tensor) and x.dtype in half else x, output)

@@ -1,0 +1,209 @@
+"""From a config to an open training. The config is taken apart here, and parts are handed on."""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader
+
+from sipo.backbones import Backbone, load_backbone
+from sipo.config import Config, TrainConfig
+from sipo.data.batches import MicroBatches, PairBatch, collate
+from sipo.data.dataset import PairDataset
+from sipo.data.workers import end_with_parent, worker_errors
+from sipo.errors import UserError
+from sipo.files import write_atomic
+from sipo.losses import Objective, beta_equivalents, resolve_horizon
+from sipo.run import RunDir, environment
+from sipo.train.checkpoint import load_checkpoint, saved_steps
+from sipo.train.clock import Clock
+from sipo.train.engine import Engine, Processes, Updater, join_processes, make_engine
+from sipo.train.guard import Guard
+from sipo.train.inputs import open_inputs, open_rows
+from sipo.train.loggers import require_services
+from sipo.train.look import drop_samples_after, sample_prompts
+from sipo.train.optim import Ema
+from sipo.train.policy import make_policy
+from sipo.train.record import NoRecorder, Recorder
+from sipo.train.training import Training
+
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@contextlib.contextmanager
+def open_training(config: Config, console: Console) -> Iterator[Training]:
+    """Open everything that a training needs, resumed after its newest checkpoint, and record how the run is made.
+
+    Raises UserError and UsageError for what the user can fix. What it changes of the process (threads, deterministic
+    kernels, random state, its group of processes) is as before when the context ends.
+    """
+    require_services(config)
+    run, settings = RunDir(config.run), config.train
+    with contextlib.ExitStack() as stack:
+        processes = stack.enter_context(join_processes())
+        stack.enter_context(process_settings(settings, processes.device))
+        if processes.is_main:
+            stack.enter_context(run.lock())
+        else:
+            console = Console(quiet=True)
+        run.require_same_config(config, bool(saved_steps(run.checkpoints)))
+        with processes.main_first():  # the others find what the first one checked
+            train_rows, validation_rows, checked = open_rows(config, console)
+
+        objective = resolve_horizon(config.loss, config.num_inference_steps)
+        by_reference = objective.needs_importance_weights and config.weight.denominator == "reference"
+        needs_reference = objective.needs_reference or by_reference
+        backbone, engine = open_model(config, needs_reference, processes)
+        inputs = open_inputs(config, train_rows, validation_rows, backbone, processes, console)
+
+        weights = engine.policy.trainable
+        updater = Updater(settings, list(weights.values()), processes.device)
+        ema = Ema(weights, settings.ema_decay) if settings.ema_decay else None
+        guard = Guard(settings, scaled=updater.scaler is not None)
+        start = max(saved_steps(run.checkpoints), default=0)
+        if start:
+            resume(run, start, engine, updater, ema, guard, processes)
+        global_batch = settings.batch_size * settings.gradient_accumulation * processes.world
+        announce(
+            console, config, engine, objective, processes, (len(inputs.train), len(inputs.validation or ())), start
+        )
+        prompts = sample_prompts(config.sample, inputs.prompts)
+        recorder = NoRecorder()
+        if processes.is_main:
+            run.write_config(config)
+            write_atomic(run.env, json.dumps(environment(str(processes.device), processes.world), indent=2))
+            write_atomic(run.data, json.dumps(checked, indent=2))
+            drop_samples_after(run, start)
+            if start >= settings.num_steps:
+                console.print(f"[green]complete[/]: {start} steps are done; train.num_steps may grow")
+            recorder = Recorder(run, config, backbone.schedule.num_train_timesteps, start, console)
+        stack.enter_context(recorder)
+        yield Training(
+            run, settings, processes, start, backbone, engine, DTYPES[settings.mixed_precision], objective, needs_reference,
+            config.timesteps, config.kernel, config.num_inference_steps, config.weight, global_batch,
+            micro_batches(inputs.train, settings, start, processes, config.data.workers), inputs.validation, updater, ema,
+            guard, Clock(processes.device), recorder, config.sample, prompts,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def process_settings(settings: TrainConfig, device: torch.device) -> Iterator[None]:
+    """Threads, deterministic kernels and random state of this process while the context lasts.
+
+    Raises UserError for fp16 without a GPU, which would train without a gradient scaler.
+    """
+    if settings.mixed_precision == "fp16" and device.type != "cuda":
+        raise UserError("train.mixed_precision: fp16 trains on a CUDA GPU only; use bf16, or no")
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            if settings.num_threads:
+                torch.set_num_threads(settings.num_threads)
+            if settings.deterministic:
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+                torch.use_deterministic_algorithms(True)
+                torch.backends.cudnn.benchmark = False
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(deterministic)
+            torch.backends.cudnn.benchmark = benchmark
+            if workspace is None:
+                os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+def open_model(config: Config, needs_reference: bool, processes: Processes) -> tuple[Backbone, Engine]:
+    """The backbone, frozen parts in the compute dtype, and the policy on it, ready to train.
+
+    With a cache, the encoders stay on disk. Weights are on the CPU until the engine moves them to their devices.
+    """
+    settings, compute = config.train, DTYPES[config.train.mixed_precision]
+    backbone = load_backbone(config.model, "cpu", compute, encoders=config.data.cache is None, size=config.data.size)
+    policy = make_policy(backbone, config.policy, needs_reference, settings.seed)
+    if settings.gradient_checkpointing:
+        policy.denoiser.enable_gradient_checkpointing()
+    if settings.compile:
+        policy.denoiser.compile()
+    engine = make_engine(settings, policy, processes, compute)
+    backbone.parts.freeze_encoders()  # where the denoiser is now
+    return backbone, engine
+
+
+def encode(config: Config, console: Console) -> int:
+    """Encode the pairs of a config into its cache, as a training would first; returns the number of training pairs."""
+    with join_processes() as processes, process_settings(config.train, processes.device):
+        train_rows, validation_rows, _ = open_rows(config, console)
+        compute = DTYPES[config.train.mixed_precision]
+        backbone = load_backbone(config.model, processes.device, compute, encoders=False, size=config.data.size)
+        return len(open_inputs(config, train_rows, validation_rows, backbone, processes, console).train)
+
+
+def resume(
+    run: RunDir, step: int, engine: Engine, updater: Updater, ema: Ema | None, guard: Guard, processes: Processes
+) -> None:
+    """Continue from the checkpoint of `step`."""
+    checkpoint = load_checkpoint(run.checkpoints, step, dict(engine.policy.trainable), processes)
+    counters = checkpoint.counters or {}
+    engine.policy.load_state(checkpoint.weights)
+    updater.load_state(checkpoint.optimizer, counters["scaler"])
+    guard.load_state(counters)
+    if ema:
+        ema.load_state(checkpoint.ema)
+
+
+def micro_batches(
+    pairs: PairDataset, settings: TrainConfig, start: int, processes: Processes, workers: int
+) -> Iterator[PairBatch]:
+    """Those of this process, for the steps after `start`."""
+    sampler = MicroBatches(
+        len(pairs), settings.seed, settings.batch_size, settings.gradient_accumulation,
+        range(start, settings.num_steps), processes.rank, processes.world,
+    )  # fmt: skip
+    loader = DataLoader(
+        pairs, batch_sampler=sampler, collate_fn=collate, num_workers=workers,  # pyright: ignore[reportArgumentType]
+        pin_memory=processes.device.type == "cuda", worker_init_fn=end_with_parent,
+    )  # fmt: skip
+    with worker_errors():
+        yield from loader
+
+
+def announce(
+    console: Console, config: Config, engine: Engine, objective: Objective, processes: Processes,
+    num_pairs: tuple[int, int], start: int,
+) -> None:  # fmt: skip
+    """Print what the run will do, in numbers, and beta in everybody's convention. num_pairs: training, validation."""
+    train, policy, (num_train, num_validation) = config.train, config.policy, num_pairs
+    trained = sum(weight.numel() for weight in engine.policy.trainable.values())
+    total = sum(weight.numel() for weight in engine.policy.denoiser.parameters())
+    total -= trained if policy.kind == "lora" else 0
+    batch = train.batch_size * train.gradient_accumulation * processes.world
+    adapters = f" (rank {policy.rank}, alpha {policy.alpha:g})" if policy.kind == "lora" else ""
+    rows = {
+        "model": f"{config.model.path}, {total / 1e6:,.1f}M parameters in the denoiser",
+        "policy": f"{policy.kind}, {trained / 1e6:,.2f}M trained{adapters}",
+        "pairs": f"{num_train:,}" + (f", {num_validation:,} held out" if num_validation else ""),
+        "batch": f"{batch} pairs = {train.batch_size} a step x {train.gradient_accumulation} steps x {processes.world} processes",
+        "steps": f"{train.num_steps:,} ({train.num_steps * batch / num_train:.2g} passes over the pairs)"
+        + (f", resumed after step {start}" if start else ""),
+        "objective": repr(objective),
+        "device": f"{processes.device}, mixed precision {train.mixed_precision}",
+        "sharding": f"{train.sharding}, over {processes.world} processes" if processes.world > 1 else "none: there is one process",
+        "run": str(RunDir(config.run).path),
+    }  # fmt: skip
+    if train.sharding == "none":
+        del rows["sharding"]
+    if "beta" in {field.name for field in dataclasses.fields(objective)}:
+        same = beta_equivalents(objective)
+        rows["beta"] = " = ".join(f"{value:g} ({who})" for who, value in same.items()) if same else (
+            f"{objective.beta:g} x {objective.horizon:g} steps; peers weight all timesteps alike, so none of theirs equals it"
+        )  # fmt: skip
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in rows.items():
+        table.add_row(f"[bold]{name}[/]", value)
+    console.print(table)

@@ -1,0 +1,139 @@
+"""What a training leaves and shows while it runs: metrics.jsonl, its views, a progress bar, warnings."""
+
+import json
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from sipo.config import Config
+from sipo.files import write_atomic
+from sipo.jsonl import read_jsonl
+from sipo.run import RunDir
+from sipo.train.loggers import Loggers
+from sipo.train.table import Update
+
+SHOWN = (("loss", "loss"), ("reward_gap", "gap"), ("accuracy", "acc"), ("pruned", "pruned"), ("grad_norm", "grad"))
+MATERIAL = 0.1  # implicit rewards are logits: a fall by less moves no preference
+
+
+class Recorder:
+    """Writes metrics.jsonl and its views, shows the progress, warns. On resume after `start`, later lines are cut.
+
+    As a context: the progress bar is live inside; the views are closed where no error ends it.
+    """
+
+    def __init__(self, run: RunDir, config: Config, num_train_timesteps: int, start: int, console: Console):
+        self.num_train_timesteps, self.console = num_train_timesteps, console
+        self.file = MetricsFile(run.metrics, start)
+        self.loggers = Loggers(run, config, start)
+        self.progress = TrainingProgress(console, start, config.train.num_steps)
+        self.falling = FallingRewards()
+        for line in run.read_metrics("train"):
+            self.falling.update(line["step"], line)
+
+    def __enter__(self) -> "Recorder":
+        self.progress.bar.start()
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self.progress.bar.stop()
+        if error is None:
+            self.loggers.close()
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append a line as it is."""
+        self.file.write(line)
+        self.loggers.write(line)
+
+    def update(self, update: Update) -> None:
+        """Append the line of a step."""
+        line = update.line(self.num_train_timesteps)
+        self.write(line)
+        if warning := self.falling.update(update.step, line):
+            self.write({"kind": "warning", "step": update.step, "message": warning})
+            self.console.print(f"[yellow]step {update.step}: {warning}[/]")
+        self.progress.update(update.step, line)
+
+
+class NoRecorder:
+    """The recorder of all processes but the first."""
+
+    def __enter__(self) -> "NoRecorder":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def write(self, line: dict[str, Any]) -> None: ...
+
+    def update(self, update: Update) -> None: ...
+
+
+class MetricsFile:
+    """metrics.jsonl, appended line by line; on resume the lines after the restored step are cut (all, at step 0)."""
+
+    def __init__(self, path: Path, step: int):
+        self.path = path
+        lines = read_jsonl(path) if path.is_file() and step > 0 else []
+        write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
+
+    def write(self, line: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class FallingRewards:
+    """Warns when the implicit rewards of chosen and rejected fall together, the signature of a collapse.
+
+    The gap may still grow: the policy gets worse on both members, and worse faster on the rejected one.
+    """
+
+    def __init__(self, window: int = 20):
+        self.window = window
+        self.history: deque[tuple[float, float]] = deque(maxlen=2 * window)
+        self.quiet_until = 0
+
+    def update(self, step: int, line: dict[str, Any]) -> str | None:
+        """A warning, at most once in five windows, or None. `line` is that of the step."""
+        chosen, rejected = line.get("reward_chosen"), line.get("reward_rejected")
+        if chosen is None or rejected is None:
+            return None
+        self.history.append((chosen, rejected))
+        if len(self.history) < 2 * self.window or step < self.quiet_until:
+            return None
+        values = np.array(self.history)
+        before, now = values[: self.window], values[self.window :]
+        error = np.sqrt((before.var(0) + now.var(0)) / self.window)  # of the difference of the two means
+        falls = now.mean(0) < before.mean(0) - 3 * error
+        if not (falls.all() and (now.mean(0) < -MATERIAL).all()):
+            return None
+        self.quiet_until = step + 5 * self.window
+        return (
+            f"the rewards of chosen and rejected fall together (chosen {now[:, 0].mean():.3g}, rejected "
+            f"{now[:, 1].mean():.3g}): the policy fits both worse than the reference does, which a growing gap hides. If "
+            "the samples get worse too, try a lower learning rate, a larger beta, or pruning of early timesteps."
+        )
+
+
+class TrainingProgress:
+    """A live bar; where the console is a file or a batch system, a line every half minute."""
+
+    def __init__(self, console: Console, start: int, num_steps: int):
+        self.console, self.num_steps, self.printed = console, num_steps, time.monotonic()
+        self.bar = Progress(
+            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self.task = self.bar.add_task("training", total=num_steps, completed=start, numbers="")
+
+    def update(self, step: int, line: dict[str, Any]) -> None:
+        numbers = "  ".join(f"{short} {line[key]:.3g}" for key, short in SHOWN if line.get(key) is not None)
+        numbers += f"  {line['seconds']['total']:.2f} s/step"
+        self.bar.update(self.task, completed=step, numbers=numbers)
+        if not self.console.is_terminal and (time.monotonic() - self.printed > 30 or step == self.num_steps):
+            self.printed = time.monotonic()
+            self.console.print(f"step {step}/{self.num_steps}  {numbers}", highlight=False)

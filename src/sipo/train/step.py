@@ -1,0 +1,116 @@
+"""One optimizer step: from the pairs of its slots, through terms and losses, to an update that the guard allows."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from sipo.data.batches import PairBatch
+from sipo.rng import pair_generator, pair_randn
+from sipo.terms import PairTerms, pair_terms, term_metrics
+from sipo.timesteps import draw_timesteps
+from sipo.train.clock import Clock
+from sipo.train.guard import nonfinite_flags
+from sipo.train.optim import learning_rate
+from sipo.train.table import Update, gather_pairs, pair_rows
+from sipo.train.training import Training
+
+Rows = list[dict[str, Tensor]]  # columns of pairs, a micro-batch each
+
+
+def take_step(t: Training, step: int, stop: bool = False) -> Update:
+    """Gradients of the global batch, clipped, checked, applied. `stop`: this process was asked to stop after it."""
+    t.clock.restart()
+    rows, ids = accumulate(t, step)
+    return apply(t, step, rows, ids, stop)
+
+
+def accumulate(t: Training, step: int) -> tuple[Rows, dict[int, str]]:
+    """The gradients of this process's micro-batches; the columns of its pairs, and their ids by slot."""
+    rows, ids = [], {}
+    for number in range(t.settings.gradient_accumulation):
+        batch = next(t.batches)
+        ids.update(zip(batch.slots.tolist(), batch.ids, strict=True))
+        with t.engine.micro_step(last=number == t.settings.gradient_accumulation - 1):
+            terms = batch_terms(t, batch, step, t.global_batch, t.clock)
+            losses, metrics = t.objective(terms)  # (B,), metrics (B,) each
+            # Over ALL pairs of the global batch; every engine averages over processes, hence their number.
+            t.updater.backward(losses.sum() * (t.processes.world / t.global_batch))
+        flags = nonfinite_flags(losses, t.engine.local_weights(), t.updater.scaler is not None)
+        columns = {"loss": losses, **metrics, **term_metrics(terms), "nonfinite": flags}
+        rows.append(pair_rows(columns, terms.t, batch.slots))
+        t.clock.mark("policy")
+    return rows, ids
+
+
+def apply(t: Training, step: int, rows: Rows, ids: dict[int, str], stop: bool) -> Update:
+    """Clip the gradients and, if the guard allows it, update the weights."""
+    rate, length = learning_rate(t.settings, step), t.settings.gradient_accumulation * t.settings.batch_size
+    pairs, scalars = gather_pairs(rows, t.processes, length, grad_norm=t.updater.clip(), stop=float(stop))
+    norm = float(scalars["grad_norm"].max())
+    allowed = t.guard.allows(step, pairs, norm, ids, t.processes)
+    t.updater.finish(rate, allowed)
+    if t.ema and allowed:
+        t.ema.update()
+    t.clock.mark("other")
+    return Update(step, rate, pairs, norm, t.guard.counts(), bool(scalars["stop"].any()), t.clock.read())
+
+
+def batch_terms(t: Training, batch: PairBatch, step: int, global_batch: int, clock: Clock) -> PairTerms:
+    """Run reference and policy on one micro-batch; `slots` are the places of its pairs in the global batch."""
+    seed, device = t.settings.seed, t.processes.device
+    x0_chosen, x0_rejected = _latents(t, batch, step)
+    x0_rejected = x0_rejected if t.objective.needs_rejected else None
+    conditioning = _conditioning(t, batch, 1 if x0_rejected is None else 2)
+    eps = pair_randn(x0_chosen.shape[1:], seed, step, batch.slots, "eps").to(device, non_blocking=True)
+    z = pair_randn(x0_chosen.shape[1:], seed, step, batch.slots, "z").to(device, non_blocking=True)
+    timesteps = draw_timesteps(
+        t.timesteps, t.backbone.schedule, t.num_inference_steps, seed, step, batch.slots, global_batch
+    ).to(device, non_blocking=True)
+    clock.mark("data")
+    # Dropout inside a network: equal micro-batches get equal masks on any rank, and both networks get the same ones.
+    dropout_seed = pair_generator(seed, step, int(batch.slots[0]), "net").initial_seed()
+
+    def predict(network: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+        def run(xt: Tensor, t_all: Tensor) -> Tensor:
+            torch.manual_seed(dropout_seed)
+            return t.backbone.predict(network, xt, t_all, conditioning)
+
+        return run
+
+    def reference(xt: Tensor, t_all: Tensor) -> Tensor:
+        with t.engine.policy.network("reference") as network:
+            prediction = predict(network)(xt, t_all)
+        clock.mark("reference")
+        return prediction
+
+    with torch.autocast(device.type, t.compute, enabled=t.compute != torch.float32):
+        return pair_terms(
+            predict(t.engine.network), reference if t.needs_reference else None, t.backbone.schedule, t.kernel,
+            t.num_inference_steps, t.weight, x0_chosen, x0_rejected, eps, timesteps, z,
+            t.objective.needs_importance_weights,
+        )  # fmt: skip
+
+
+def _latents(t: Training, batch: PairBatch, step: int) -> tuple[Tensor, Tensor | None]:
+    """x0 of chosen and rejected, (B, C, h, w) each: drawn anew in each step from the VAE's mean and log-variance."""
+    device = t.processes.device
+    x0 = {}
+    for member, media in (("chosen", batch.chosen), ("rejected", batch.rejected)):
+        if media is None:
+            continue
+        media = media.to(device, non_blocking=True)
+        moments = media if batch.encoded else t.backbone.encode_media(media)
+        noise = pair_randn(moments.shape[2:], t.settings.seed, step, batch.slots, f"vae {member}")
+        x0[member] = t.backbone.latents(moments, noise.to(device, non_blocking=True))
+    return x0["chosen"], x0.get("rejected")
+
+
+def _conditioning(t: Training, batch: PairBatch, members: int) -> dict[str, Tensor]:
+    """Text conditioning, repeated for the members of the pairs, and that of each one's crop: (members * B, ...)."""
+    device = t.processes.device
+    one = t.backbone.encode_prompts(batch.prompts) if batch.conditioning is None else batch.conditioning
+    text = {name: torch.cat([value.to(device, non_blocking=True)] * members) for name, value in one.items()}
+    geometry = [batch.chosen_geometry, batch.rejected_geometry][:members]
+    crops = torch.cat([value for value in geometry if value is not None]).to(device, non_blocking=True)
+    return text | t.backbone.conditioning_of(crops)

@@ -1,0 +1,56 @@
+"""A training that is open: everything that its steps, validation, samples and checkpoints need."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from sipo.backbones import Backbone
+from sipo.config import SampleConfig, TrainConfig
+from sipo.data.batches import PairBatch
+from sipo.data.dataset import PairDataset
+from sipo.kernels import Kernel
+from sipo.losses import Objective
+from sipo.run import RunDir
+from sipo.samples.folder import PromptItem
+from sipo.terms import ImportanceWeight
+from sipo.timesteps import Timesteps
+from sipo.train.clock import Clock
+from sipo.train.engine import Engine, Processes, Updater
+from sipo.train.guard import Guard
+from sipo.train.optim import Ema
+from sipo.train.record import NoRecorder, Recorder
+
+
+@dataclass(frozen=True)
+class Training:
+    """The parts of a config's training, made once by `open_training`."""
+
+    run: RunDir
+    settings: TrainConfig
+    processes: Processes
+    start: int  # the step that it resumes after
+    # The model.
+    backbone: Backbone
+    engine: Engine
+    compute: torch.dtype
+    # The objective, and the transition whose importance weights it reads.
+    objective: Objective
+    needs_reference: bool
+    timesteps: Timesteps
+    kernel: Kernel
+    num_inference_steps: int
+    weight: ImportanceWeight
+    # The pairs.
+    global_batch: int
+    batches: Iterator[PairBatch]  # the micro-batches of this process, step after step
+    validation: PairDataset | None
+    # What changes from step to step, besides the weights.
+    updater: Updater
+    ema: Ema | None
+    guard: Guard
+    clock: Clock
+    recorder: Recorder | NoRecorder
+    # The sample grids.
+    sample: SampleConfig
+    prompts: list[PromptItem]
