@@ -64,6 +64,6 @@ def test_what_is_written_reads_back(content):
     assert yaml.safe_load(write_yaml(content)) == content
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "fixtures").rglob("config.yaml")), ids=str)
+@pytest.mark.parametrize("path", sorted((Path(__file__).parent / "fixtures").rglob("config.yaml")), ids=str)
 def test_the_config_of_an_old_run_reads_as_it_did(path):
     assert read_yaml(path.read_text()) == yaml.safe_load(path.read_text())
