@@ -10,7 +10,7 @@ CORE = ("schedule", "rng", "timesteps", "kernels", "terms", "losses")  # each ma
 SIBLINGS = {"train", "evaluate", "geneval", "vbench", "mini", "plan"}  # tools that meet in files
 USES = {"mini": {"geneval", "evaluate"}}  # the miniature is judged by their rules
 TOP = {"cli", "benchmark", "rehearsal", "__main__"}  # may import everything; nobody below imports them
-UTILITIES = {"errors", "files", "jsonl", "tables", "progress", "registry"}
+UTILITIES = {"errors", "files", "jsonl", "tables", "progress", "registry", "yaml12"}
 HOMES = {  # library -> the only units that may import it
     "diffusers": {"backbones", "scorers", "mini"},
     "transformers": {"backbones", "scorers", "geneval.detectors", "mini"},

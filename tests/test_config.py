@@ -4,11 +4,11 @@ import pytest
 import yaml
 
 from sipo.config import differences, load_config, parse_config
-from sipo.config.yaml12 import write_yaml
 from sipo.errors import UsageError
 from sipo.kernels import DDIM, FlowSDE
 from sipo.losses import SIPO, DiffusionDPO
 from sipo.timesteps import LogitNormal, Uniform
+from sipo.yaml12 import write_yaml
 
 MINIMAL = {"run": "runs/x", "model": {"path": "miniature"}, "data": {"path": "miniature"}, "loss": {"name": "sipo"}}
 

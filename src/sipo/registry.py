@@ -38,8 +38,8 @@ class Miniature:
     scorer: str  # module:attribute, as the next two
     detector: str
     world: str
-    num_inference_steps: int = 20
-    guidance_scale: float = 4.0
+    num_inference_steps: int  # with which it samples well
+    guidance_scale: float
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """A few steps of a config at full size, with random weights and noise for data: does it run, how fast, in how much memory?"""
 
-import io
 import json
 import os
 import resource
@@ -18,7 +17,7 @@ from rich.console import Console
 from sipo.backbones import read_architecture
 from sipo.backbones.random_weights import write_random_checkpoint
 from sipo.config import Config, parse_config
-from sipo.data.media.encode_video import encode_video
+from sipo.data.media.encode_video import encode_png, encode_video
 from sipo.files import write_atomic
 from sipo.plan.plan import DTYPES, Plan
 from sipo.run import RunDir
@@ -96,7 +95,7 @@ def _noise_pairs(folder: Path, size: Size) -> Path:
         for member in ("chosen", "rejected"):
             frames = [_noise(rng, size) for _ in range(size.num_frames + int(size.is_video))]
             names[member] = f"{number}-{member}.{'mp4' if size.is_video else 'png'}"
-            content = encode_video(frames, size.fps) if size.fps else _png(frames[0])
+            content = encode_video(frames, size.fps) if size.fps else encode_png(frames[0])
             write_atomic(folder / names[member], content)
         lines.append(json.dumps({"prompt": f"noise {number}", **names}))
     write_atomic(manifest, "\n".join(lines) + "\n")
@@ -107,12 +106,6 @@ def _noise(rng: np.random.Generator, size: Size) -> Image.Image:
     """Blocks of colour, which a codec does not blow up."""
     small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
     return small.resize((size.width, size.height), Image.Resampling.NEAREST)
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _peak_memory() -> int:

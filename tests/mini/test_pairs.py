@@ -1,6 +1,8 @@
 """Pairs made by the miniature: the better picture is labelled so, whichever side it is on."""
 
+import contextlib
 import io
+import json
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,8 +11,8 @@ from PIL import Image, ImageFilter
 from rich.console import Console
 
 from sipo.errors import UserError
-from sipo.mini import pairs as pairs_module
-from sipo.mini.pairs import SHIPPED, PairSettings, make_pairs
+from sipo.mini import STILL
+from sipo.mini.pairs import PairSettings, make_pairs, pairs_of_model
 from sipo.mini.prompts import load_prompts
 from sipo.mini.scenes import sample_scene
 from sipo.mini.score import MiniatureScorer
@@ -18,6 +20,7 @@ from sipo.mini.wording import parse
 from sipo.mini.world import render
 
 QUIET = Console(quiet=True)
+MADE_BY = {"model": "an artist"}
 
 
 class Artist:
@@ -26,23 +29,20 @@ class Artist:
     def __init__(self):
         self.pictures = 0
 
-    def __call__(self, pipeline, prompts, seeds, *settings, **more):
+    def __call__(self, prompts, seeds):
         rng = np.random.default_rng(seeds[0])
         images = []
         for number, prompt in enumerate(prompts):
             image = render(sample_scene(parse(prompt), rng), rng)
-            blurred, empty = image.filter(ImageFilter.GaussianBlur(5)), Image.new("RGB", (64, 64), (128, 130, 134))
-            images.append([image, blurred, empty][number % 3])
+            blurred, empty = image.filter(ImageFilter.GaussianBlur(2)), Image.new("RGB", (64, 64), (128, 130, 134))
+            images.append([image, blurred, empty][(seeds[0] + number) % 3])
         self.pictures += len(images)
         return images
 
 
 @pytest.fixture
-def artist(monkeypatch):
-    artist = Artist()
-    monkeypatch.setattr(pairs_module, "sample", artist)
-    monkeypatch.setattr(pairs_module, "_fingerprint", lambda pipeline: "none")
-    return artist
+def artist():
+    return Artist()
 
 
 def sides(row):
@@ -51,7 +51,7 @@ def sides(row):
 
 
 def test_the_chosen_is_right_and_the_rejected_is_wrong_or_less_clean(artist, tmp_path):
-    number = make_pairs(tmp_path / "p.parquet", None, PairSettings(30, 3, only_right=False), chunk=10, console=QUIET)
+    number = make_pairs(tmp_path / "p.parquet", artist, MADE_BY, PairSettings(30, 3, only_right=False))
     rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
     assert number == len(rows) >= 29
     scorer = MiniatureScorer()
@@ -65,50 +65,72 @@ def test_the_chosen_is_right_and_the_rejected_is_wrong_or_less_clean(artist, tmp
 
 
 @pytest.mark.parametrize(
-    ("scores", "of_all", "of_right"),
+    ("scores", "only_right", "contrast"),
     [
-        ([1.5, 1.9, 0.3, 1.2], (1, 2), (1, 3)),
-        ([1.5, 1.9, 1.2], (1, 2), (1, 2)),
-        ([0.5, 1.9, 0.3], (1, 2), (1, 1)),  # one right: no gap, hence no pair
+        ([1.5, 1.9, 0.3, 1.2], False, (1.9, 0.3)),
+        ([1.5, 1.9, 0.3, 1.2], True, (1.9, 1.2)),
+        ([1.5, 1.9, 1.2], True, (1.9, 1.2)),
+        ([0.5, 1.9, 0.3], True, None),  # one right: no gap, hence no pair
+        ([0.5, 0.9, 0.3], False, None),  # none right
     ],
 )
-def test_which_pictures_are_contrasted(scores, of_all, of_right):
+def test_which_pictures_are_contrasted(artist, tmp_path, monkeypatch, scores, only_right, contrast):
     details = [{"score": score, "correct": score > 1} for score in scores]
-    group = list(range(len(scores)))
-    assert pairs_module._contrast(group, details, only_right=False) == of_all
-    assert pairs_module._contrast(group, details, only_right=True) == of_right
+    monkeypatch.setattr(MiniatureScorer, "details", lambda self, images, *rest: details)
+    settings, out = PairSettings(1, len(scores), only_right=only_right), tmp_path / "p.parquet"
+    if contrast is None:
+        with pytest.raises(UserError, match="There is no pair to write"):
+            make_pairs(out, artist, MADE_BY, settings)
+        return
+    assert make_pairs(out, artist, MADE_BY, settings) == 1
+    assert pq.read_table(out).to_pylist()[0]["score_gap"] == pytest.approx(contrast[0] - contrast[1])
 
 
-def test_without_a_right_picture_there_is_no_pair(artist, tmp_path, monkeypatch):
-    monkeypatch.setattr(MiniatureScorer, "details", lambda self, images, *rest: [
-        {"score": k / len(images), "correct": False} for k in range(len(images))
-    ])  # fmt: skip
-    for only_right in (True, False):
-        settings = PairSettings(num_prompts=4, candidates=3, only_right=only_right)
-        assert make_pairs(tmp_path / f"{only_right}.parquet", None, settings, console=QUIET) == 0
-
-
-def test_goes_on_after_a_stop_and_refuses_other_settings(artist, tmp_path):
+def test_resumes_after_a_stop_and_refuses_other_weights(artist, tmp_path):
     out, settings = tmp_path / "p.parquet", PairSettings(20, 3, only_right=False)
-    make_pairs(out, None, settings, chunk=10, console=QUIET)
+    make_pairs(out, artist, MADE_BY, settings)
     whole = pq.read_table(out)
-    (tmp_path / "p.parquet.parts" / "000010-010.parquet").unlink()
-    make_pairs(out, None, settings, chunk=10, console=QUIET)
-    assert artist.pictures == 3 * (20 + 10)
+    lines = (tmp_path / "p.parquet.samples" / "samples.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "p.parquet.samples" / "samples.jsonl").write_text("".join(lines[:32]))
+    make_pairs(out, artist, MADE_BY, settings)
+    assert artist.pictures == 60 + 28
     assert pq.read_table(out).equals(whole)
     with pytest.raises(UserError, match="other settings"):
-        make_pairs(out, None, PairSettings(20, 3, margin=0.2, only_right=False), chunk=10, console=QUIET)
+        make_pairs(out, artist, MADE_BY | {"weights": "others"}, settings)
 
 
-def test_ties_are_dropped(artist, tmp_path):
-    assert (
-        make_pairs(tmp_path / "p.parquet", None, PairSettings(8, 3, margin=2.1, only_right=False), console=QUIET) == 0
-    )
+def test_more_prompts_and_another_margin_keep_what_is_drawn(artist, tmp_path):
+    out = tmp_path / "p.parquet"
+    few = make_pairs(out, artist, MADE_BY, PairSettings(8, 3, only_right=False))
+    more = make_pairs(out, artist, MADE_BY, PairSettings(12, 3, only_right=False))
+    assert artist.pictures == 3 * 12
+    assert make_pairs(out, artist, MADE_BY, PairSettings(12, 3, margin=0.9, only_right=False)) <= more
+    assert few < more
+    assert artist.pictures == 3 * 12
+    with pytest.raises(UserError, match="all were ties"):
+        make_pairs(out, artist, MADE_BY, PairSettings(12, 3, margin=2.1, only_right=False))
+
+
+def test_a_prompt_that_is_drawn_again_makes_a_pair_of_its_own(artist, tmp_path):
+    """1,400 draws of 1,140 prompts: two of the five single objects are held out, so that their three prompts repeat."""
+    out = tmp_path / "p.parquet"
+    make_pairs(out, artist, MADE_BY, PairSettings(100, 3, only_right=False))
+    captions = [row["caption"] for row in pq.read_table(out).to_pylist()]
+    assert len(captions) > len(set(captions))
+
+
+def test_the_miniature_itself_makes_pairs(tmp_path):
+    out, settings = tmp_path / "p.parquet", PairSettings(1, 2, margin=1e-6, only_right=False)
+    with contextlib.suppress(UserError):  # where neither picture of the prompt is right
+        pairs_of_model(out, "miniature", settings, True, QUIET)
+    settings = json.loads((tmp_path / "p.parquet.samples" / "settings.json").read_text())
+    assert (settings["num_inference_steps"], settings["guidance_scale"], settings["autocast"]) == (20, 4.0, True)
+    assert len(settings["weights"]) == 12
 
 
 def test_of_the_right_ones_alone(artist, tmp_path):
     """The artist draws a prompt right, blurred and not at all: where the blurred one is right too, it is the worst."""
-    make_pairs(tmp_path / "p.parquet", None, PairSettings(30, 6), chunk=10, console=QUIET)
+    make_pairs(tmp_path / "p.parquet", artist, MADE_BY, PairSettings(30, 6))
     rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
     assert len(rows) > 10
     for row in rows:
@@ -120,7 +142,7 @@ def test_of_the_right_ones_alone(artist, tmp_path):
 
 def test_the_shipped_pairs():
     """Pick-a-Pic's columns, train prompts alone, sides in balance, and a sample of them ranked as the score does."""
-    rows = pq.read_table(SHIPPED).to_pylist()
+    rows = pq.read_table(STILL.pairs).to_pylist()
     assert 500 <= len(rows) <= 2500
     assert {row["caption"] for row in rows} <= {prompt["prompt"] for prompt in load_prompts("train")}
     assert {row["label_0"] for row in rows} == {0.0, 1.0}

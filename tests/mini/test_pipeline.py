@@ -8,8 +8,9 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline
 from torch.utils.flop_counter import FlopCounterMode
 
+from sipo.backbones.opening import open_for_sampling
 from sipo.mini.networks import make_scheduler
-from sipo.mini.pipeline import WEIGHTS, load_pipeline, sample
+from sipo.mini.pipeline import WEIGHTS, load_pipeline
 from sipo.mini.recipe import Recipe
 from sipo.mini.score import MiniatureScorer
 from sipo.mini.tokenizer import make_tokenizer
@@ -18,6 +19,10 @@ from sipo.mini.tokenizer import make_tokenizer
 @pytest.fixture(scope="module")
 def pipeline():
     return load_pipeline()
+
+
+def sample(prompts, seeds, num_inference_steps=20):
+    return open_for_sampling("miniature", False, num_inference_steps, 4.0).sampler(prompts, seeds)
 
 
 def test_plain_diffusers_loads_and_samples_it():
@@ -73,19 +78,19 @@ def test_latents_have_about_unit_variance(pipeline):
     assert 0.8 < latents.std() < 1.25
 
 
-def test_a_picture_depends_on_its_own_seed_alone(pipeline):
+def test_a_picture_depends_on_its_own_seed_alone():
     prompts = ["a photo of a star", "a photo of a red square", "a photo of two circles"]
-    together = sample(pipeline, prompts, [4, 5, 6], num_inference_steps=3)
-    alone = sample(pipeline, prompts[1:2], [5], num_inference_steps=3)[0]
+    together = sample(prompts, [4, 5, 6], num_inference_steps=3)
+    alone = sample(prompts[1:2], [5], num_inference_steps=3)[0]
     difference = np.asarray(together[1], dtype=int) - np.asarray(alone, dtype=int)
     assert np.abs(difference).max() <= 2  # batched sums round differently
-    other = sample(pipeline, prompts[1:2], [6], num_inference_steps=3)[0]
+    other = sample(prompts[1:2], [6], num_inference_steps=3)[0]
     assert np.abs(np.asarray(other, dtype=int) - np.asarray(alone, dtype=int)).max() > 20
 
 
-def test_it_draws_what_easy_prompts_ask_for(pipeline):
+def test_it_draws_what_easy_prompts_ask_for():
     prompts = ["a photo of a blue circle", "a photo of a red square", "a photo of a star", "a photo of two circles"] * 4
-    images = sample(pipeline, prompts, list(range(900, 916)))
+    images = sample(prompts, list(range(900, 916)))
     right = [entry["correct"] for entry in MiniatureScorer().details(images, prompts)]
     assert sum(right) >= 6
 

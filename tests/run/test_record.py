@@ -1,6 +1,8 @@
 """What a run records, read without the report: from files by hand, from none, and from damaged ones."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -61,16 +63,15 @@ def test_a_run_that_took_more_steps_than_its_config_asks_for(run):
     assert read_run(run).num_steps == 2
 
 
-def test_reading_a_run_needs_neither_torch_nor_the_report():
+def test_reading_a_run_needs_neither_torch_nor_the_report(run):
     """Studies read hundreds of runs; they should start in a moment."""
-    import subprocess
-    import sys
-
     code = (
-        "import sys, sipo.run\n"
-        "print(sorted(m for m in sys.modules if m == 'matplotlib' or m.startswith('sipo.evaluate')))"
+        "import sys; from pathlib import Path; from sipo.run import RunDir, read_run\n"
+        "record = read_run(RunDir(Path(sys.argv[1])))\n"
+        "print(record.last_step, sorted({'torch', 'matplotlib', 'sipo.evaluate'} & sys.modules.keys()))"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+    result = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True)
+    assert result.stdout == "2 []\n", result.stderr
 
 
 def test_the_best_step_has_the_lowest_loss_per_pair_kept():

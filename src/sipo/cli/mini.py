@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sipo.cli.common import console, quiet_libraries
+from sipo.registry import DEFAULT
 
 mini = typer.Typer(no_args_is_help=True, help="The bundled miniature: rebuild it, and make pairs with it.")
 
@@ -27,7 +28,7 @@ def mini_build(
 @mini.command("pairs")
 def mini_pairs(
     out: Annotated[Path, typer.Option(help="The parquet file to write.")],
-    model: Annotated[str, typer.Option(help="miniature, or a folder that `sipo mini build` made.")] = "miniature",
+    model: Annotated[str, typer.Option(help="miniature, or a folder that `sipo mini build` made.")] = DEFAULT,
     num_prompts: Annotated[int, typer.Option(min=1, help="Prompts drawn from the training prompts.")] = 1400,
     candidates: Annotated[
         int, typer.Option(min=2, help="Pictures for each, of which the best and the worst are paired.")
@@ -40,9 +41,7 @@ def mini_pairs(
 ) -> None:
     """Sample pictures from the miniature, score them, and pair the better with the worse."""
     quiet_libraries()
-    from sipo.backbones import resolve_path
-    from sipo.mini.pairs import PairSettings, make_pairs
-    from sipo.mini.pipeline import load_pipeline
+    from sipo.mini.pairs import PairSettings, pairs_of_model
 
     settings = PairSettings(num_prompts, candidates, only_right=only_right, seed=seed)
-    make_pairs(out, load_pipeline(Path(resolve_path(model))), settings, bf16, console=console())
+    typer.echo(f"{pairs_of_model(out, model, settings, bf16, console())} pairs of {num_prompts} prompts in {out}")

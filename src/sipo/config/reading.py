@@ -13,8 +13,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from sipo.config.sections import COMPONENTS, Config, component_class
-from sipo.config.yaml12 import read_yaml
 from sipo.errors import UsageError, did_you_mean
+from sipo.yaml12 import read_yaml
 
 REQUIRED = ("run", "model", "data", "loss")
 DEFAULTS = {"kernel": "ddim", "timesteps": "uniform"}  # names of components where none is given

@@ -1,18 +1,16 @@
-"""The miniature as a StableDiffusionPipeline: put together, written, loaded, sampled."""
+"""The miniature as a StableDiffusionPipeline: assembled, or loaded."""
 
 from pathlib import Path
 
-import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
-from PIL import Image
 from torch import nn
 
+from sipo.mini import STILL
 from sipo.mini.networks import make_scheduler
 from sipo.mini.tokenizer import make_tokenizer
 
-WEIGHTS = Path(__file__).parent / "weights"
-NUM_INFERENCE_STEPS = 20
-GUIDANCE_SCALE = 4.0
+WEIGHTS = STILL.weights
+NUM_INFERENCE_STEPS, GUIDANCE_SCALE = STILL.num_inference_steps, STILL.guidance_scale
 
 
 def assemble(vae: AutoencoderKL, unet: nn.Module, text_encoder: nn.Module) -> StableDiffusionPipeline:
@@ -37,29 +35,3 @@ def load_pipeline(folder: Path = WEIGHTS) -> StableDiffusionPipeline:
         part.float()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-@torch.no_grad()
-def sample(
-    pipeline: StableDiffusionPipeline,
-    prompts: list[str],
-    seeds: list[int],
-    num_inference_steps: int = NUM_INFERENCE_STEPS,
-    guidance_scale: float = GUIDANCE_SCALE,
-    batch_size: int = 32,
-    autocast: bool = False,
-) -> list[Image.Image]:
-    """One picture per prompt; the noise of each depends on its own seed alone. `autocast` computes in bfloat16."""
-    images = []
-    for start in range(0, len(prompts), batch_size):
-        part = slice(start, start + batch_size)
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
-        with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=autocast):
-            out = pipeline(
-                prompts[part],
-                generator=generators,
-                num_inference_steps=num_inference_steps,
-                guidance_scale=guidance_scale,
-            )
-        images += out.images
-    return images

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from sipo.geneval.vocabulary import CATEGORIES
+from sipo.jsonl import read_jsonl
+from sipo.mini import STILL
 from sipo.mini.wording import all_prompts
 
-PROMPTS = Path(__file__).parent / "prompts"
+PROMPTS = STILL.train_prompts.parent
 SPLIT_SEED = 0
 HELDOUT = {"single_object": 2, "two_object": 6, "counting": 45, "colors": 12, "position": 28, "color_attr": 167}
 """How many prompts of each category are held out: 260 in all; the small categories have few to give."""
@@ -39,8 +41,7 @@ def interleaved(groups: dict[str, list[dict]]) -> list[dict]:
 
 @cache
 def _shipped(split: str) -> tuple[dict, ...]:
-    lines = (PROMPTS / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
-    return tuple(json.loads(line) for line in lines)
+    return tuple(read_jsonl(PROMPTS / f"{split}.jsonl"))
 
 
 def load_prompts(split: str) -> list[dict]:

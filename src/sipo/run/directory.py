@@ -1,4 +1,4 @@
-"""The run directory: where everything that a run makes lies, and the record of how it was made."""
+"""The run directory: everything that a run writes, and the record of how it was made."""
 
 import os
 import platform
@@ -7,20 +7,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sipo.config import Config, differences
-from sipo.config.yaml12 import read_yaml, write_yaml
 from sipo.errors import UsageError, UserError
 from sipo.files import write_atomic
 from sipo.jsonl import read_jsonl
+from sipo.yaml12 import read_yaml, write_yaml
+
+if TYPE_CHECKING:
+    from sipo.config import Config
 
 PACKAGES = ("sipo", "torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """Paths of a run. Training writes them, evaluation reads them; the two meet nowhere else."""
+    """Paths of a run, properties that return a `Path`. Training writes them, evaluation reads them; they meet nowhere else."""
 
     path: Path
 
@@ -39,7 +41,7 @@ class RunDir:
     report = property(lambda self: self.path / "report.html")
 
     def require(self) -> "RunDir":
-        """This run, or UserError when the folder holds none."""
+        """This run. Raises UserError if the folder holds none."""
         if not self.config.is_file():
             raise UserError(f"{self.path} is no run directory: it holds no config.yaml")
         return self
@@ -59,12 +61,14 @@ class RunDir:
             return []
         return sorted(int(folder.name) for folder in self.samples.iterdir() if folder.name.isdigit())
 
-    def require_same_config(self, config: Config, has_checkpoint: bool) -> None:
-        """Hold the config against config.yaml, if there is one. Raises UsageError naming the changed keys.
+    def require_same_config(self, config: "Config", has_checkpoint: bool) -> None:
+        """Compare the config with config.yaml, if it exists. Raises UsageError naming the changed keys.
 
-        `train.num_steps` may grow; `run` may change, since a run directory can be moved; and as long as no checkpoint
-        exists there is nothing to resume, so anything may.
+        `train.num_steps` may grow; `run` may change, since a run directory can be moved; without a checkpoint there is
+        nothing to resume, so everything may change.
         """
+        from sipo.config import differences  # here: reading a run needs no torch
+
         if not self.config.is_file() or not has_checkpoint:
             return
         changed = [
@@ -78,8 +82,8 @@ class RunDir:
                 "Put the values back to resume, or choose another run directory (run=...)."
             )
 
-    def write_config(self, config: Config) -> None:
-        """Write config.yaml with every default spelled out."""
+    def write_config(self, config: "Config") -> None:
+        """Write config.yaml with every default written out."""
         write_atomic(self.config, write_yaml(config.to_dict()))
 
     @contextmanager
@@ -105,7 +109,7 @@ class RunDir:
 
 
 def environment(device: str, num_processes: int) -> dict[str, Any]:
-    """What the run was made with: versions, machine, command."""
+    """Versions, machine and command of this process, for the run's record."""
     import torch
 
     found = {name: _version(name) for name in PACKAGES}

@@ -1,6 +1,5 @@
 """Pictures or videos from prompts, into a media folder; run again, it goes on where it stopped."""
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -9,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
-from sipo.data.media.encode_video import contact_sheet, encode_video
+from sipo.data.media.encode_video import contact_sheet, encode_png, encode_video
 from sipo.errors import UserError
 from sipo.files import write_atomic
 from sipo.jsonl import append_jsonl, cut_torn_line
@@ -115,13 +114,7 @@ def _write(out: Path, sample: Sample, made: Image.Image | list[Image.Image], fps
         found, expected = ("a picture", fps) if fps is not None else ("frames", "nothing")
         raise ValueError(f"The sampler returned {found} for {sample.file}, but the settings say {expected} under fps.")
     if isinstance(made, Image.Image):
-        write_atomic(out / sample.file, _png(made))
+        write_atomic(out / sample.file, encode_png(made))
         return
     write_atomic(out / sample.file, encode_video(made, float(str(fps))))
-    write_atomic(out / sample.picture, _png(contact_sheet(made)))
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+    write_atomic(out / sample.picture, encode_png(contact_sheet(made)))

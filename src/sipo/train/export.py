@@ -9,13 +9,13 @@ from torch import Tensor
 
 from sipo.backbones import Backbone
 from sipo.config import Config, parse_config
-from sipo.config.yaml12 import write_yaml
 from sipo.errors import UserError
 from sipo.files import sync_directory, write_atomic
 from sipo.registry import miniature
 from sipo.run import RunDir
 from sipo.train.checkpoint import load_checkpoint, saved_steps
 from sipo.train.policy import Policy, make_policy, save_policy
+from sipo.yaml12 import write_yaml
 
 
 def write_weights(

@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,16 @@ def test_p_values_of_several_comparisons_are_corrected(folders):
     found = Contest((voted(folders[0], folders[1], 1), voted(folders[0], folders[2], 2)))
     p_sign = [each.overall.significance.p_sign for each in found.comparisons]
     assert found.adjusted() == list(zip([None, None], holm(p_sign), strict=True))
+
+
+def test_votes_need_neither_torch_nor_scipy_nor_a_scorer():
+    """A server that collects votes imports this."""
+    code = (
+        "import sys, sipo.evaluate.compare.files, sipo.evaluate.label.files\n"
+        "print(sorted({'torch', 'scipy', 'matplotlib', 'sipo.scorers', 'sipo.backbones'} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "[]\n", result.stderr
 
 
 def test_files_and_page_of_votes(folders, tmp_path):

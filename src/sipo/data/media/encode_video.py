@@ -1,4 +1,4 @@
-"""A generated video as an mp4 that every browser plays, and as a contact sheet: a few of its frames in a grid."""
+"""Generated pictures as PNG; videos as an mp4 that every browser plays, and as a contact sheet of a few frames."""
 
 import io
 from collections.abc import Sequence
@@ -59,6 +59,12 @@ def contact_sheet(frames: Sequence[Image.Image]) -> Image.Image:
     for number, frame in enumerate(chosen):
         sheet.paste(frame, (number % columns * (width + GAP), number // columns * (height + GAP)))
     return sheet
+
+
+def encode_png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _even(frame: Image.Image) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures and videos inside a page, as data: small pictures exact, large ones as thumbnails, videos if they are small."""
+"""Pictures and videos embedded in a page: small pictures lossless, large ones as thumbnails, videos if small."""
 
 import base64
 import io
@@ -10,9 +10,9 @@ from PIL import Image, ImageOps
 from sipo.samples.folder import VIDEO, picture_of
 
 THUMBNAIL = 256  # pixels, the longer side of what a page carries
-SHEET = 640  # of a contact sheet, which holds several frames
-EXACT = 128  # up to here a picture is kept as it is, so that a 64-pixel model is judged by its own pixels
-MAX_VIDEO = 2_000_000  # bytes; of a larger video the page carries the contact sheet alone
+SHEET = 640  # the longer side of a contact sheet, which holds several frames
+EXACT = 128  # up to this size a picture is lossless, so that a 64-pixel model is seen by its own pixels
+MAX_VIDEO = 2_000_000  # bytes; a larger video is shown by its contact sheet alone
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def data_uri(path: Path, longest: int = THUMBNAIL) -> str | None:
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # all that PIL raises
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # everything that PIL raises
         return None
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     exact = max(image.size) <= EXACT

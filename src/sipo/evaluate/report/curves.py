@@ -42,8 +42,8 @@ def moving_average(values: np.ndarray, window: int) -> np.ndarray:
 def binned(records: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """(edges (n + 1,), means (n,), counts (n,)) of `key` by timestep bin, over all records, weighted by pairs.
 
-    A bin that no pair fell in is NaN. None where no record has the key. Records of another binning than the last one's
-    are left out.
+    A bin without pairs is NaN. None where no record has the key. Records with other bins than the last one's are
+    ignored.
     """
     bins = [r["bins"] for r in records if r.get("bins") and any(v is not None for v in r["bins"].get(key) or [])]
     if not bins:

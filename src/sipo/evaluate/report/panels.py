@@ -1,4 +1,4 @@
-"""Which curves a report shows and what each is for: the paper's figures, and what it takes to diagnose a run."""
+"""The curves of a report and the purpose of each: the paper's figures, and those that diagnose a run."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,15 +26,15 @@ TRAINING = (
           (Series("accuracy", "right", CHOSEN), Series("tie", "tied", QUIET)),
           "Pairs in which the policy moved towards the chosen picture.", (0.5,), limits=SHARE),
     Panel("weight", "Importance weight w", "mean over pairs", WEIGHTS,
-          "How probable the policy finds the data's own denoising step, relative to the exact posterior."),
+          "Probability of the data's own denoising step under the policy, relative to the exact posterior."),
     Panel("selection", "Pruned and clipped", "share of pairs",
           (Series("pruned", "pruned", REJECTED), Series("clipped", "at the clip", QUIET)),
-          "Pairs below the pruning threshold teach nothing; at the clip, the weight carries no gradient.",
+          "Pairs below the pruning threshold are ignored; at the clip, the weight carries no gradient.",
           limits=FROM_ZERO),
     Panel("effective-sample-size", "Effective sample size", "share of the batch",
           (Series("effective_sample_size"),), "1: all weights equal. Near 0: a few outweigh the rest.", limits=SHARE),
     Panel("saturation", "σ(−logit)", "mean over pairs", (Series("sigmoid_neg_logit"),),
-          "The size of a pair's gradient. Near 0 the pairs are fitted and training stands still.", (0.5,)),
+          "The size of a pair's gradient. Near 0 the pairs are fitted and training stops learning.", (0.5,)),
     Panel("error-chosen", "Error on chosen", "mean squared error",
           (replace(ERRORS[0], label="policy"), replace(ERRORS[1], label="reference")),
           "Below the reference: the policy came closer to the chosen pictures."),
@@ -54,7 +54,7 @@ BY_TIMESTEP = (
           "Pairs in which the policy moved towards the chosen picture.", (0.5,), limits=SHARE),
     Panel("error-by-t", "Prediction error", "mean squared error", ERRORS, "Policy solid, reference dotted."),
     Panel("selection-by-t", "Pruned and clipped", "share of pairs",
-          (Series("pruned", "pruned", REJECTED), Series("clipped", "at the clip", QUIET)), "Where nothing is learned.",
+          (Series("pruned", "pruned", REJECTED), Series("clipped", "at the clip", QUIET)), "Where no pair, or no weight, is learned from.",
           limits=FROM_ZERO),
     Panel("loss-by-t", "Loss", "mean over pairs", (Series("loss"),)),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sipo.evaluate.report.curves import binned, curve
 
-# Chosen and rejected look the same wherever they occur; all of these hold on white and on near-black.
+# Chosen and rejected have one colour everywhere; all of these are legible on white and on near-black.
 CHOSEN, REJECTED, NEUTRAL, QUIET = "#2b7bba", "#d9642c", "#2f9184", "#8c96a3"
 INK, GRID = "#27313b", "#dde2e7"  # in SVG these two become the page's own text and rule colours
 
@@ -40,9 +40,9 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One small figure; `note` stands under it and says what to look for.
+    """One small figure; `note` is the text below it, on what to look for.
 
-    `levels` are heights of dashed lines, `band` is shaded, `limits` hold the y axis (None: as the data want it).
+    `levels` are heights of dashed lines, `band` is shaded, `limits` fix the y axis (None: from the data).
     """
 
     name: str

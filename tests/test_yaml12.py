@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sipo.config.yaml12 import read_yaml, write_yaml
+from sipo.yaml12 import read_yaml, write_yaml
 
 SPECIFICATION = """
 A null: null
