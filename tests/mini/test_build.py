@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -10,14 +11,20 @@ from rich.console import Console
 from sipo.errors import UserError
 from sipo.mini import build as build_module
 from sipo.mini.build import build
+from sipo.mini.pictures import encode_pool
 from sipo.mini.pipeline import load_pipeline
-from sipo.mini.recipe import Recipe, UNetRecipe, VAERecipe
-from sipo.mini.train_unet import encode_pool, snr_weight, train_unet
+from sipo.mini.recipe import Flaws, Recipe, Schedule
+from sipo.mini.train_text import train_text
+from sipo.mini.train_unet import make_networks, snr_weight, train_unet
 from sipo.mini.train_vae import train_vae
 from sipo.mini.training import learning_rate
 
 TINY = Recipe(
-    vae=VAERecipe(num_steps=3, batch_size=2), unet=UNetRecipe(num_steps=4, batch_size=2, pool_size=6, warmup_steps=2)
+    vae=Schedule(3, 2),
+    text=Schedule(3, 2),
+    clean=Schedule(4, 2, warmup_steps=2, ema=0.9),
+    noisy=Schedule(2, 2, ema=0.9),
+    pool_size=6,
 )
 
 
@@ -33,34 +40,56 @@ def stop_at(last):
     return report
 
 
-def run_unet(folder, pool, report):
-    return train_unet(TINY, pool, folder, "cpu", False, report, lambda step, average: None, save_every=2)
+def silent(step, metrics):
+    pass
+
+
+def same(networks, other):
+    return all(torch.equal(other.state_dict()[name], tensor) for name, tensor in networks.state_dict().items())
 
 
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory):
-    return train_vae(TINY, tmp_path_factory.mktemp("vae"), "cpu", False, lambda step, metrics: None)
+    return train_vae(TINY, tmp_path_factory.mktemp("vae"), "cpu", False, silent)
 
 
 def test_the_autoencoder_resumes_exactly(tmp_path, vae):
     with pytest.raises(Stopped):
         train_vae(TINY, tmp_path, "cpu", False, stop_at(3), save_every=1)
-    resumed = train_vae(TINY, tmp_path, "cpu", False, lambda step, metrics: None, save_every=1)
-    for name, tensor in vae.state_dict().items():
-        assert torch.equal(resumed.state_dict()[name], tensor), name
+    resumed = train_vae(TINY, tmp_path, "cpu", False, silent, save_every=1)
+    assert same(vae, resumed)
     assert resumed.config.scaling_factor == vae.config.scaling_factor
 
 
-def test_the_denoiser_resumes_exactly(tmp_path, vae):
-    pool = encode_pool(TINY, vae, tmp_path, "cpu", False)
-    assert pool["latents"].shape == (6, 4, 16, 16)
-    whole = run_unet(tmp_path / "whole", pool, lambda step, metrics: None)
+def test_the_text_encoder_resumes_exactly(tmp_path):
+    whole = train_text(TINY, tmp_path / "whole", "cpu", False, silent)
     with pytest.raises(Stopped):
-        run_unet(tmp_path / "cut", pool, stop_at(3))
-    resumed = run_unet(tmp_path / "cut", pool, lambda step, metrics: None)
-    for part, tensors in whole.state().items():
-        for name, tensor in tensors.items():
-            assert torch.equal(resumed.state()[part][name], tensor), name
+        train_text(TINY, tmp_path / "cut", "cpu", False, stop_at(3), save_every=1)
+    assert same(whole, train_text(TINY, tmp_path / "cut", "cpu", False, silent, save_every=1))
+
+
+def test_the_denoiser_resumes_exactly(tmp_path, vae):
+    pool = encode_pool(tmp_path / "pool.safetensors", vae, TINY.pool_size, 0, Flaws(), "cpu", False)
+    assert pool["latents"].shape == (6, 4, 16, 16)
+
+    def run(folder, report):
+        return train_unet(
+            make_networks(0, "cpu"), TINY, TINY.clean, pool, tmp_path / folder, False, report, save_every=2
+        )
+
+    whole = run("whole", silent)
+    with pytest.raises(Stopped):
+        run("cut", stop_at(3))
+    assert same(whole, run("cut", silent))
+    assert not same(whole, make_networks(0, "cpu"))
+
+
+def test_a_stage_leaves_the_networks_it_starts_from_unchanged(tmp_path, vae):
+    pool = encode_pool(tmp_path / "pool.safetensors", vae, TINY.pool_size, 0, Flaws(degraded=1.0), "cpu", False)
+    start = make_networks(0, "cpu")
+    trained = train_unet(start, TINY, TINY.noisy, pool, tmp_path, False, silent)
+    assert same(start, make_networks(0, "cpu"))
+    assert not same(start, trained)
 
 
 def test_build_writes_a_pipeline_and_refuses_another_recipe(tmp_path, monkeypatch):
@@ -68,23 +97,54 @@ def test_build_writes_a_pipeline_and_refuses_another_recipe(tmp_path, monkeypatc
     quiet = Console(quiet=True)
     record = build(tmp_path / "out", recipe=TINY, bf16=False, snapshot_every=2, num_scored=6, console=quiet)
     assert json.loads((tmp_path / "out" / "record.json").read_text()) == record
-    assert record["steps"] == {"vae": 3, "unet": 4}
+    assert record["steps"] == {"vae": 3, "text": 3, "clean": 4, "noisy": 2}
     assert set(record["scores"]) >= {"overall", "counting", "color_attr", "cleanliness"}
+    assert set(record["scores_before_noise"]) == set(record["scores"])
     assert load_pipeline(tmp_path / "out").vae.config.scaling_factor == record["scaling_factor"]
-    with pytest.raises(UserError, match="another recipe"):
+    with pytest.raises(UserError, match=r"vae.recipe.json was written for another recipe \(changed: seed\)"):
         build(tmp_path / "out", recipe=replace(TINY, seed=1), console=quiet)
+    with pytest.raises(UserError, match=r"noisy.recipe.json was written for another recipe \(changed: noisy_data\)"):
+        build(tmp_path / "out", recipe=replace(TINY, noisy_data=Flaws(degraded=0.9)), console=quiet)
+
+
+def test_the_denoiser_starts_from_the_stages_before(tmp_path, monkeypatch):
+    """The clean stage gets the text stage's encoder, the noisy stage the clean stage's averaged networks."""
+    starts = {}
+
+    def remember(start, recipe, schedule, pool, folder, *rest):
+        starts[folder.name] = start
+        return train_unet(start, recipe, schedule, pool, folder, *rest)
+
+    monkeypatch.setattr(build_module, "train_unet", remember)
+    monkeypatch.setattr(build_module, "category_scores", lambda *given: {"overall": 0.0})
+    build(tmp_path / "out", tmp_path / "work", TINY, bf16=False, console=Console(quiet=True))
+    text = torch.load(tmp_path / "work" / "text" / "state.pt", weights_only=True)["average"]
+    for name, tensor in starts["clean"]["text_encoder"].state_dict().items():
+        assert torch.equal(tensor, text[f"text_encoder.{name}"]), name
+    clean = torch.load(tmp_path / "work" / "clean" / "state.pt", weights_only=True)["average"]
+    for name, tensor in starts["noisy"].state_dict().items():
+        assert torch.equal(tensor, clean[name]), name
 
 
 def test_learning_rate_rises_holds_and_falls():
-    rates = [learning_rate(step, 2.0, num_steps=100, warmup=10, decay_share=0.2) for step in range(100)]
+    schedule = Schedule(100, 1, learning_rate=2.0, warmup_steps=10, decay_share=0.2)
+    rates = [learning_rate(step, schedule) for step in range(100)]
     assert rates[0] == pytest.approx(0.2)
     assert rates[9:80] == [2.0] * 71
     assert rates[90] == pytest.approx(1.0)
     assert 0 < rates[99] == pytest.approx(0.1)
 
 
-def test_snr_weight_turns_epsilon_loss_into_clipped_x0_loss():
+def test_snr_weight_at_power_0_is_min_snr():
     """min(SNR, g) / SNR is 1 where noise rules, and g / SNR where the picture does."""
     abar = torch.tensor([0.9, 0.5, 0.1], dtype=torch.float64)
     expected = torch.tensor([5 / 9, 1, 1], dtype=torch.float64)
-    torch.testing.assert_close(snr_weight(abar, torch.tensor([0, 1, 2]), 5.0), expected)
+    torch.testing.assert_close(snr_weight(abar, torch.tensor([0, 1, 2]), 5.0, 0.0), expected)
+
+
+def test_snr_weight_at_power_one_half_counts_the_error_of_x0_by_the_root_of_the_snr():
+    """The epsilon error is SNR times the error of x_0; the root meets the bound gamma at SNR = gamma^2."""
+    snr = np.array([1e-2, 1.0, 4.0, 25.0, 100.0])
+    abar = torch.tensor(snr / (1 + snr))
+    of_x0 = snr_weight(abar, torch.arange(5), 5.0, 0.5).numpy() * snr
+    np.testing.assert_allclose(of_x0, [0.1, 1.0, 2.0, 5.0, 5.0], rtol=1e-12)

@@ -70,7 +70,7 @@ def test_the_shipped_tokenizer_is_the_one_that_the_code_makes(pipeline):
 
 def test_latents_have_about_unit_variance(pipeline):
     """Which the noise schedule takes for granted."""
-    from sipo.mini.training import draw_pictures, to_pixels
+    from sipo.mini.pictures import draw_pictures, to_pixels
 
     pictures, _ = draw_pictures(32, np.random.default_rng(99))
     with torch.no_grad():

@@ -1,56 +1,77 @@
-"""The recipe of the shipped miniature: `sipo mini build` runs it, the record beside the weights repeats it."""
+"""The recipe of the image miniature: `sipo mini build` runs it, the record beside the weights repeats it."""
 
 from dataclasses import asdict, dataclass, field
 
 
 @dataclass(frozen=True)
-class VAERecipe:
-    """Autoencoder: L1 + MSE on pixels in [-1, 1] plus `kl` x KL to the unit Gaussian (mean over latent dimensions)."""
+class Schedule:
+    """One stage of training with AdamW.
 
-    num_steps: int = 1600
-    batch_size: int = 32
-    learning_rate: float = 2e-3
+    The learning rate is constant after warm-up and falls linearly to zero over the last `decay_share` of the steps;
+    `ema` is the decay per step of the averaged weights (0: the last weights).
+    """
+
+    num_steps: int
+    batch_size: int
+    learning_rate: float = 1e-3
     warmup_steps: int = 50
     decay_share: float = 0.4
-    kl: float = 1e-4
+    weight_decay: float = 0.0
+    ema: float = 0.0
 
 
 @dataclass(frozen=True)
-class UNetRecipe:
-    """Denoiser and text encoder, jointly from nothing.
+class Flaws:
+    """Shares of the pretraining data that are flawed, as captions and pictures from the web are.
 
-    Weighted by min(SNR, snr_gamma) / SNR (Hang et al. 2023, arXiv 2303.09556); the learning rate is constant after
-    warm-up and falls linearly to zero over the last `decay_share` of the steps; `ema` is the decay per step.
+    wrong_attribute: captions with one false shape, colour, count or relation; wrong_scene: captions of another scene
+    of the same category; degraded: pictures with blotches, blur or noise, independent of the caption.
     """
 
-    num_steps: int = 2600
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    warmup_steps: int = 200
-    decay_share: float = 0.35
-    weight_decay: float = 1e-2
-    snr_gamma: float = 5.0
-    prompt_dropout: float = 0.1
-    ema: float = 0.998
-    pool_size: int = 32_000
+    wrong_attribute: float = 0.0
+    wrong_scene: float = 0.0
+    degraded: float = 0.0
 
 
 @dataclass(frozen=True)
 class Recipe:
+    """Four stages, each from the end of the one before.
+
+    vae: autoencoder, L1 + MSE on pixels in [-1, 1] plus `kl` x KL to the unit Gaussian (mean over latent dimensions),
+    on pictures of which the share `vae_degraded` is degraded.
+    text: the text encoder learns what stands where (`train_text`), on right captions.
+    clean: denoiser and text encoder, jointly, on `pool_size` flawless pictures with right captions.
+    noisy: the same networks on `pool_size` pictures with the flaws of `noisy_data`, which the model then shows.
+    The denoiser's loss has the weight min(SNR^-snr_power, snr_gamma / SNR); see `train_unet.snr_weight`.
+    """
+
     seed: int = 0
-    vae: VAERecipe = field(default_factory=VAERecipe)
-    unet: UNetRecipe = field(default_factory=UNetRecipe)
+    vae: Schedule = field(default_factory=lambda: Schedule(2400, 32, learning_rate=2e-3))
+    kl: float = 1e-4
+    vae_degraded: float = 0.5
+    text: Schedule = field(default_factory=lambda: Schedule(1500, 128, weight_decay=0.01))
+    clean: Schedule = field(
+        default_factory=lambda: Schedule(4000, 64, warmup_steps=200, decay_share=0.35, weight_decay=0.01, ema=0.998)
+    )
+    noisy: Schedule = field(
+        default_factory=lambda: Schedule(1200, 64, learning_rate=3e-4, decay_share=0.5, weight_decay=0.01, ema=0.995)
+    )
+    noisy_data: Flaws = field(default_factory=lambda: Flaws(wrong_attribute=0.2, wrong_scene=0.2, degraded=0.5))
+    snr_gamma: float = 5.0
+    snr_power: float = 0.5
+    prompt_dropout: float = 0.1
+    pool_size: int = 32_000
 
     def to_dict(self) -> dict:
         return asdict(self)
 
 
 MIXTURE = {
-    "single_object": 0.04,
+    "single_object": 0.05,
     "two_object": 0.14,
-    "counting": 0.17,
-    "colors": 0.10,
-    "position": 0.22,
-    "color_attr": 0.33,
+    "counting": 0.18,
+    "colors": 0.08,
+    "position": 0.27,
+    "color_attr": 0.28,
 }
 """Share of each category among the training pictures: composition is hard, so it is shown more."""

@@ -1,6 +1,5 @@
-"""Stage 1: the autoencoder, trained on freshly drawn pictures."""
+"""Stage 1: the autoencoder, trained on freshly drawn pictures, degraded ones among them."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from sipo.mini.networks import make_vae
-from sipo.mini.recipe import Recipe
-from sipo.mini.training import draw_pictures, learning_rate, load_state, save_state, to_pixels
+from sipo.mini.pictures import draw_pictures, to_pixels
+from sipo.mini.recipe import Flaws, Recipe
+from sipo.mini.training import train
 
 
 def vae_loss(vae: AutoencoderKL, pixels: Tensor, kl: float, generator: torch.Generator) -> dict[str, Tensor]:
@@ -31,40 +31,24 @@ def train_vae(
     folder: Path,
     device: str,
     autocast: bool,
-    report: Callable[[int, dict], None],
-    save_every: int = 250,
+    report: Callable[[int, dict[str, float]], None],
+    save_every: int = 100,
 ) -> AutoencoderKL:
-    """Train, or go on from `folder`/vae.pt, to the recipe's last step; the scaling factor is measured at the end."""
+    """Train, or resume from `folder`, to the recipe's last step; the scaling factor is measured at the end."""
     torch.manual_seed(recipe.seed)
     vae = make_vae().to(device)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=recipe.vae.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    state = load_state(folder / "vae.pt") or {"step": 0, "seconds": 0.0}
-    if state["step"]:
-        vae.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-    start, spent = time.monotonic(), state["seconds"]
-    for step in range(state["step"], recipe.vae.num_steps):
-        pictures, _ = draw_pictures(recipe.vae.batch_size, np.random.default_rng([recipe.seed, 1, step]))
-        pixels = to_pixels(pictures).to(device)
+
+    def loss(step: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([recipe.seed, 1, step])
+        pictures, _ = draw_pictures(recipe.vae.batch_size, rng, Flaws(degraded=recipe.vae_degraded))
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-        optimizer.param_groups[0]["lr"] = learning_rate(
-            step, recipe.vae.learning_rate, recipe.vae.num_steps, recipe.vae.warmup_steps, recipe.vae.decay_share
-        )
         with torch.autocast(device, torch.bfloat16, enabled=autocast):
-            terms = vae_loss(vae, pixels, recipe.vae.kl, generator)
-        terms["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        report(step + 1, {name: float(value.detach()) for name, value in terms.items()})
-        if (step + 1) % save_every == 0 or step + 1 == recipe.vae.num_steps:
-            seconds = spent + time.monotonic() - start
-            save_state(
-                folder / "vae.pt",
-                {"step": step + 1, "seconds": seconds, "model": vae.state_dict(), "optimizer": optimizer.state_dict()},
-            )
-    vae.register_to_config(scaling_factor=_measure_scale(vae, recipe.seed, device))
-    return vae.eval()
+            return vae_loss(vae, to_pixels(pictures).to(device), recipe.kl, generator)
+
+    trained = train(vae, recipe.vae, loss, folder / "state.pt", report, save_every=save_every)
+    assert isinstance(trained, AutoencoderKL)
+    trained.register_to_config(scaling_factor=_measure_scale(trained, recipe.seed, device))
+    return trained
 
 
 @torch.no_grad()

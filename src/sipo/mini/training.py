@@ -1,46 +1,75 @@
-"""What both stages share: seeded pictures, the learning rate over time, atomic checkpoints."""
+"""What all stages share: the loop with its checkpoints, the learning rate over time, the averaged weights, the log."""
 
+import copy
 import io
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from sipo.files import write_atomic
 from sipo.jsonl import append_jsonl, read_jsonl
-from sipo.mini.recipe import MIXTURE
-from sipo.mini.scenes import sample_scene
-from sipo.mini.wording import all_prompts
-from sipo.mini.world import render
-
-_PROMPTS = all_prompts()
+from sipo.mini.recipe import Schedule
 
 
-def draw_pictures(n: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
-    """`n` rendered scenes as (n, 64, 64, 3) uint8, and their prompts; categories after MIXTURE."""
-    categories = rng.choice(list(MIXTURE), size=n, p=list(MIXTURE.values()))
-    prompts = [_PROMPTS[c][rng.integers(len(_PROMPTS[c]))] for c in categories]
-    pictures = np.stack([np.asarray(render(sample_scene(p, rng), rng)) for p in prompts])
-    return pictures, [p["prompt"] for p in prompts]
+def train(
+    networks: nn.Module,
+    schedule: Schedule,
+    loss: Callable[[int], dict[str, Tensor]],
+    path: Path,
+    report: Callable[[int, dict[str, float]], None],
+    snapshot: Callable[[int, nn.Module], None] = lambda step, average: None,
+    save_every: int = 100,
+) -> nn.Module:
+    """Train `networks`, or resume from the checkpoint `path`, to the schedule's last step; returns the averaged copy.
+
+    `loss` returns the terms of a step's loss (scalars), "loss" their sum, every draw in it a function of the step, so
+    that a resumed training equals an uninterrupted one. `snapshot` is called with the averaged networks whenever a
+    checkpoint is written.
+    """
+    average = copy.deepcopy(networks).requires_grad_(False)
+    optimizer = torch.optim.AdamW(
+        networks.parameters(), schedule.learning_rate, (0.9, 0.99), weight_decay=schedule.weight_decay, fused=True
+    )
+    state = load_state(path) or {"step": 0, "seconds": 0.0}
+    if state["step"]:
+        networks.load_state_dict(state["networks"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+    start = time.monotonic() - state["seconds"]
+    for step in range(state["step"], schedule.num_steps):
+        optimizer.param_groups[0]["lr"] = learning_rate(step, schedule)
+        terms = loss(step)
+        terms["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        _follow(average, networks, min(schedule.ema, (step + 1) / (step + 10)))
+        report(step + 1, {name: float(term.detach()) for name, term in (terms | {"grad_norm": norm}).items()})
+        if (step + 1) % save_every == 0 or step + 1 == schedule.num_steps:
+            state = {"step": step + 1, "seconds": time.monotonic() - start, "optimizer": optimizer.state_dict()}
+            save_state(path, state | {"networks": networks.state_dict(), "average": average.state_dict()})
+            snapshot(step + 1, average)
+    return average.eval()
 
 
-def to_pixels(pictures: np.ndarray) -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+@torch.no_grad()
+def _follow(average: nn.Module, networks: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(list(average.parameters()), list(networks.parameters()), 1 - decay)
 
 
-def learning_rate(step: int, peak: float, num_steps: int, warmup: int, decay_share: float) -> float:
+def learning_rate(step: int, schedule: Schedule) -> float:
     """Linear warm-up, constant, then linear to zero over the last `decay_share` of the steps. `step` counts from 0."""
-    up = (step + 1) / warmup
-    down = (num_steps - step) / max(1.0, decay_share * num_steps)
-    return peak * min(1.0, up, down)
+    up = (step + 1) / schedule.warmup_steps
+    down = (schedule.num_steps - step) / max(1.0, schedule.decay_share * schedule.num_steps)
+    return schedule.learning_rate * min(1.0, up, down)
 
 
 def save_state(path: Path, state: dict) -> None:
-    """Write a checkpoint of tensors and plain values; whole or not at all."""
+    """Write a checkpoint of tensors and plain values, atomically."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomic(path, buffer.getvalue())

@@ -1,0 +1,67 @@
+"""Seeded pictures of the world with their captions, flawless or flawed, and a pool of them as latents."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from sipo.files import write_atomic
+from sipo.mini.flaws import degrade, wrong_attribute, wrong_scene
+from sipo.mini.recipe import MIXTURE, Flaws
+from sipo.mini.scenes import sample_scene
+from sipo.mini.tokenizer import make_tokenizer, tokenize
+from sipo.mini.wording import all_prompts
+from sipo.mini.world import Scene, render
+
+_PROMPTS = all_prompts()
+
+
+def draw_scene(rng: np.random.Generator) -> tuple[Scene, dict]:
+    """A scene and the entry of its prompt; categories after MIXTURE."""
+    category = rng.choice(list(MIXTURE), p=list(MIXTURE.values()))
+    prompt = _PROMPTS[category][rng.integers(len(_PROMPTS[category]))]
+    return sample_scene(prompt, rng), prompt
+
+
+def draw_pictures(n: int, rng: np.random.Generator, flaws: Flaws | None = None) -> tuple[np.ndarray, list[str]]:
+    """`n` rendered scenes as (n, 64, 64, 3) uint8, and their captions, with the shares of `flaws` (default: none)."""
+    flaws = flaws or Flaws()
+    pictures, captions = [], []
+    for _ in range(n):
+        scene, prompt = draw_scene(rng)
+        picture = np.asarray(render(scene, rng))
+        caption, degraded = rng.random(2)
+        if degraded < flaws.degraded:
+            picture = degrade(picture, rng)
+        if caption < flaws.wrong_attribute:
+            prompt = wrong_attribute(prompt, scene, rng)
+        elif caption < flaws.wrong_attribute + flaws.wrong_scene:
+            prompt = wrong_scene(prompt, scene, rng)
+        pictures.append(picture)
+        captions.append(prompt["prompt"])
+    return np.stack(pictures), captions
+
+
+def to_pixels(pictures: np.ndarray) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+@torch.no_grad()
+def encode_pool(
+    path: Path, vae: AutoencoderKL, size: int, seed: int, flaws: Flaws, device: str, autocast: bool
+) -> dict[str, Tensor]:
+    """Scaled latents (N, 4, 16, 16) float16 and token ids (N, 32) int64 of N drawn pictures; made once, then read."""
+    if not path.is_file():
+        tokenizer, latents, tokens = make_tokenizer(), [], []
+        for part in range(0, size, 250):
+            pictures, captions = draw_pictures(min(250, size - part), np.random.default_rng([seed, 3, part]), flaws)
+            with torch.autocast(device, torch.bfloat16, enabled=autocast):
+                mean = vae.encode(to_pixels(pictures).to(device)).latent_dist.mean
+            latents.append((mean.float() * vae.config.scaling_factor).half().cpu().contiguous())
+            tokens.append(tokenize(tokenizer, captions))
+        write_atomic(path, save({"latents": torch.cat(latents), "tokens": torch.cat(tokens)}))
+    return load_file(path)

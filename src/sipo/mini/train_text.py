@@ -1,0 +1,77 @@
+"""Stage 2: the text encoder learns from captions and scenes what stands where, before there is a denoiser.
+
+Stable Diffusion's text encoder, too, knows the meaning of words and of their order before the denoiser is trained. Here
+each of the 16 tokens that follow the caption answers for one cell of a 4 x 4 grid over the picture: which kind of thing,
+if any, covers the cell's centre. The denoiser's cross-attention can then look up each place. The head that answers is
+dropped afterwards.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sipo.mini.networks import TEXT_WIDTH, make_text_encoder
+from sipo.mini.pictures import draw_scene
+from sipo.mini.recipe import Recipe
+from sipo.mini.tokenizer import make_tokenizer, tokenize
+from sipo.mini.training import train
+from sipo.mini.world import COLORS, SHAPES, SIZE, Scene
+
+GRID = 4
+KINDS = [(shape, color) for shape in SHAPES for color in COLORS]
+NOTHING = len(KINDS)
+AFTER = 12
+"""Tokens from here on follow every caption of the world: its longest has 10 words between the two marks."""
+
+
+def what_stands_where(scene: Scene) -> np.ndarray:
+    """For each cell (16,), row by row: the number of the kind of thing that covers its centre, or NOTHING."""
+    y, x = (np.mgrid[:GRID, :GRID] + 0.5) * SIZE / GRID
+    cells = np.full((GRID, GRID), NOTHING)
+    for thing in scene.things:
+        distance = np.hypot(x - thing.x, y - thing.y)
+        near = distance <= max(thing.radius, distance.min())  # small things may cover no centre
+        cells[near] = KINDS.index((thing.shape, thing.color))
+    return cells.ravel()
+
+
+def make_reader() -> nn.ModuleDict:
+    """A fresh "text_encoder", and the "head" that reads a cell's kind from the state of its token."""
+    head = nn.Linear(TEXT_WIDTH, len(KINDS) + 1)
+    return nn.ModuleDict({"text_encoder": make_text_encoder(make_tokenizer()), "head": head})
+
+
+def read_cells(reader: nn.ModuleDict, tokens: Tensor) -> Tensor:
+    """Logits (B, 16, kinds + 1) of what stands in each cell, for tokens (B, 32)."""
+    states = reader["text_encoder"](tokens).last_hidden_state[:, AFTER : AFTER + GRID**2]
+    return reader["head"](states).float()
+
+
+def train_text(
+    recipe: Recipe,
+    folder: Path,
+    device: str,
+    autocast: bool,
+    report: Callable[[int, dict[str, float]], None],
+    save_every: int = 100,
+) -> nn.ModuleDict:
+    """Train, or resume from `folder`, to the recipe's last step; returns the reader."""
+    torch.manual_seed(recipe.seed)
+    reader, tokenizer = make_reader().to(device), make_tokenizer()
+
+    def loss(step: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([recipe.seed, 4, step])
+        scenes, prompts = zip(*[draw_scene(rng) for _ in range(recipe.text.batch_size)], strict=True)
+        cells = torch.from_numpy(np.stack([what_stands_where(scene) for scene in scenes])).to(device)  # (B, 16)
+        tokens = tokenize(tokenizer, [prompt["prompt"] for prompt in prompts]).to(device)
+        with torch.autocast(device, torch.bfloat16, enabled=autocast):
+            logits = read_cells(reader, tokens)
+        return {"loss": F.cross_entropy(logits.flatten(0, 1), cells.flatten())}
+
+    trained = train(reader, recipe.text, loss, folder / "state.pt", report, save_every=save_every)
+    assert isinstance(trained, nn.ModuleDict)
+    return trained
