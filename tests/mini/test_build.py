@@ -93,7 +93,7 @@ def test_a_stage_leaves_the_networks_it_starts_from_unchanged(tmp_path, vae):
 
 
 def test_build_writes_a_pipeline_and_refuses_another_recipe(tmp_path, monkeypatch):
-    monkeypatch.setattr(build_module, "GLANCE", 2)
+    monkeypatch.setattr(build_module, "GLANCE", 6)
     quiet = Console(quiet=True)
     record = build(tmp_path / "out", recipe=TINY, bf16=False, snapshot_every=2, num_scored=6, console=quiet)
     assert json.loads((tmp_path / "out" / "record.json").read_text()) == record

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from collections import Counter
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ from PIL import Image, ImageFilter
 from rich.console import Console
 
 from sipo.errors import UserError
+from sipo.geneval.vocabulary import CATEGORIES
 from sipo.mini import STILL
 from sipo.mini.pairs import PairSettings, make_pairs, pairs_of_model
 from sipo.mini.prompts import load_prompts
@@ -117,6 +119,12 @@ def test_a_prompt_that_is_drawn_again_makes_a_pair_of_its_own(artist, tmp_path):
     make_pairs(out, artist, MADE_BY, PairSettings(100, 3, only_right=False))
     captions = [row["caption"] for row in pq.read_table(out).to_pylist()]
     assert len(captions) > len(set(captions))
+
+
+def test_pairs_are_made_for_all_categories_alike(artist, tmp_path):
+    make_pairs(tmp_path / "p.parquet", artist, MADE_BY, PairSettings(36, 3, only_right=False))
+    captions = [row["caption"] for row in pq.read_table(tmp_path / "p.parquet").to_pylist()]
+    assert Counter(parse(caption)["tag"] for caption in captions) == dict.fromkeys(CATEGORIES, 6)
 
 
 def test_the_miniature_itself_makes_pairs(tmp_path):

@@ -3,7 +3,8 @@
 import pytest
 
 from sipo.geneval.vocabulary import CATEGORIES
-from sipo.mini.prompts import load_prompts, sample_prompts, split_prompts
+from sipo.jsonl import read_jsonl
+from sipo.mini.prompts import load_prompts, sample_prompts, split_prompts, write_prompts
 from sipo.mini.wording import all_prompts, parse
 
 
@@ -68,3 +69,21 @@ def test_sampling_follows_the_shares():
     drawn = sample_prompts(100, seed=0, shares={"position": 0.75, "colors": 0.25})
     assert sum(p["tag"] == "position" for p in drawn) == 75
     assert sum(p["tag"] == "colors" for p in drawn) == 25
+
+
+def test_written_lists_are_disjoint_and_balanced_in_every_prefix(tmp_path):
+    write_prompts(tmp_path, each_train=50, each_heldout=40)
+    texts = {}
+    for name, each in (("train", 50), ("heldout", 40)):
+        prompts = read_jsonl(tmp_path / f"{name}.jsonl")
+        texts[name] = {prompt["prompt"] for prompt in prompts}
+        for prefix in (6, 60, 6 * each):
+            tags = [prompt["tag"] for prompt in prompts[:prefix]]
+            assert {category: tags.count(category) for category in CATEGORIES} == dict.fromkeys(CATEGORIES, prefix // 6)
+        for category in CATEGORIES:
+            drawn = [prompt["prompt"] for prompt in prompts if prompt["tag"] == category]
+            there = {prompt["prompt"] for prompt in split_prompts()[name == "heldout"][category]}
+            assert set(drawn) <= there
+            counts = [drawn.count(text) for text in there]
+            assert max(counts) - min(counts) <= 1  # each once before any twice
+    assert not texts["train"] & texts["heldout"]

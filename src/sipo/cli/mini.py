@@ -8,7 +8,7 @@ import typer
 from sipo.cli.common import console, quiet_libraries
 from sipo.registry import DEFAULT
 
-mini = typer.Typer(no_args_is_help=True, help="The bundled miniature: rebuild it, and make pairs with it.")
+mini = typer.Typer(no_args_is_help=True, help="The bundled miniature: rebuild it, and make prompts and pairs for it.")
 
 
 @mini.command("build")
@@ -18,11 +18,24 @@ def mini_build(
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 (worth it with AMX or a GPU).")] = True,
 ) -> None:
-    """Train the miniature from nothing; stopped and run again, it goes on."""
+    """Train the image miniature from nothing. Run the same command again to resume."""
     quiet_libraries()
     from sipo.mini.build import build
 
     build(out, work, device=device, bf16=bf16, console=console())
+
+
+@mini.command("prompts")
+def mini_prompts(
+    out: Annotated[Path, typer.Option(help="Folder for train.jsonl and heldout.jsonl.")],
+    train: Annotated[int, typer.Option(min=1, help="Training prompts of each category.")] = 120,
+    heldout: Annotated[int, typer.Option(min=1, help="Held-out prompts of each category.")] = 40,
+) -> None:
+    """Write the two disjoint prompt lists, the six categories balanced; small categories repeat their prompts."""
+    from sipo.mini.prompts import write_prompts
+
+    write_prompts(out, train, heldout)
+    console().print(f"{out}: {6 * train} training prompts, {6 * heldout} held-out prompts")
 
 
 @mini.command("pairs")

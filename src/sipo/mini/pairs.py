@@ -15,7 +15,6 @@ from sipo.evaluate.scores.score import score
 from sipo.files import hash_files
 from sipo.mini import STILL
 from sipo.mini.prompts import sample_prompts
-from sipo.mini.recipe import MIXTURE
 from sipo.mini.score import MiniatureScorer
 from sipo.samples.folder import PromptItem
 from sipo.samples.generate import Sampler, generate
@@ -23,7 +22,8 @@ from sipo.samples.generate import Sampler, generate
 
 @dataclass(frozen=True)
 class PairSettings:
-    """`num_prompts` draws of a train prompt, `candidates` pictures for each, and one pair of them: the best and the worst.
+    """`num_prompts` draws of a train prompt, as many of each category; one pair of `candidates` pictures of each, the best
+    and the worst.
 
     only_right: of those that are right, so that the two differ in how clean they are; else of all, and nearly every pair
     is then right against wrong, which says little of how a picture should look. The better one is right in both cases.
@@ -70,7 +70,7 @@ def make_pairs(
 def _items(settings: PairSettings) -> list[PromptItem]:
     """The pictures of every draw of a prompt; `draw` tells a prompt's later draws from its first one."""
     first = settings.seed * 10_000_019 + 1_000_000  # far from the seeds of evaluations
-    prompts = sample_prompts(settings.num_prompts, settings.seed, "train", MIXTURE)
+    prompts = sample_prompts(settings.num_prompts, settings.seed, "train")
     return [
         PromptItem(entry["prompt"], first + draw * settings.candidates + k, {**entry, "draw": draw})
         for draw, entry in enumerate(prompts)

@@ -1,13 +1,13 @@
 """The two disjoint prompt lists that ship: `train` for preference pairs, `heldout` for evaluation."""
 
-import json
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from sipo.files import write_atomic
 from sipo.geneval.vocabulary import CATEGORIES
-from sipo.jsonl import read_jsonl
+from sipo.jsonl import dump_jsonl, read_jsonl
 from sipo.mini import STILL
 from sipo.mini.wording import all_prompts
 
@@ -68,11 +68,17 @@ def sample_prompts(n: int, seed: int, split: str = "train", shares: dict[str, fl
     return chosen
 
 
-def write_prompts(folder: Path = PROMPTS) -> None:
-    """Write the shipped files anew."""
-    folder.mkdir(parents=True, exist_ok=True)
+def balanced(groups: dict[str, list[dict]], each: int, rng: np.random.Generator) -> list[dict]:
+    """`each` prompts of every category, in turn; a category's prompts repeat, in a new order, once all have come."""
+    decks = {
+        category: [group[i] for _ in range(-(-each // len(group))) for i in rng.permutation(len(group))][:each]
+        for category, group in groups.items()
+    }
+    return interleaved(decks)
+
+
+def write_prompts(folder: Path, each_train: int = 120, each_heldout: int = 40) -> None:
+    """Write train.jsonl and heldout.jsonl with so many prompts of every category."""
     rng = np.random.default_rng([SPLIT_SEED, 1])
-    for name, groups in zip(("train", "heldout"), split_prompts(), strict=True):
-        shuffled = {c: [group[i] for i in rng.permutation(len(group))] for c, group in groups.items()}
-        lines = [json.dumps(prompt) for prompt in interleaved(shuffled)]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for name, each, groups in zip(("train", "heldout"), (each_train, each_heldout), split_prompts(), strict=True):
+        write_atomic(folder / f"{name}.jsonl", dump_jsonl(balanced(groups, each, rng)))
