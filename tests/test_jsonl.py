@@ -3,7 +3,7 @@
 import pytest
 
 from sipo.errors import UserError
-from sipo.jsonl import append_jsonl, cut_torn_line, dump_jsonl, read_jsonl
+from sipo.jsonl import append_jsonl, cut_torn_line, dump_jsonl, read_json, read_jsonl
 
 RECORDS = [{"step": 1, "text": "schön\nzwei"}, {"step": 2, "nested": {"x": [0.1, None]}}]
 
@@ -45,3 +45,16 @@ def test_numbers_that_json_does_not_have_are_refused(tmp_path):
 def test_nothing_is_cut_from_a_file_that_does_not_exist(tmp_path):
     cut_torn_line(tmp_path / "absent.jsonl")
     assert not (tmp_path / "absent.jsonl").exists()
+
+
+def test_a_json_file_is_read_missed_or_named(tmp_path):
+    path = tmp_path / "a.json"
+    assert read_json(path) is None
+    path.write_text('{"a": [1]}')
+    assert read_json(path) == {"a": [1]}
+    for damage in (b'{"a": ', b"\xff\xfe"):
+        path.write_bytes(damage)
+        with pytest.raises(UserError, match=r"a\.json is not JSON \(.*\)\. Write it again\.$"):
+            read_json(path, "Write it again.")
+        with pytest.raises(UserError, match=r"a\.json is not JSON \(.*\)\.$"):
+            read_json(path)

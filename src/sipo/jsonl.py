@@ -1,12 +1,23 @@
-"""JSON Lines files that a killed process may leave with half a last line."""
+"""JSON files, and files of JSON lines, which a killed process may leave with half a last line."""
 
 import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from sipo.errors import UserError
 from sipo.files import write_atomic
+
+
+def read_json(path: Path, advice: str = "") -> Any:
+    """The value in the file, None without the file. Raises `UserError`, ending with `advice`, if it is not JSON."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # JSON or UTF-8
+        raise UserError(f"{path} is not JSON ({error}). {advice}".rstrip()) from error
 
 
 def read_jsonl(path: Path) -> list[dict]:

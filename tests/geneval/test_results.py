@@ -79,7 +79,7 @@ def test_messages(tmp_path):
         results.read_summary(tmp_path)
     for content in ("{", "[]", '{"name": "m"}'):
         (tmp_path / "geneval.json").write_text(content)
-        with pytest.raises(UserError, match=r"geneval.json is not .*judge the folder again"):
+        with pytest.raises(UserError, match=r"geneval.json is not .*(?i:judge the folder again)"):
             results.read_summary(tmp_path)
     (tmp_path / "results.jsonl").write_text('{"tag": "colors"}\n')
     with pytest.raises(UserError, match="expected a line a picture with tag, correct and metadata"):

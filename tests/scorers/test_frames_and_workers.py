@@ -96,7 +96,7 @@ def test_frames_are_evenly_spaced():
 def test_a_worker_answers_in_any_order_and_names_what_it_cannot_read(worker, files):
     scorer = worker()
     assert isinstance(scorer, FileScorer)
-    found = scorer.judge_files(files, ["a b", "c", "d"])
+    found = scorer.score_files(files, ["a b", "c", "d"])
     assert found == [{"score": 3, "words": 2}, {"error": "empty"}, {"score": 1, "words": 1}]
 
 
@@ -111,7 +111,7 @@ def test_a_worker_answers_in_any_order_and_names_what_it_cannot_read(worker, fil
 )
 def test_a_worker_that_misbehaves_is_named(worker, files, mode, said):
     with pytest.raises(UserError, match=said):
-        worker(mode).judge_files([files[0], files[0], files[2]], ["a", "b", "c"])
+        worker(mode).score_files([files[0], files[0], files[2]], ["a", "b", "c"])
 
 
 def test_commands_are_checked_when_they_are_given():
@@ -124,7 +124,7 @@ def test_commands_are_checked_when_they_are_given():
         with pytest.raises(UsageError, match=said):
             WorkerScorer(name, command)
     with pytest.raises(UserError, match="cannot be run"):
-        WorkerScorer("a", "/no/such/program").judge_files([], [])
+        WorkerScorer("a", "/no/such/program").score_files([], [])
 
 
 REPOSITORY = """
@@ -150,7 +150,7 @@ def test_the_bundled_videoreward_worker_speaks_the_protocol(tmp_path, files):
     (repo / "inference.py").write_text(REPOSITORY)
     (checkpoint / "model_config.json").write_text("{}")
     scorer = video_reward(repo, checkpoint, python=sys.executable)
-    found = scorer.judge_files(files, ["abc", "", "x"])
+    found = scorer.score_files(files, ["abc", "", "x"])
     assert found[0] == {"score": 6.5, "VQ": 3, "MQ": 0.5, "TA": 3}
     assert found[1] == {"error": "ValueError: no frames"}
     assert json.dumps(scorer.settings)

@@ -14,7 +14,7 @@ from pathlib import Path
 from sipo.errors import UserError
 from sipo.files import write_atomic
 from sipo.geneval.vocabulary import CATEGORIES
-from sipo.jsonl import dump_jsonl, read_jsonl
+from sipo.jsonl import dump_jsonl, read_json, read_jsonl
 from sipo.tables import csv_table, markdown_table
 
 RESULTS, SUMMARY = "results.jsonl", "geneval.json"
@@ -63,12 +63,9 @@ def write_results(folder: Path, records: Sequence[Mapping], about: Mapping[str, 
 def read_summary(folder: Path) -> dict:
     """The summary that judging wrote. `UserError` where there is none."""
     path = Path(folder) / SUMMARY
-    if not path.is_file():
+    summary = read_json(path, "Judge the folder again.")
+    if summary is None:
         raise UserError(f"{folder} has no {SUMMARY}: judge it first, with `sipo geneval judge {folder}`.")
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): judge the folder again.") from error
     if not isinstance(summary, dict) or not {"categories", "overall", "name", "prompts", "detector"} <= summary.keys():
         raise UserError(f"{path} is not what `sipo geneval judge` writes: judge the folder again.")
     return summary

@@ -1,13 +1,11 @@
 """What a run directory records, as plain values: for reports, and for studies of many runs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from sipo.errors import UserError
+from sipo.jsonl import read_json
 from sipo.run.directory import RunDir
 
 
@@ -38,7 +36,7 @@ def read_run(run: RunDir) -> RunRecord:
     train, validation, warnings = (
         [line for line in metrics if line.get("kind") == kind] for kind in ("train", "validation", "warning")
     )
-    return RunRecord(run.read_config() or {}, train, validation, warnings, _read_json(run.env), _read_json(run.data))
+    return RunRecord(run.read_config() or {}, train, validation, warnings, read_json(run.env), read_json(run.data))
 
 
 def best_validation(validation: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -59,12 +57,3 @@ def seconds_per_step(train: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     timed = [line["seconds"] for line in train if line.get("seconds")]
     parts = [part for part in timed[0] if all(part in seconds for seconds in timed)] if timed else []
     return {part: median(seconds[part] for seconds in timed) for part in parts}
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}).") from error

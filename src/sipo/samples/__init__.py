@@ -1,1 +1,1 @@
-"""Folders of generated media: made from prompts here, by training and by evaluation alike; read by all that judges."""
+"""Folders of generated media: written for training and for evaluation, read by everything that scores or judges."""

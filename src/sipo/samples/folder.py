@@ -7,12 +7,11 @@ settings.json        what made them all: model, weights, num_inference_steps, gu
 scores.NAME.jsonl    what scorer NAME says of each (see `sipo.evaluate.scores.score`)
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sipo.errors import UserError
-from sipo.jsonl import read_jsonl
+from sipo.jsonl import read_json, read_jsonl
 
 SAMPLES, SETTINGS = "samples.jsonl", "settings.json"
 METADATA = "metadata.jsonl"  # in GenEval's layout: one prompt with what a judge must check, beside its samples
@@ -71,10 +70,4 @@ def read_samples(folder: Path) -> list[Sample]:
 
 def read_settings(folder: Path) -> dict:
     """What made the media of `folder`; empty where nothing was recorded."""
-    path = Path(folder) / SETTINGS
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}).") from error
+    return read_json(Path(folder) / SETTINGS) or {}

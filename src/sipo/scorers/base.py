@@ -54,7 +54,7 @@ class FileScorer(Protocol):
     name: str
     batch_size: int  # of the calls
 
-    def judge_files(self, files: list[Path], prompts: list[str]) -> list[Mapping]: ...
+    def score_files(self, files: list[Path], prompts: list[str]) -> list[Mapping]: ...
 
 
 @runtime_checkable

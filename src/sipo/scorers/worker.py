@@ -4,7 +4,7 @@
 
 A line of the requests is `{"id", "file", "prompt"}`: id counts from 0, file is an absolute path of a picture or video.
 The command answers every request with one line, in any order: `{"id", "score", ...}`, whose other keys are kept as
-details, or `{"id", "error"}` for a file that it cannot judge. Higher is better. It exits with 0; what it prints is shown
+details, or `{"id", "error"}` for a file that it cannot score. Higher is better. It exits with 0; what it prints is shown
 where it does not.
 """
 
@@ -60,7 +60,7 @@ class WorkerScorer:
     def __call__(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[float]:
         raise TypeError(f"the worker {self.name} reads files: score a folder with it")
 
-    def judge_files(self, files: list[Path], prompts: list[str]) -> list[Mapping]:
+    def score_files(self, files: list[Path], prompts: list[str]) -> list[Mapping]:
         """A mapping each, with a finite `score` or an `error`. UserError where the command fails or leaves one out."""
         with tempfile.TemporaryDirectory(prefix="sipo-worker-") as folder:
             requests, scores = Path(folder) / "requests.jsonl", Path(folder) / "scores.jsonl"

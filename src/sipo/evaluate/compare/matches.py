@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sipo.errors import UserError
@@ -63,9 +63,6 @@ def compare_matches(
     folders: tuple[Path, Path],
     tie_margin: float = 0.0,
     seed: int = 0,
-    unpaired: tuple[int, int] = (0, 0),
-    unscored: Sequence[Score] = (),
-    num_left_out: int = 0,
 ) -> Comparison:
     """The comparison of two sides from its matches, whether scores or votes decided them.
 
@@ -80,9 +77,6 @@ def compare_matches(
         overall=_outcome(matches, seed, significance([match.verdict for match in matches], tie_margin, seed)),
         categories={tag: _outcome([m for m in matches if m.verdict.category == tag], seed) for tag in tags},
         tie_margin=tie_margin,
-        unpaired=unpaired,
-        unscored=tuple(unscored),
-        num_left_out=num_left_out,
     )
 
 
@@ -113,15 +107,11 @@ def compare_scores(
             f"{len(shared)} agree in prompt and seed, and none of these pairs has a score by {scorer!r} on both sides."
         )
     category = _category_key([a.sample for a, _ in scored], category)
-    return compare_matches(
-        [_match(a, b, category, tie_margin) for a, b in scored],
-        scorer,
-        names,
-        folders,
-        tie_margin,
-        seed,
+    matches = [_match(a, b, category, tie_margin) for a, b in scored]
+    return replace(
+        compare_matches(matches, scorer, names, folders, tie_margin, seed),
         unpaired=(len(by_key[0]) - len(shared), len(by_key[1]) - len(shared)),
-        unscored=[score for pair in shared.values() for score in pair if not math.isfinite(score.value)],
+        unscored=tuple(score for pair in shared.values() for score in pair if not math.isfinite(score.value)),
         num_left_out=len(finite) - len(scored),
     )
 

@@ -1,13 +1,12 @@
 """comparison.json: what it holds, how it is written and read."""
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
 
-from sipo.errors import UserError
 from sipo.evaluate.compare.contest import Contest
 from sipo.evaluate.compare.matches import Comparison, Match, Outcome
+from sipo.jsonl import read_json
 from sipo.samples.folder import read_settings
 
 JSON = "comparison.json"
@@ -31,14 +30,8 @@ def read_comparison(folder: Path) -> dict | None:
 
     Records of version 0.1.0, which was never released, nest the other comparisons in the first; they are read too.
     """
-    path = Path(folder) / JSON
-    if not path.is_file():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}). Compare again, or remove it.") from error
-    return record if "comparisons" in record else _from_first_version(record)
+    record = read_json(Path(folder) / JSON, "Compare again, or remove it.")
+    return record if record is None or "comparisons" in record else _from_first_version(record)
 
 
 def _from_first_version(record: dict) -> dict:

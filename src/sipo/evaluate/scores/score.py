@@ -132,7 +132,7 @@ def _run(scorer: Scorer | FileScorer, media: list, samples: Sequence[Sample]) ->
     prompts, metadata = [sample.prompt for sample in samples], [sample.metadata for sample in samples]
     known = metadata if all(entry is not None for entry in metadata) else None
     if isinstance(scorer, FileScorer):
-        results = [dict(entry) for entry in scorer.judge_files(media, prompts)]
+        results = [dict(entry) for entry in scorer.score_files(media, prompts)]
     elif isinstance(scorer, DetailedScorer):
         results = [dict(entry) for entry in scorer.details(media, prompts, known)]
     else:
