@@ -16,6 +16,8 @@ Weights = Annotated[list[str] | None, typer.Option(help="NAME=PATH or NAME=HUB-I
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: a GPU if there is one.")]
 DType = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 BatchSize = Annotated[int, typer.Option(min=1)]
+PROMPTS = "a .txt or .jsonl file of prompts, a published set (README), or miniature for its held-out prompts."
+Seed = Annotated[int, typer.Option(help="Seed of the first sample; sample i has seed + i.")]
 
 
 def generate(
@@ -23,15 +25,10 @@ def generate(
         str, typer.Argument(help="A run directory, or what model.path takes: miniature, a folder, a hub id.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
-    prompts: Annotated[
-        str,
-        typer.Option(
-            help="A .txt or .jsonl file of prompts, a published set (README), or miniature for its held-out prompts."
-        ),
-    ],
+    prompts: Annotated[str, typer.Option(help=f"What to generate: {PROMPTS}")],
     num_prompts: Annotated[int | None, typer.Option(min=1, help="Use only the first N.")] = None,
     images_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the first sample; sample i has seed + i.")] = 0,
+    seed: Seed = 0,
     num_inference_steps: Annotated[int | None, typer.Option(min=1, help="Default: the run's, else 25.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Default: the run's, else 7.5.")] = None,
     batch_size: BatchSize = 8,
@@ -58,7 +55,7 @@ def score(
             help="A name of `sipo list scorers`, such as pickscore, or module:Class; NAME=WEIGHTS adds a path or hub id."
         ),
     ] = None,
-    weights: Annotated[list[str] | None, typer.Option(help="NAME=PATH or NAME=HUB-ID of a scorer.")] = None,
+    weights: Weights = None,
     worker: Annotated[
         list[str] | None, typer.Option(help="NAME=COMMAND of a scorer in its own environment; see docs/scorers.md.")
     ] = None,
@@ -68,8 +65,8 @@ def score(
     frames: Annotated[
         int, typer.Option(min=1, help="Frames of a video over which a scorer of pictures is averaged.")
     ] = 8,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: a GPU if there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device: Device = None,
+    dtype: DType = None,
     batch_size: BatchSize = 16,
     out: Annotated[Path | None, typer.Option(help="Folder for scores.NAME.jsonl; default: beside the media.")] = None,
 ) -> None:
@@ -101,15 +98,10 @@ def compare(
     ] = False,
     scorer: Scorers = None,
     weights: Weights = None,
-    prompts: Annotated[
-        str,
-        typer.Option(
-            help="Prompts to generate for, for runs: a .txt or .jsonl file, a published set (README), or miniature."
-        ),
-    ] = DEFAULT,
+    prompts: Annotated[str, typer.Option(help=f"What to generate with runs: {PROMPTS}")] = DEFAULT,
     num_prompts: Annotated[int, typer.Option(min=1, help="Use the first N of them.")] = 200,
     images_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the first sample; sample i has seed + i.")] = 0,
+    seed: Seed = 0,
     category: Annotated[
         str | None, typer.Option(help="Metadata key of the breakdown; default: tag, style or category.")
     ] = None,

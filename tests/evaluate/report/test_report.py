@@ -10,14 +10,16 @@ from PIL import Image
 from support.synthetic_run import CONFIG, ColourScorer, draw, prompt_items, scored_side, write_evaluation
 
 from sipo.errors import UserError
-from sipo.evaluate.compare.contest import contest
+from sipo.evaluate.compare.contest import Contest, contest
 from sipo.evaluate.compare.files import write_contest
+from sipo.evaluate.compare.matches import Match, compare_matches
 from sipo.evaluate.report import report as report_module
 from sipo.evaluate.report.contents import read_all_scores, read_contents, score_curves, spread
 from sipo.evaluate.report.panels import BY_TIMESTEP, TRAINING, VALIDATION
 from sipo.evaluate.report.report import report, summary
 from sipo.evaluate.scores.files import content_hash, read_scores, scores_path
 from sipo.evaluate.scores.score import score
+from sipo.evaluate.statistics.verdicts import Verdict
 from sipo.run import RunDir
 from sipo.samples.folder import read_samples
 from sipo.samples.generate import generate
@@ -153,6 +155,22 @@ def test_a_comparison_by_several_scorers_is_shown_whole(whole_run, tmp_path):
         assert words in text
     for scorer in ("colour", Redness.name):
         assert re.search(rf"policy wins \d+\.\d% against base by {scorer} \(95% interval", summary(run))
+
+
+def test_a_comparison_by_votes_is_shown_without_differences(whole_run, tmp_path):
+    run = light_copy(whole_run, tmp_path)
+    folder = run.evaluation / "heldout"
+    a, b = (folder / name for name in ("policy", "base"))
+    matches = [
+        Match(Verdict(s.prompt, s.seed, result), (s, t))
+        for s, t, result in zip(read_samples(a), read_samples(b), ["win", "win", "tie", "loss"] * 6, strict=True)
+    ]
+    write_contest(Contest((compare_matches(matches, "people", ("policy", "base"), (a, b)),)), folder)
+    text = " ".join("".join(Page(report(run).read_text()).text).split())
+    for words in ("wins 62.5% of 24 comparisons", ", by people.", "Against base, by people", "Where policy wins"):
+        assert words in text
+    assert "None" not in text
+    assert "policy wins 62.5% against base (95% interval" in summary(run)
 
 
 def test_every_plot_is_a_png_as_well(page, whole_run):
