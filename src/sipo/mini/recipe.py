@@ -51,10 +51,12 @@ class Recipe:
     vae_degraded: float = 0.5
     text: Schedule = field(default_factory=lambda: Schedule(1500, 128, weight_decay=0.01))
     clean: Schedule = field(
-        default_factory=lambda: Schedule(4000, 64, warmup_steps=200, decay_share=0.35, weight_decay=0.01, ema=0.998)
+        default_factory=lambda: Schedule(
+            7000, 32, learning_rate=8e-4, warmup_steps=300, decay_share=0.35, weight_decay=0.01, ema=0.998
+        )
     )
     noisy: Schedule = field(
-        default_factory=lambda: Schedule(1200, 64, learning_rate=3e-4, decay_share=0.5, weight_decay=0.01, ema=0.995)
+        default_factory=lambda: Schedule(2000, 32, learning_rate=3e-4, decay_share=0.5, weight_decay=0.01, ema=0.998)
     )
     noisy_data: Flaws = field(default_factory=lambda: Flaws(wrong_attribute=0.2, wrong_scene=0.2, degraded=0.5))
     snr_gamma: float = 5.0
