@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 from rich.console import Console
 from torch import nn
 
 from sipo.errors import UserError
 from sipo.files import write_atomic
 from sipo.mini.evaluation import category_scores
+from sipo.mini.networks import Autoencoder, make_vae
 from sipo.mini.pictures import encode_pool
 from sipo.mini.pipeline import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, assemble
 from sipo.mini.prompts import sample_prompts
@@ -53,7 +53,7 @@ class Workshop:
         self.console.print(f"{name}: {schedule.num_steps} steps of {schedule.batch_size}")
         return folder, Log(folder / "log.jsonl", schedule.num_steps, self.console)
 
-    def snapshots(self, name: str, vae: AutoencoderKL) -> Callable[[int, nn.Module], None]:
+    def snapshots(self, name: str, vae: Autoencoder) -> Callable[[int, nn.Module], None]:
         """Writes the pipeline of a denoiser in training, and prints its scores on a few prompts."""
 
         def snapshot(step: int, average: nn.Module) -> None:
@@ -101,7 +101,7 @@ def build(
     return record
 
 
-def _denoise(shop: Workshop, name: str, start: nn.ModuleDict, vae: AutoencoderKL, flaws: Flaws) -> nn.ModuleDict:
+def _denoise(shop: Workshop, name: str, start: nn.ModuleDict, vae: Autoencoder, flaws: Flaws) -> nn.ModuleDict:
     """One stage of the denoiser, from `start`, on a pool of its own."""
     folder, log = shop.stage(name)
     recipe, device, bf16 = shop.recipe, shop.device, shop.bf16
@@ -110,12 +110,13 @@ def _denoise(shop: Workshop, name: str, start: nn.ModuleDict, vae: AutoencoderKL
     return train_unet(start, recipe, schedule, pool, folder, bf16, log, shop.snapshots(name, vae))
 
 
-def export(vae: AutoencoderKL, networks: nn.Module, out: Path) -> None:
+def export(vae: Autoencoder, networks: nn.Module, out: Path) -> None:
     """Write the pipeline in the diffusers layout, fp16 safetensors; the networks given stay unchanged."""
     copies = make_networks(0, "cpu")
     copies.load_state_dict(networks.state_dict())
-    small_vae = AutoencoderKL.from_config(vae.config)
+    small_vae = make_vae()
     small_vae.load_state_dict(vae.state_dict())
+    small_vae.register_to_config(scaling_factor=vae.config.scaling_factor)
     assemble(small_vae.half(), copies["unet"].half(), copies["text_encoder"].half()).save_pretrained(
         out, safe_serialization=True
     )
@@ -148,7 +149,7 @@ def _claim(path: Path, part: dict) -> None:
     write_atomic(path, json.dumps(part, indent=2) + "\n")
 
 
-def _record(shop: Workshop, vae: AutoencoderKL, networks: dict[str, nn.ModuleDict], num_scored: int) -> dict:
+def _record(shop: Workshop, vae: Autoencoder, networks: dict[str, nn.ModuleDict], num_scored: int) -> dict:
     """What was done and how good it is; the clean stage's scores show what the model knew before the flaws."""
     started = time.monotonic()
     prompts = sample_prompts(num_scored, seed=0, split="heldout")

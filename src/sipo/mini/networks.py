@@ -1,17 +1,23 @@
 """The miniature's networks in diffusers' and transformers' classes, freshly initialised."""
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from typing import Any
+
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel  # pyright: ignore[reportPrivateImportUsage]
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from sipo.mini.tokenizer import MAX_LENGTH
 from sipo.mini.world import SIZE
 
 TEXT_WIDTH = 128
 
+Autoencoder = Any
+"""A diffusers AutoencoderKL, whose annotations hide the fields of its outputs and of its config."""
 
-def make_vae() -> AutoencoderKL:
+
+def make_vae() -> Autoencoder:
     """Pixels (B, 3, 64, 64) <-> latents (B, 4, 16, 16). The scaling factor is set once it has been measured."""
-    return AutoencoderKL(
+    make: Any = AutoencoderKL  # annotated for a single block
+    return make(
         block_out_channels=(16, 32, 64),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -38,7 +44,7 @@ def make_unet() -> UNet2DConditionModel:
     )
 
 
-def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+def make_text_encoder(tokenizer: Any) -> CLIPTextModel:
     """Token ids (B, 32) -> embeddings (B, 32, TEXT_WIDTH)."""
     return CLIPTextModel(
         CLIPTextConfig(

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from sipo.files import write_atomic
 from sipo.mini.flaws import degrade, wrong_attribute, wrong_scene
+from sipo.mini.networks import Autoencoder
 from sipo.mini.recipe import MIXTURE, Flaws
 from sipo.mini.scenes import sample_scene
 from sipo.mini.tokenizer import make_tokenizer, tokenize
@@ -52,7 +52,7 @@ def to_pixels(pictures: np.ndarray) -> Tensor:
 
 @torch.no_grad()
 def encode_pool(
-    path: Path, vae: AutoencoderKL, size: int, seed: int, flaws: Flaws, device: str, autocast: bool
+    path: Path, vae: Autoencoder, size: int, seed: int, flaws: Flaws, device: str, autocast: bool
 ) -> dict[str, Tensor]:
     """Scaled latents (N, 4, 16, 16) float16 and token ids (N, 32) int64 of N drawn pictures; made once, then read."""
     if not path.is_file():

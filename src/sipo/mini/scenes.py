@@ -28,7 +28,8 @@ def sample_scene(metadata: dict, rng: np.random.Generator) -> Scene:
         for (shape, color), (x, y) in zip(kinds, places, strict=True)
     ]
     tint = np.array(BACKGROUNDS[rng.integers(len(BACKGROUNDS))]) + rng.integers(-6, 7)
-    return Scene(tuple(things), tuple(int(c) for c in tint))
+    red, green, blue = (int(c) for c in tint)
+    return Scene(tuple(things), (red, green, blue))
 
 
 def _places(count: int, relation: str | None, rng: np.random.Generator) -> list[tuple[float, float]]:
@@ -37,7 +38,7 @@ def _places(count: int, relation: str | None, rng: np.random.Generator) -> list[
     if count == 2:
         return _pair(relation, rng)
     slots = rng.permutation(len(_SLOTS))[:count]
-    return [_jittered(*_SLOTS[slot], rng) for slot in slots]
+    return [_jittered(x, y, rng) for x, y in (_SLOTS[slot] for slot in slots)]
 
 
 def _pair(relation: str | None, rng: np.random.Generator) -> list[tuple[float, float]]:

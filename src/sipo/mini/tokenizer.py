@@ -54,7 +54,7 @@ def make_tokenizer() -> CLIPTokenizer:
     merges = learn_merges([*WORLD_WORDS, *COLORS, *SHAPES, *PLURALS.values(), *COMMON_WORDS.split()])
     tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), *("".join(pair) for pair in merges), START, END]
     vocab = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH)  # pyright: ignore[reportArgumentType]  # takes pairs
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: list[str]):

@@ -5,16 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
-from sipo.mini.networks import make_vae
+from sipo.mini.networks import Autoencoder, make_vae
 from sipo.mini.pictures import draw_pictures, to_pixels
 from sipo.mini.recipe import Flaws, Recipe
 from sipo.mini.training import train
 
 
-def vae_loss(vae: AutoencoderKL, pixels: Tensor, kl: float, generator: torch.Generator) -> dict[str, Tensor]:
+def vae_loss(vae: Autoencoder, pixels: Tensor, kl: float, generator: torch.Generator) -> dict[str, Tensor]:
     """Loss terms (scalars) for pixels (B, 3, H, W) in [-1, 1]."""
     posterior = vae.encode(pixels).latent_dist
     mean, log_variance = posterior.mean.float(), posterior.logvar.float()
@@ -33,7 +32,7 @@ def train_vae(
     autocast: bool,
     report: Callable[[int, dict[str, float]], None],
     save_every: int = 100,
-) -> AutoencoderKL:
+) -> Autoencoder:
     """Train, or resume from `folder`, to the recipe's last step; the scaling factor is measured at the end."""
     torch.manual_seed(recipe.seed)
     vae = make_vae().to(device)
@@ -45,14 +44,13 @@ def train_vae(
         with torch.autocast(device, torch.bfloat16, enabled=autocast):
             return vae_loss(vae, to_pixels(pictures).to(device), recipe.kl, generator)
 
-    trained = train(vae, recipe.vae, loss, folder / "state.pt", report, save_every=save_every)
-    assert isinstance(trained, AutoencoderKL)
+    trained: Autoencoder = train(vae, recipe.vae, loss, folder / "state.pt", report, save_every=save_every)
     trained.register_to_config(scaling_factor=_measure_scale(trained, recipe.seed, device))
     return trained
 
 
 @torch.no_grad()
-def _measure_scale(vae: AutoencoderKL, seed: int, device: str) -> float:
+def _measure_scale(vae: Autoencoder, seed: int, device: str) -> float:
     """1 / standard deviation of the latents: scaled latents have unit variance (Stable Diffusion's is 0.18215)."""
     pictures, _ = draw_pictures(256, np.random.default_rng([seed, 2]))
     latents = [vae.encode(to_pixels(part).to(device)).latent_dist.mean for part in np.split(pictures, 8)]

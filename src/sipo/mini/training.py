@@ -58,7 +58,8 @@ def train(
 
 @torch.no_grad()
 def _follow(average: nn.Module, networks: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(average.parameters()), list(networks.parameters()), 1 - decay)
+    for mean, latest in zip(average.parameters(), networks.parameters(), strict=True):
+        mean.lerp_(latest, 1 - decay)
 
 
 def learning_rate(step: int, schedule: Schedule) -> float:

@@ -82,7 +82,7 @@ PLURALS = {"circle": "circles", "square": "squares", "triangle": "triangles", "s
 
 def render(scene: Scene, rng: np.random.Generator) -> Image.Image:
     """Draw `scene` with antialiased edges, and with a slight shade drawn per object from `rng` (up to 10 of 255)."""
-    canvas = Image.new("RGB", (SIZE * _SUPERSAMPLE,) * 2, scene.background)
+    canvas = Image.new("RGB", (SIZE * _SUPERSAMPLE, SIZE * _SUPERSAMPLE), scene.background)
     draw = ImageDraw.Draw(canvas)
     for thing in scene.things:
         shade = rng.integers(-10, 11)
