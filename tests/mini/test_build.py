@@ -50,22 +50,22 @@ def same(networks, other):
 
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory):
-    return train_vae(TINY, tmp_path_factory.mktemp("vae"), "cpu", False, silent)
+    return train_vae(TINY, tmp_path_factory.mktemp("vae"), silent, "cpu", False)
 
 
 def test_the_autoencoder_resumes_exactly(tmp_path, vae):
     with pytest.raises(Stopped):
-        train_vae(TINY, tmp_path, "cpu", False, stop_at(3), save_every=1)
-    resumed = train_vae(TINY, tmp_path, "cpu", False, silent, save_every=1)
+        train_vae(TINY, tmp_path, stop_at(3), "cpu", False, save_every=1)
+    resumed = train_vae(TINY, tmp_path, silent, "cpu", False, save_every=1)
     assert same(vae, resumed)
     assert resumed.config.scaling_factor == vae.config.scaling_factor
 
 
 def test_the_text_encoder_resumes_exactly(tmp_path):
-    whole = train_text(TINY, tmp_path / "whole", "cpu", False, silent)
+    whole = train_text(TINY, tmp_path / "whole", silent, "cpu", False)
     with pytest.raises(Stopped):
-        train_text(TINY, tmp_path / "cut", "cpu", False, stop_at(3), save_every=1)
-    assert same(whole, train_text(TINY, tmp_path / "cut", "cpu", False, silent, save_every=1))
+        train_text(TINY, tmp_path / "cut", stop_at(3), "cpu", False, save_every=1)
+    assert same(whole, train_text(TINY, tmp_path / "cut", silent, "cpu", False, save_every=1))
 
 
 def test_the_denoiser_resumes_exactly(tmp_path, vae):
@@ -74,7 +74,7 @@ def test_the_denoiser_resumes_exactly(tmp_path, vae):
 
     def run(folder, report):
         return train_unet(
-            make_networks(0, "cpu"), TINY, TINY.clean, pool, tmp_path / folder, False, report, save_every=2
+            make_networks(0, "cpu"), TINY, TINY.clean, pool, tmp_path / folder, report, False, save_every=2
         )
 
     whole = run("whole", silent)
@@ -87,7 +87,7 @@ def test_the_denoiser_resumes_exactly(tmp_path, vae):
 def test_a_stage_leaves_the_networks_it_starts_from_unchanged(tmp_path, vae):
     pool = encode_pool(tmp_path / "pool.safetensors", vae, TINY.pool_size, 0, Flaws(degraded=1.0), "cpu", False)
     start = make_networks(0, "cpu")
-    trained = train_unet(start, TINY, TINY.noisy, pool, tmp_path, False, silent)
+    trained = train_unet(start, TINY, TINY.noisy, pool, tmp_path, silent, False)
     assert same(start, make_networks(0, "cpu"))
     assert not same(start, trained)
 

@@ -52,7 +52,7 @@ def shares_of_the_first_shape(reader, prompt):
 @pytest.mark.slow
 def test_the_encoder_learns_where_things_stand(tmp_path):
     """From captions and scenes alone it tells "left of" from "right of", and which shape is meant, for any two."""
-    reader = train_text(Recipe(text=Schedule(500, 64)), tmp_path, "cpu", False, lambda step, metrics: None)
+    reader = train_text(Recipe(text=Schedule(500, 64)), tmp_path, lambda step, metrics: None, "cpu", False)
     for first, second in [("star", "circle"), ("circle", "star"), ("cross", "square"), ("triangle", "star")]:
         of = {
             relation: shares_of_the_first_shape(reader, f"a photo of a {first} {relation} a {second}")

@@ -54,9 +54,9 @@ def read_cells(reader: nn.ModuleDict, tokens: Tensor) -> Tensor:
 def train_text(
     recipe: Recipe,
     folder: Path,
+    report: Callable[[int, dict[str, float]], None],
     device: str,
     autocast: bool,
-    report: Callable[[int, dict[str, float]], None],
     save_every: int = 100,
 ) -> nn.ModuleDict:
     """Train, or resume from `folder`, to the recipe's last step; returns the reader."""

@@ -59,8 +59,8 @@ def train_unet(
     schedule: Schedule,
     pool: dict[str, Tensor],
     folder: Path,
-    autocast: bool,
     report: Callable[[int, dict[str, float]], None],
+    autocast: bool,
     snapshot: Callable[[int, nn.Module], None] = lambda step, average: None,
     save_every: int = 100,
 ) -> nn.ModuleDict:

@@ -28,9 +28,9 @@ def vae_loss(vae: Autoencoder, pixels: Tensor, kl: float, generator: torch.Gener
 def train_vae(
     recipe: Recipe,
     folder: Path,
+    report: Callable[[int, dict[str, float]], None],
     device: str,
     autocast: bool,
-    report: Callable[[int, dict[str, float]], None],
     save_every: int = 100,
 ) -> Autoencoder:
     """Train, or resume from `folder`, to the recipe's last step; the scaling factor is measured at the end."""
