@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sipo.backbones.quiet import quiet_libraries
+from sipo.backbones import quiet_libraries
 
 torch.set_num_threads(1)
 quiet_libraries()

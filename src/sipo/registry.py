@@ -147,7 +147,7 @@ timesteps: Registry[type] = Registry("timesteps", "sipo.timesteps:TIMESTEPS", "s
 scorers: Registry[Callable] = Registry("scorer", "sipo.scorers:SCORERS", "sipo.scorers", "scorer")
 detectors: Registry[Callable] = Registry("detector", "sipo.geneval.detectors:DETECTORS", "sipo.detectors", "detector")
 worlds: Registry[Any] = Registry("world", "sipo.geneval:WORLDS", "sipo.worlds", "world")
-families: Registry[Any] = Registry("family", "sipo.backbones.loading:FAMILIES", "sipo.backbones")
+families: Registry[Any] = Registry("family", "sipo.backbones.architecture:FAMILIES", "sipo.backbones")
 
 LISTED: Mapping[str, Registry] = {
     "objectives": objectives, "kernels": kernels, "timesteps": timesteps, "scorers": scorers, "detectors": detectors,

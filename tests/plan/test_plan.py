@@ -134,7 +134,7 @@ def test_the_command_on_a_config(tmp_path):
         (["--gpus", "0"], 2, "should be numbers of GPUs"),
         (["model.path=nobody/nothing"], 1, "nobody/nothing"),
         (["data.num_frames=5"], 2, "this model makes images"),
-        (["data.resolution=65"], 1, "does not divide by"),
+        (["data.resolution=65"], 1, "multiples of 4, such as 64 x 64"),
         (["model.dtype=bfloat16"], 2, "mixed_precision"),
     ],
 )

@@ -16,7 +16,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 
-from sipo.backbones.quiet import quiet_libraries
+from sipo.backbones import quiet_libraries
 from sipo.config import parse_config
 from sipo.run import RunDir
 from sipo.train.checkpoint import load_checkpoint

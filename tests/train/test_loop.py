@@ -202,7 +202,7 @@ def test_export_of_an_earlier_step(raw_config, tmp_path):
         export(run, 3, tmp_path / "other")
     config = parse_config(run.read_config())
     backbone = load_backbone(ModelConfig(config.model.path))
-    backbone.parts.pipeline.load_lora_weights(tmp_path / "early")
+    backbone.pipeline.load_lora_weights(tmp_path / "early")
     saved = load_checkpoint(run.checkpoints, 2).weights
     loaded = dict(backbone.denoiser.named_parameters())
     assert all(

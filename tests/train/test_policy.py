@@ -47,9 +47,7 @@ def test_only_what_is_trained_takes_gradients(backbone):
     assert policy.frozen_copy is None
     assert all("lora_" in name for name in policy.trainable)
     assert not any(
-        w.requires_grad
-        for part in (backbone.parts.pipeline.vae, backbone.parts.pipeline.text_encoder)
-        for w in part.parameters()
+        w.requires_grad for part in (backbone.pipeline.vae, backbone.pipeline.text_encoder) for w in part.parameters()
     )
 
 

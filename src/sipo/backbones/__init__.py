@@ -1,9 +1,10 @@
-"""Model families: one adapter each, over diffusers. An adapter never noises, collates, or knows an objective."""
+"""Model families over diffusers: one record each (see `sipo.backbones.family`), and what loads, plans and samples them."""
 
-from sipo.backbones.adapter import Adapter, Media, Sampler
-from sipo.backbones.backbone import Backbone
-from sipo.backbones.loading import FAMILIES, load_backbone
-from sipo.backbones.meta import read_architecture
-from sipo.backbones.paths import resolve_path
+from sipo.backbones.architecture import FAMILIES, Architecture, family_of, read_architecture, resolve_path
+from sipo.backbones.backbone import Backbone, load_backbone, quiet_libraries
+from sipo.backbones.family import Media, Sampler
 
-__all__ = ["FAMILIES", "Adapter", "Backbone", "Media", "Sampler", "load_backbone", "read_architecture", "resolve_path"]
+__all__ = [
+    "FAMILIES", "Architecture", "Backbone", "Media", "Sampler", "family_of", "load_backbone", "quiet_libraries", "read_architecture",
+    "resolve_path",
+]  # fmt: skip

@@ -1,59 +1,68 @@
 """A loaded model, as training, caching and generation see it."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+import contextlib
+import gc
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
 
-from sipo.backbones.adapter import Adapter, Conditioning, Media, Sampler
-from sipo.backbones.parts import Parts
-from sipo.schedule import Schedule
+from sipo.backbones import checkpoint, denoisers, lora
+from sipo.backbones.architecture import Architecture, read_architecture, resolve_path
+from sipo.backbones.family import Conditioning, Media, Sampler
+from sipo.config import ModelConfig
+from sipo.errors import UserError
 from sipo.size import Size
 
 
-@dataclass(frozen=True)
 class Backbone:
-    """A family's adapter over the parts of a checkpoint, at one size. The encoders around the denoiser stay frozen."""
+    """A checkpoint's pipeline at one size. The encoders around the denoiser stay frozen, and may stay on disk.
 
-    parts: Parts
-    adapter: Adapter
-    size: Size
-    schedule: Schedule
+    denoiser: the network that is trained. schedule: its path. What the methods take and return: see
+    `sipo.backbones.family.Adapter`, whose rules they apply.
+    """
 
-    @property
-    def denoiser(self) -> nn.Module:
-        """The network that is trained."""
-        return self.parts.denoiser
+    def __init__(self, architecture: Architecture, folder: Path, size: Size, dtype: torch.dtype, encoders: bool = True):
+        self.architecture, self.folder, self.size, self.dtype = architecture, folder, size, dtype
+        self.model, self.family, self.adapter = architecture.model, architecture.family, architecture.adapter
+        self.schedule = self.adapter.schedule(size)
+        self.pipeline = self._load({} if encoders else dict.fromkeys(self.family.encoders))
+        parts = {part: getattr(self.pipeline, part) for part in self.family.denoisers}
+        self.denoiser: nn.Module = denoisers.join(parts, self.adapter.boundaries)
+        if self.model.lora:
+            self.merge_lora(self.model.lora)
 
     @property
     def lora_targets(self) -> tuple[str, ...]:
-        return self.adapter.lora_targets
+        return self.family.lora_targets
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.denoiser.parameters()).device
 
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
-        """Text conditioning as the family's pipeline passes it, (B, ...) each."""
-        return self.adapter.encode_prompts(prompts)
+        return self.adapter.encode_prompts(self.pipeline, prompts)
 
     @torch.no_grad()
     def encode_media(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W) or (B, F, 3, H, W) in [-1, 1] -> mean and log-variance of the VAE, (B, 2, ...), float32."""
-        return self.adapter.encode_media(pixels)
+        return self.adapter.encode_media(self.pipeline.vae, pixels)
 
     def conditioning_of(self, geometry: Tensor) -> Conditioning:
-        """Of how each picture was cut: geometry (B, 4) is original height, original width, crop top, crop left."""
         return self.adapter.conditioning_of(geometry, self.size)
 
     def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
-        """Draw x0 (B, ...) from the moments with the given standard-normal noise, scaled as the denoiser wants."""
         return self.adapter.latents(moments, noise)
 
     def predict(self, denoiser: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """The network's raw prediction, shape of xt; `denoiser` may be wrapped, or a copy."""
-        return self.adapter.predict(denoiser, xt, t, conditioning, self.size, self.parts.model.guidance)
+        """The raw prediction, shape of xt; `denoiser` may be wrapped, or a copy."""
+        return denoisers.predict(self.adapter, denoiser, xt, t, conditioning, self.size, self.model.guidance)
 
     def sampler(self, num_inference_steps: int, guidance_scale: float) -> Sampler:
         """Media by the checkpoint's own pipeline and scheduler; a CPU generator a seed, so that devices agree."""
@@ -61,31 +70,118 @@ class Backbone:
         @torch.no_grad()
         def sample(prompts: list[str], seeds: list[int]) -> Sequence[Media]:
             generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-            training, half = self.denoiser.training, self.parts.dtype != torch.float32
+            training, half = self.denoiser.training, self.dtype != torch.float32
             self.denoiser.eval()
-            with self.encoders(), torch.autocast(self.denoiser.device.type, self.parts.dtype, enabled=half):
-                media = self.adapter.sample(prompts, generators, num_inference_steps, guidance_scale, self.size)
+            with self.encoders(), torch.autocast(self.device.type, self.dtype, enabled=half):
+                media = self.adapter.sample(
+                    self.pipeline, prompts, generators, num_inference_steps, guidance_scale, self.size
+                )
             self.denoiser.train(training)
             return media
 
         return sample
 
-    def encoders(self) -> AbstractContextManager[None]:
+    def freeze(self, device: torch.device) -> None:
+        """Everything to the device, for inference; training makes its own part trainable again."""
+        self.denoiser.requires_grad_(False).eval().to(device)
+        self.freeze_encoders()
+
+    def freeze_encoders(self) -> None:
+        """The encoders to where the denoiser is."""
+        for name in self.family.encoders:
+            if isinstance(part := getattr(self.pipeline, name, None), nn.Module):
+                part.requires_grad_(False).eval().to(self.device)
+
+    @contextlib.contextmanager
+    def encoders(self) -> Iterator[None]:
         """The VAE and the text encoders in memory while the context lasts, wherever they were before."""
-        return self.parts.encoders()
+        if self.pipeline.vae is not None:
+            yield
+            return
+        bare = self.pipeline
+        # Another pipeline around the same denoiser, because pipelines derive settings from encoders when they are built.
+        parts = {part: getattr(bare, part) for part in self.family.denoisers}
+        self.pipeline = self._load({**parts, "scheduler": bare.scheduler})
+        self.freeze_encoders()
+        try:
+            yield
+        finally:
+            self.pipeline = bare
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
     def fingerprint(self) -> dict[str, str]:
         """What identifies the encoders, for caches."""
-        return self.parts.fingerprint()
+        return checkpoint.fingerprint(self.family, self.model, self.folder, self.dtype)
 
-    def merge_lora(self, folder: Path) -> None:
-        """Add the adapter that `save_lora` wrote to the denoiser's own weights."""
-        self.parts.merge_lora(folder)
+    def merge_lora(self, path: str | Path) -> None:
+        """Add an adapter to the denoiser's own weights."""
+        lora.merge_lora(self.pipeline, self.denoiser, path)
 
-    def save_lora(self, folder: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    def save_lora(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Write adapter weights that plain diffusers loads with `load_lora_weights`."""
-        self.parts.save_lora(folder, state, metadata)
+        lora.save_lora(self.pipeline, self.family.denoisers, self.denoiser, weights, folder)
 
     def save_full(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        """Write the whole pipeline, which `DiffusionPipeline.from_pretrained` loads, with these of the denoiser."""
-        self.parts.save_full(folder, weights)
+        """Write the whole pipeline, which `from_pretrained` of diffusers loads, its denoiser with these weights."""
+        with self.encoders():
+            checkpoint.save_full(self.pipeline, self.family, self.denoiser, folder, weights)
+
+    def _load(self, given: dict):
+        return checkpoint.load_pipeline(self.architecture, self.folder, self.dtype, given)
+
+
+def load_backbone(
+    model: ModelConfig | Architecture,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    encoders: bool = True,
+    size: Callable[[Size], Size] = lambda native: native,
+) -> Backbone:
+    """Load a checkpoint, whose configs may have been read before, with the adapter of its family.
+
+    dtype: of computing, and of the frozen weights unless `model.dtype` differs. encoders: False leaves the VAE and the
+    text encoders on disk. size: from the native size to the one that is asked for, such as `DataConfig.size`.
+
+    Raises UserError for a path without a pipeline, an unknown family, missing components, weights that do not load, a
+    LoRA of another model, or a size that the network cannot take.
+    """
+    architecture = model if isinstance(model, Architecture) else read_architecture(model)
+    architecture.size(size)  # refused before the download, not after
+    model, name = architecture.model, architecture.family.name
+    try:
+        folder = _download(architecture)
+        if str(folder) != architecture.source or model.vae:
+            architecture = read_architecture(model, folder)  # of the weights at hand
+        backbone = Backbone(architecture, folder, architecture.size(size), dtype, encoders)
+    except SafetensorError as error:
+        raise UserError(
+            f"model: {model.path} does not load: a file of weights is truncated or damaged ({error})"
+        ) from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        # diffusers raises any of these for a component of another class, or weights of other shapes
+        detail = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"model: {model.path} does not load as a {name}: {detail}") from error
+    backbone.freeze(torch.device(device))
+    return backbone
+
+
+def _download(architecture: Architecture) -> Path:
+    """The checkpoint's folder on this machine."""
+    path, model = resolve_path(architecture.model.path), architecture.model
+    if Path(path).is_dir():
+        return Path(path)
+    return Path(architecture.family.pipeline.download(
+        path, revision=model.revision, variant=model.variant, use_safetensors=True
+    ))  # fmt: skip
+
+
+def quiet_libraries() -> None:
+    """Silence diffusers and transformers except for errors; call it before they load anything."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="(diffusers|transformers|peft|huggingface_hub)")
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()

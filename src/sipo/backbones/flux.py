@@ -2,17 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any
 
 import torch
-from diffusers import FluxPipeline
+from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor, nn
 
-from sipo.backbones.adapter import Conditioning, Media, draw, vae_moments
-from sipo.backbones.components import Layout
-from sipo.backbones.parts import Parts
-from sipo.errors import UserError
+from sipo.backbones.family import Conditioning, Configs, Family, Media, Sizes, draw, kl_stride, meta, vae_moments
 from sipo.schedule import FlowSchedule
 from sipo.size import Size
 
@@ -20,52 +17,50 @@ MAX_TOKENS = 512  # of T5, the pipeline's default
 
 
 class Flux:
-    """Adapter for `FluxPipeline` (see `sipo.backbones.adapter.Adapter`). Latents stay (B, C, h, w) outside `predict`."""
+    """`FluxPipeline` (see `sipo.backbones.family.Adapter`). Latents stay (B, C, h, w) outside `predict`."""
 
-    layout: ClassVar[Layout] = Layout("transformer")
-    # The attention projections of both streams, as diffusers' DreamBooth script adapts them.
-    lora_targets: ClassVar[tuple[str, ...]] = (
-        "to_k", "to_q", "to_v", "to_out.0", "add_k_proj", "add_q_proj", "add_v_proj", "to_add_out",
-    )  # fmt: skip
+    boundaries = ()
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-        self.vae_config = parts.vae_config
-        self.stride = 2 ** (len(self.vae_config["block_out_channels"]) - 1)
+    def __init__(self, configs: Configs) -> None:
+        self.configs, self.transformer, self.vae = configs, configs["transformer"], configs["vae"]
+        self.stride = kl_stride(configs)
 
-    def require(self, size: Size) -> None:
-        if size.height % (2 * self.stride) or size.width % (2 * self.stride):
-            raise UserError(f"data.resolution: FLUX takes sides that are multiples of {2 * self.stride}, not {size}")
+    @property
+    def sizes(self) -> Sizes:
+        """Native: FluxPipeline.default_sample_size, 128 latents. The pipeline packs latents 2 x 2."""
+        return Sizes(Size(128 * self.stride, 128 * self.stride), 2 * self.stride, 2 * self.stride)
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        clip = self.configs["text_encoder"].get("max_position_embeddings", 77)
+        return {"text_encoder": clip, "text_encoder_2": MAX_TOKENS}
+
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
+        return self.transformer["in_channels"] // 4, size.height // self.stride, size.width // self.stride
+
+    def meta_prompts(self, batch: int, dtype: torch.dtype) -> Conditioning:
+        return {
+            "encoder_hidden_states": meta(batch, MAX_TOKENS, self.transformer["joint_attention_dim"], dtype=dtype),
+            "pooled_projections": meta(batch, self.transformer["pooled_projection_dim"], dtype=dtype),
+        }
 
     def schedule(self, size: Size) -> FlowSchedule:
         """Dynamic shift e^mu, mu linear in the number of image tokens; else the scheduler's static shift."""
-        config = self.parts.pipeline.scheduler.config
+        config = self.configs["scheduler"]
         shift = config.get("shift", 1.0)
         if config.get("use_dynamic_shifting"):
             tokens = (size.height // (2 * self.stride)) * (size.width // (2 * self.stride))
             keys = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
             values = [config.get(key, default) for key, default in zip(keys, (256, 4096, 0.5, 1.15), strict=True)]
-            mu = calculate_shift(tokens, *values)
-            shift = math.exp(mu)
+            shift = math.exp(calculate_shift(tokens, *values))
         return FlowSchedule(config["num_train_timesteps"], shift)
-
-    def encode_prompts(self, prompts: list[str]) -> Conditioning:
-        """`encoder_hidden_states` (B, L, D) of T5, `pooled_projections` (B, D) of CLIP."""
-        hidden, pooled, _ = self.parts.pipeline.encode_prompt(
-            prompts, device=self.parts.denoiser.device, max_sequence_length=MAX_TOKENS
-        )
-        return {"encoder_hidden_states": hidden, "pooled_projections": pooled}
 
     def conditioning_of(self, geometry: Tensor, size: Size) -> Conditioning:
         return {}
 
-    def encode_media(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 2, C, h, w)."""
-        return vae_moments(self.parts.pipeline.vae, pixels)
-
     def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
         """x0 = scale (mean + std noise - shift), (B, C, h, w)."""
-        return (draw(moments, noise) - self.vae_config["shift_factor"]) * self.vae_config["scaling_factor"]
+        return (draw(moments, noise) - self.vae["shift_factor"]) * self.vae["scaling_factor"]
 
     def predict(
         self, denoiser: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning, size: Size, guidance: float
@@ -73,11 +68,10 @@ class Flux:
         """The velocity, (B, C, h, w). The network takes t / 1000, positions of the 2 x 2 packs, and a guidance."""
         batch, channels, height, width = xt.shape
         hidden = conditioning["encoder_hidden_states"]
-        tells_guidance = self.parts.denoiser.config["guidance_embeds"]
         packed = denoiser(
             hidden_states=FluxPipeline._pack_latents(xt.to(hidden.dtype), batch, channels, height, width),
             timestep=t / 1000,
-            guidance=torch.full((batch,), guidance, device=xt.device) if tells_guidance else None,
+            guidance=torch.full((batch,), guidance, device=xt.device) if self.transformer["guidance_embeds"] else None,
             pooled_projections=conditioning["pooled_projections"],
             encoder_hidden_states=hidden,
             txt_ids=torch.zeros(hidden.shape[1], 3, device=xt.device),
@@ -85,10 +79,27 @@ class Flux:
         ).sample
         return unpack(packed, height, width)
 
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        """`encoder_hidden_states` (B, L, D) of T5, `pooled_projections` (B, D) of CLIP."""
+        hidden, pooled, _ = pipeline.encode_prompt(
+            prompts, device=pipeline.transformer.device, max_sequence_length=MAX_TOKENS
+        )
+        return {"encoder_hidden_states": hidden, "pooled_projections": pooled}
+
+    def encode_media(self, vae: Any, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 2, C, h, w)."""
+        return vae_moments(vae, pixels)
+
     def sample(
-        self, prompts: list[str], generators: list[torch.Generator], steps: int, guidance: float, size: Size
+        self,
+        pipeline: Any,
+        prompts: list[str],
+        generators: list[torch.Generator],
+        steps: int,
+        guidance: float,
+        size: Size,
     ) -> Sequence[Media]:
-        return self.parts.pipeline(
+        return pipeline(
             prompts, generator=generators, num_inference_steps=steps, guidance_scale=guidance,
             height=size.height, width=size.width, max_sequence_length=MAX_TOKENS,
         ).images  # fmt: skip
@@ -99,3 +110,14 @@ def unpack(packed: Tensor, height: int, width: int) -> Tensor:
     batch, _, channels = packed.shape
     blocks = packed.reshape(batch, height // 2, width // 2, channels // 4, 2, 2)
     return blocks.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels // 4, height, width)
+
+
+FLUX = Family(
+    pipeline=FluxPipeline,
+    denoisers={"transformer": FluxTransformer2DModel},
+    vae=AutoencoderKL,
+    text_encoders=("text_encoder", "text_encoder_2"),
+    # The attention projections of both streams, as diffusers' DreamBooth script adapts them.
+    lora_targets=("to_k", "to_q", "to_v", "to_out.0", "add_k_proj", "add_q_proj", "add_v_proj", "to_add_out"),
+    adapter=Flux,
+)

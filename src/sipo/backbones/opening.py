@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from sipo.backbones.adapter import Sampler
-from sipo.backbones.loading import load_backbone
+from sipo.backbones.backbone import load_backbone
+from sipo.backbones.family import Sampler
 from sipo.config import Config, ModelConfig, SampleConfig, parse_config
 from sipo.errors import UserError
 from sipo.files import hash_files

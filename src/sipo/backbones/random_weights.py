@@ -4,15 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
-import diffusers
 import torch
 import transformers
-from diffusers import DiffusionPipeline
 from transformers import CLIPTokenizer, T5Tokenizer
 
-from sipo.architectures import architecture_folder
-from sipo.backbones.meta import TEXT_ENCODERS, read_architecture
-from sipo.backbones.paths import resolve_path
+from sipo.backbones.architecture import architecture_folder, read_architecture, resolve_path
 from sipo.config import ModelConfig
 from sipo.errors import UserError
 
@@ -30,20 +26,17 @@ def write_random_checkpoint(model: ModelConfig, folder: Path, dtype: torch.dtype
     source = Path(path) if Path(path).is_dir() else architecture_folder(path)
     if source is None:
         raise UserError(f"model.path: the shapes of {model.path} are not shipped, and it is no local folder")
-    architecture, index = read_architecture(model), DiffusionPipeline.load_config(source)
+    architecture = read_architecture(model)
+    family, configs, index = architecture.family, architecture.configs, architecture.configs["model_index"]
     torch.manual_seed(seed)
-    for name, config in architecture.configs.items():
-        settings = {key: value for key, value in config.items() if key != "_class_name"}
-        if name in TEXT_ENCODERS:
-            cls = getattr(transformers, config["_class_name"])
-            part = cls(cls.config_class.from_dict({**settings, **_shallow(config)}))
-        else:
-            part = getattr(diffusers, config["_class_name"]).from_config(settings)
-        part.to(dtype).save_pretrained(folder / name)
-        del part
-    for number in ("", "_2", "_3"):
-        if index.get(f"tokenizer{number}"):
-            _tokenizer(architecture.configs[f"text_encoder{number}"]).save_pretrained(folder / f"tokenizer{number}")
+    for name, cls in {**family.denoisers, "vae": family.vae}.items():
+        cls.from_config(configs[name]).to(dtype).save_pretrained(folder / name)
+    for name in family.text_encoders:
+        settings = {key: value for key, value in configs[name].items() if key != "_class_name"}
+        cls = getattr(transformers, configs[name]["_class_name"])
+        encoder = cls(cls.config_class.from_dict({**settings, **_shallow(configs[name])}))
+        encoder.to(dtype).save_pretrained(folder / name)
+        _tokenizer(configs[name]).save_pretrained(folder / name.replace("text_encoder", "tokenizer"))
     shutil.copytree(source / "scheduler", folder / "scheduler", dirs_exist_ok=True)
     (folder / "model_index.json").write_text(json.dumps(_with_our_tokenizers(index)), encoding="utf-8")
 

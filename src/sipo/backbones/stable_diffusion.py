@@ -1,51 +1,63 @@
 """Stable Diffusion 1.x, 2.x and XL: UNet, VAE with a scale, one or two CLIP text encoders."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from torch import Tensor, nn
 
-from sipo.backbones.adapter import Conditioning, Media, draw, vae_moments
-from sipo.backbones.components import Layout
-from sipo.backbones.parts import Parts
-from sipo.errors import UserError
+from sipo.backbones.family import Conditioning, Configs, Family, Media, Sizes, draw, kl_stride, meta, vae_moments
 from sipo.schedule import VPSchedule
 from sipo.size import Size
 
 
 class StableDiffusion:
-    """Adapter for `StableDiffusionPipeline` and `StableDiffusionXLPipeline` (see `sipo.backbones.adapter.Adapter`)."""
+    """`StableDiffusionPipeline` and `StableDiffusionXLPipeline` (see `sipo.backbones.family.Adapter`)."""
 
-    layout: ClassVar[Layout] = Layout("unet")
-    # The targets of diffusers' examples/research_projects/diffusion_dpo: the UNet's attention projections.
-    lora_targets: ClassVar[tuple[str, ...]] = ("to_k", "to_q", "to_v", "to_out.0")
+    boundaries = ()
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-        self.is_xl = "text_encoder_2" in parts.pipeline.config
-        self.vae_config = parts.vae_config
-        self.stride = 2 ** (len(self.vae_config["block_out_channels"]) - 1)
+    def __init__(self, configs: Configs) -> None:
+        self.configs, self.unet, self.vae = configs, configs["unet"], configs["vae"]
+        self.is_xl = "text_encoder_2" in configs
+        self.stride = kl_stride(configs)
 
-    def require(self, size: Size) -> None:
-        step = self.stride * 2 ** (len(self.parts.denoiser.config["block_out_channels"]) - 1)
-        if size.height % step or size.width % step:
-            raise UserError(f"data.resolution: this model takes sides that are multiples of {step}, not {size}")
+    @property
+    def sizes(self) -> Sizes:
+        """Every level of the UNet must halve the latents exactly."""
+        side = self.unet["sample_size"] * self.stride
+        multiple = self.stride * 2 ** (len(self.unet["block_out_channels"]) - 1)
+        return Sizes(Size(side, side), multiple, multiple)
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        parts = (part for part in ("text_encoder", "text_encoder_2") if part in self.configs)
+        return {part: self.configs[part].get("max_position_embeddings", 77) for part in parts}
+
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
+        return self.unet["in_channels"], size.height // self.stride, size.width // self.stride
+
+    def meta_prompts(self, batch: int, dtype: torch.dtype) -> Conditioning:
+        text = {
+            "encoder_hidden_states": meta(
+                batch, self.tokens["text_encoder"], self.unet["cross_attention_dim"], dtype=dtype
+            )
+        }
+        if self.is_xl:
+            pooled = self.unet["projection_class_embeddings_input_dim"] - 6 * self.unet["addition_time_embed_dim"]
+            text["text_embeds"] = meta(batch, pooled, dtype=dtype)
+        return text
 
     def schedule(self, size: Size) -> VPSchedule:
         """DDPMScheduler computes alphas_cumprod from any SD scheduler's config, zero terminal SNR included."""
-        scheduler = DDPMScheduler.from_config(self.parts.pipeline.scheduler.config)
+        scheduler = DDPMScheduler.from_config(self.configs["scheduler"])
         return VPSchedule(scheduler.alphas_cumprod, scheduler.config["prediction_type"])
-
-    def encode_prompts(self, prompts: list[str]) -> Conditioning:
-        """`encoder_hidden_states` (B, L, D); for XL those of both encoders, and `text_embeds` (B, D) of the second."""
-        encoded = self.parts.pipeline.encode_prompt(
-            prompts, device=self.parts.denoiser.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
-        if self.is_xl:
-            return {"encoder_hidden_states": encoded[0], "text_embeds": encoded[2]}
-        return {"encoder_hidden_states": encoded[0]}
 
     def conditioning_of(self, geometry: Tensor, size: Size) -> Conditioning:
         """XL's `time_ids` (B, 6): original size, crop corner, target size (Podell et al. 2023, section 2.2)."""
@@ -54,19 +66,14 @@ class StableDiffusion:
         target = geometry.new_tensor([size.height, size.width]).expand(len(geometry), 2)
         return {"time_ids": torch.cat([geometry, target], dim=1)}
 
-    def encode_media(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 2, C, h, w)."""
-        return vae_moments(self.parts.pipeline.vae, pixels)
-
     def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
         """x0 = scale (mean + std noise - shift), (B, C, h, w)."""
-        shift = self.vae_config.get("shift_factor") or 0.0
-        return (draw(moments, noise) - shift) * self.vae_config["scaling_factor"]
+        return (draw(moments, noise) - (self.vae.get("shift_factor") or 0.0)) * self.vae["scaling_factor"]
 
     def predict(
         self, denoiser: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning, size: Size, guidance: float
     ) -> Tensor:
-        """The UNet's raw prediction, (B, C, h, w). Without `time_ids`, XL is told of an uncropped picture."""
+        """The UNet's raw prediction, (B, C, h, w). Without `time_ids`, XL takes the picture as uncropped."""
         hidden = conditioning["encoder_hidden_states"]
         if not self.is_xl:
             return denoiser(xt, t, encoder_hidden_states=hidden).sample
@@ -77,10 +84,38 @@ class StableDiffusion:
         added = {"text_embeds": conditioning["text_embeds"], "time_ids": time_ids.to(hidden.dtype)}
         return denoiser(xt, t, encoder_hidden_states=hidden, added_cond_kwargs=added).sample
 
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        """`encoder_hidden_states` (B, L, D); for XL those of both encoders, and `text_embeds` (B, D) of the second."""
+        encoded = pipeline.encode_prompt(
+            prompts, device=pipeline.unet.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        pooled = {"text_embeds": encoded[2]} if self.is_xl else {}
+        return {"encoder_hidden_states": encoded[0], **pooled}
+
+    def encode_media(self, vae: Any, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 2, C, h, w)."""
+        return vae_moments(vae, pixels)
+
     def sample(
-        self, prompts: list[str], generators: list[torch.Generator], steps: int, guidance: float, size: Size
+        self,
+        pipeline: Any,
+        prompts: list[str],
+        generators: list[torch.Generator],
+        steps: int,
+        guidance: float,
+        size: Size,
     ) -> Sequence[Media]:
-        return self.parts.pipeline(
+        return pipeline(
             prompts, generator=generators, num_inference_steps=steps, guidance_scale=guidance,
             height=size.height, width=size.width,
         ).images  # fmt: skip
+
+
+# The targets of diffusers' examples/research_projects/diffusion_dpo: the UNet's attention projections.
+ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
+UNET = {"unet": UNet2DConditionModel}
+
+STABLE_DIFFUSION = Family(StableDiffusionPipeline, UNET, AutoencoderKL, ("text_encoder",), ATTENTION, StableDiffusion)
+STABLE_DIFFUSION_XL = Family(
+    StableDiffusionXLPipeline, UNET, AutoencoderKL, ("text_encoder", "text_encoder_2"), ATTENTION, StableDiffusion
+)

@@ -20,6 +20,6 @@ def console():
 def quiet_libraries() -> None:
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):  # they speak while they are imported, too
         os.environ.setdefault(name, "error")
-    from sipo.backbones.quiet import quiet_libraries as quiet
+    from sipo.backbones import quiet_libraries as quiet
 
     quiet()

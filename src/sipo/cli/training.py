@@ -82,8 +82,8 @@ def rehearse(
     parsed = load_config(config, overrides)
     quiet_libraries()
     from sipo.plan.plan import make_plan
-    from sipo.rehearsal import rehearse as run_rehearsal
-    from sipo.rehearsal import render
+    from sipo.plan.rehearsal import rehearse as run_rehearsal
+    from sipo.plan.rehearsal import render
 
     plan = make_plan(parsed, named_gpu("h100"), [1])  # its time is not shown, so any GPU will do
     render(run_rehearsal(parsed, folder, num_steps, console()), plan, console())
@@ -100,8 +100,8 @@ def benchmark(
 
     raw = load_config(config, overrides).to_dict()
     quiet_libraries()
-    from sipo.benchmark import benchmark as measure
-    from sipo.benchmark import render
+    from sipo.plan.benchmark import benchmark as measure
+    from sipo.plan.benchmark import render
 
     screen = console()
     render(measure(raw, num_steps, rounds, screen), screen)

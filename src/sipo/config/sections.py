@@ -7,6 +7,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
+
 from sipo import registry
 from sipo.errors import UsageError
 from sipo.kernels import DDIM
@@ -28,6 +30,10 @@ class ModelConfig:
     lora: str | None = None  # merged into base and reference before anything else
     guidance: float = 3.5  # what a guidance-distilled model (FLUX.1-dev) is told in training
     dtype: Literal["float32", "bfloat16", "float16"] | None = None  # of frozen weights; null: as mixed_precision
+
+    def frozen_dtype(self, compute: torch.dtype) -> torch.dtype:
+        """Of the frozen weights, in a training or a program that computes in `compute`."""
+        return getattr(torch, self.dtype) if self.dtype else compute
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,11 @@ class TrainConfig:
     on_nonfinite: Literal["stop", "skip"] = "stop"
     max_skipped_steps: int = 10
 
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The dtype of autocast."""
+        return {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.mixed_precision]
+
     def __post_init__(self) -> None:
         _at_least(
             self, num_steps=1, batch_size=1, gradient_accumulation=1, warmup_steps=0, checkpoint_every=1,
@@ -171,6 +182,12 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     log: LogConfig = field(default_factory=LogConfig)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the objective reads the reference, or an importance weight whose denominator is the reference."""
+        weighs = self.loss.needs_importance_weights and self.weight.denominator == "reference"
+        return self.loss.needs_reference or weighs
 
     def to_dict(self) -> dict[str, Any]:
         """The config as in YAML, every default written out."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,21 +56,19 @@ def num_bytes(storages: dict[int, torch.UntypedStorage]) -> int:
     return sum(storage.nbytes() for storage in storages.values())
 
 
-def forward_flops(network: Callable[..., Any], inputs: dict[str, Any], compute: torch.dtype = torch.float32) -> int:
+def forward_flops(forward: Callable[[], object], compute: torch.dtype = torch.float32) -> int:
     """FLOPs of one call without gradients."""
     with torch.no_grad(), AsOnGpu(compute), FlopCounterMode(display=False) as flops, _without_warnings():
-        network(**inputs)
+        forward()
     return flops.get_total_flops()
 
 
-def count(
-    denoiser: nn.Module, inputs: dict[str, Any], compute: torch.dtype, adapters: Iterable[nn.Parameter] = ()
-) -> Counted:
-    """Run one forward and backward; the weights that require gradients are the trained ones.
+def count(denoiser: nn.Module, forward: Callable[[], Tensor], compute: torch.dtype) -> Counted:
+    """Run one forward of the denoiser, and its backward; the weights that require gradients are the trained ones.
 
-    `denoiser` is a diffusers network that supports gradient checkpointing; it is left in that mode.
+    `denoiser` supports gradient checkpointing as diffusers' networks do, and is left in that mode.
     """
-    own = {tensor.untyped_storage()._cdata for tensor in (*denoiser.parameters(), *denoiser.buffers(), *adapters)}
+    own = {tensor.untyped_storage()._cdata for tensor in (*denoiser.parameters(), *denoiser.buffers())}
     mode = AsOnGpu(compute)
 
     def is_weight(storage: int) -> bool:
@@ -95,17 +93,17 @@ def count(
     denoiser.enable_gradient_checkpointing(gradient_checkpointing_func=run_block)
     with flops, _without_warnings():
         with mode, outside:
-            prediction = denoiser(**inputs, return_dict=False)[0]
-        forward = flops.get_total_flops()
+            prediction = forward()
+        forward_flops = flops.get_total_flops()
         prediction.sum().backward()
-    for weight in (*denoiser.parameters(), *adapters):
+    for weight in denoiser.parameters():
         weight.grad = None
     everything = outside.storages | {key: value for block in blocks for key, value in block.items()}
     kept = outside.storages | inputs_of_blocks.storages
     largest = max((num_bytes({k: v for k, v in block.items() if k not in kept}) for block in blocks), default=0)
     copies = {id(copy): copy.untyped_storage() for copy in mode.weight_copies.values()}
     return Counted(
-        forward, flops.get_total_flops() - forward, recomputed, num_bytes(everything), num_bytes(kept), largest,
+        forward_flops, flops.get_total_flops() - forward_flops, recomputed, num_bytes(everything), num_bytes(kept), largest,
         num_bytes(copies),
     )  # fmt: skip
 

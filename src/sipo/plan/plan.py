@@ -1,29 +1,23 @@
 """A config becomes a plan: what one optimizer step costs on one GPU and on several."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from sipo.backbones.meta import (
-    Architecture,
-    meta_denoiser,
-    meta_inputs,
-    meta_pixels,
-    meta_text_encoders,
-    meta_vae,
-    read_architecture,
-    text_tokens,
-)
+from sipo.backbones import read_architecture
+from sipo.backbones.denoisers import blocks_of
+from sipo.backbones.meta import MetaBackbone, meta_backbone, meta_text_encoders, meta_vae
 from sipo.config import Config
 from sipo.errors import UsageError
-from sipo.plan.adapters import add_adapters
 from sipo.plan.count import Counted, count, forward_flops
 from sipo.plan.gpus import Gpu
 from sipo.plan.memory import Memory, adamw8bit_bytes, adamw_bytes, data_parallel, sharded
 from sipo.size import Size
+from sipo.train.policy import Policy, make_policy
 
-DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+OPTIMIZERS = {"adamw": adamw_bytes, "adamw8bit": adamw8bit_bytes}
 
 
 @dataclass(frozen=True)
@@ -80,48 +74,26 @@ def make_plan(config: Config, gpu: Gpu, num_gpus: list[int]) -> Plan:
 
     A step is a forward and a backward of the policy over all samples of the batch (both members of a pair where the
     objective needs them), a forward of the reference where it needs one, and with gradient checkpointing the forward of
-    the blocks once more. Raises UserError for a model, a size or a precision that
-    cannot be planned.
+    the blocks once more. Raises UserError for a model, a size or a precision that cannot be planned.
     """
-    settings, compute = config.train, DTYPES[config.train.mixed_precision]
-    peak = gpu.peak(settings.mixed_precision)
-    frozen = getattr(torch, config.model.dtype) if config.model.dtype else compute
+    settings, compute = config.train, config.train.compute_dtype
+    peak, frozen = gpu.peak(settings.mixed_precision), config.model.frozen_dtype(compute)
     if compute == torch.float32 != frozen:
         raise UsageError(
             f"model.dtype: {config.model.dtype} weights compute under train.mixed_precision bf16 or fp16 only"
         )
     architecture = read_architecture(config.model)
-    size = config.data.size(architecture.own_size)
-    is_lora = config.policy.kind == "lora"
-    denoiser = meta_denoiser(architecture, frozen if is_lora else torch.float32)
-    parameters, block = _num_parameters(denoiser), _largest_block(denoiser)
-    inputs = meta_inputs(architecture, size, 1, compute)
-    plain_forward = forward_flops(denoiser, inputs, compute)
-    denoiser.train()
-    if is_lora:
-        targets = config.policy.target_modules or architecture.family.lora_targets
-        trained = add_adapters(denoiser, targets, config.policy.rank)
-    else:
-        trained = list(denoiser.requires_grad_(True).parameters())
-    counted = count(denoiser, inputs, compute, trained)
+    backbone = meta_backbone(architecture, architecture.size(config.data.size), frozen)
+    denoiser = backbone.denoiser
+    parameters, block = _numel(denoiser.parameters()), max(_numel(part.parameters()) for part in blocks_of(denoiser))
+    plain_forward = forward_flops(lambda: backbone.predict(denoiser, 1, compute), compute)
+    policy = make_policy(backbone, config.policy, config.needs_reference, settings.seed)
+    counted = count(denoiser, lambda: backbone.predict(denoiser, 1, compute), compute)
     samples = (2 if config.loss.needs_rejected else 1) * settings.batch_size
-    encoder_parameters, encoder_bytes, encoder_flops = _encoders(config, architecture, size, frozen, samples)
+    encoder_parameters, encoder_bytes, encoder_flops = _encoders(config, backbone, frozen, samples)
     step = _step_flops(config, counted, plain_forward, samples, encoder_flops)
-    copies_reference = not is_lora and _needs_reference(config)
-    one = Memory(
-        weights=_num_bytes(denoiser) if is_lora else 0,
-        trained=4 * _numel(trained),
-        weight_copies=counted.weight_copies,
-        reference=parameters * frozen.itemsize if copies_reference else 0,
-        gradients=4 * _numel(trained),
-        optimizer={"adamw": adamw_bytes, "adamw8bit": adamw8bit_bytes}[settings.optimizer](
-            [w.numel() for w in trained]
-        ),
-        average=4 * _numel(trained) if settings.ema_decay else 0,
-        encoders=encoder_bytes,
-        activations=samples * (counted.checkpointed if settings.gradient_checkpointing else counted.activations),
-    )
-    gathered = block * compute.itemsize * (1 if is_lora else 2)
+    one = _memory(config, policy, counted, samples, encoder_bytes)
+    gathered = block * compute.itemsize * (1 if config.policy.kind == "lora" else 2)
     pairs = settings.batch_size * settings.gradient_accumulation
     layouts = []
     for n in num_gpus:
@@ -129,15 +101,28 @@ def make_plan(config: Config, gpu: Gpu, num_gpus: list[int]) -> Plan:
         if n > 1:
             layouts.append(Layout(n, "sharded", sharded(one, n, gathered), pairs * n))
     return Plan(
-        config.model.path, size, gpu, parameters, _numel(trained), encoder_parameters, plain_forward, step,
-        step.total / peak, samples * counted.activations, samples * counted.checkpointed, tuple(layouts),
+        config.model.path, backbone.size, gpu, parameters, _numel(policy.trainable.values()), encoder_parameters,
+        plain_forward, step, step.total / peak, samples * counted.activations, samples * counted.checkpointed,
+        tuple(layouts),
     )  # fmt: skip
 
 
-def _needs_reference(config: Config) -> bool:
-    """For the objective, or for an importance weight whose denominator is the reference."""
-    weighs = config.loss.needs_importance_weights and config.weight.denominator == "reference"
-    return config.loss.needs_reference or weighs
+def _memory(config: Config, policy: Policy, counted: Counted, samples: int, encoders: int) -> Memory:
+    """Of one GPU that holds everything. `encoders`: bytes of the VAE and the text encoders."""
+    settings, trained = config.train, list(policy.trainable.values())
+    masters = _bytes(trained)
+    copy = policy.frozen_copy
+    return Memory(
+        weights=_bytes(weight for weight in policy.denoiser.parameters() if not weight.requires_grad),
+        trained=masters,
+        weight_copies=counted.weight_copies,
+        reference=_bytes(copy.parameters()) if copy is not None else 0,
+        gradients=masters,
+        optimizer=OPTIMIZERS[settings.optimizer]([weight.numel() for weight in trained]),
+        average=masters if settings.ema_decay else 0,
+        encoders=encoders,
+        activations=samples * (counted.checkpointed if settings.gradient_checkpointing else counted.activations),
+    )
 
 
 def _step_flops(config: Config, counted: Counted, plain_forward: int, samples: int, encoder_flops: int) -> StepFlops:
@@ -147,48 +132,34 @@ def _step_flops(config: Config, counted: Counted, plain_forward: int, samples: i
         policy_forward=times * counted.forward,
         policy_backward=times * counted.backward,
         recomputed=times * counted.recomputed if repeated else 0,
-        reference_forward=times * plain_forward if _needs_reference(config) else 0,
+        reference_forward=times * plain_forward if config.needs_reference else 0,
         encoders=config.train.gradient_accumulation * encoder_flops,
     )
 
 
-def _encoders(
-    config: Config, architecture: Architecture, size: Size, frozen: torch.dtype, samples: int
-) -> tuple[int, int, int]:
+def _encoders(config: Config, backbone: MetaBackbone, frozen: torch.dtype, samples: int) -> tuple[int, int, int]:
     """Parameters; bytes and FLOPs of a micro-batch, which a cache makes 0: text once a pair, the VAE once a sample.
 
-    The VAE's forward is counted, a text encoder's taken as 2 x parameters x tokens, its embedding tables apart. Another
-    VAE (`model.vae`) is taken to have the shape of the checkpoint's own.
+    The VAE's forward is counted; a text encoder's is 2 x parameters x tokens, without its embedding tables.
     """
-    vae, texts = meta_vae(architecture), meta_text_encoders(architecture)
-    parameters = _num_parameters(vae) + sum(_num_parameters(text) for text in texts.values())
+    architecture = backbone.architecture
+    vae = meta_vae(architecture, architecture.vae_dtype(frozen))
+    texts = meta_text_encoders(architecture, frozen)
+    networks = (vae, *texts.values())
+    parameters = sum(_numel(network.parameters()) for network in networks)
     if config.data.cache is not None:
         return parameters, 0, 0
-    # As the adapters load it: a VAE that overflows in half precision stays float32.
-    upcast = architecture.configs["vae"].get("force_upcast") and frozen == torch.float16
-    num_bytes = _num_parameters(vae) * (4 if upcast and not config.model.vae else frozen.itemsize)
-    num_bytes += sum(_num_parameters(text) for text in texts.values()) * frozen.itemsize
-    flops = samples * forward_flops(vae.encode, {"x": meta_pixels(architecture, size, 1)})
-    tokens = text_tokens(architecture)
+    flops = samples * forward_flops(lambda: backbone.encode_media(vae))
     for name, text in texts.items():
         tables = sum(m.weight.numel() for m in text.modules() if isinstance(m, nn.Embedding))
-        flops += config.train.batch_size * 2 * (_num_parameters(text) - tables) * tokens[name]
-    return parameters, num_bytes, flops
+        tokens = architecture.adapter.tokens[name]
+        flops += config.train.batch_size * 2 * (_numel(text.parameters()) - tables) * tokens
+    return parameters, sum(_bytes(network.parameters()) for network in networks), flops
 
 
-def _largest_block(denoiser: nn.Module) -> int:
-    """Parameters of the largest part that is gathered at once: an item of a top-level list, or another child."""
-    parts = (part for child in denoiser.children() for part in (child if isinstance(child, nn.ModuleList) else [child]))
-    return max(_num_parameters(part) for part in parts)
-
-
-def _num_parameters(network: nn.Module) -> int:
-    return _numel(network.parameters())
-
-
-def _num_bytes(network: nn.Module) -> int:
-    return sum(weight.numel() * weight.itemsize for weight in network.parameters())
-
-
-def _numel(weights) -> int:
+def _numel(weights: Iterable[Tensor]) -> int:
     return sum(weight.numel() for weight in weights)
+
+
+def _bytes(weights: Iterable[Tensor]) -> int:
+    return sum(weight.nbytes for weight in weights)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from sipo.backbones import Backbone, read_architecture
+from sipo.backbones import Backbone
 from sipo.config import Config
 from sipo.data.cache.encode import encode_cache
 from sipo.data.cache.plan import EncodeRequest
@@ -39,14 +39,13 @@ class Inputs:
     prompts: list[str]
 
 
-def open_rows(config: Config, console: Console) -> tuple[Rows, Rows | None, dict[str, Any]]:
+def open_rows(config: Config, size: Size, console: Console) -> tuple[Rows, Rows | None, dict[str, Any]]:
     """The rows of training, those of validation if any, and the record of what was checked and skipped.
 
     Raises UserError for bad rows under `on_bad_rows: stop`, and for data without rejected members where the objective
     needs them.
     """
     data = config.data
-    size = data.size(read_architecture(config.model).own_size)  # from the configs alone: the weights come later
     train, checked = _checked(config, data.path, data.max_pairs, size, console)
     if config.loss.needs_rejected and not train.source.has_rejected:
         name = type(config.loss).__name__

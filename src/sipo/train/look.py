@@ -87,7 +87,7 @@ def write_samples(t: Training, run: RunDir, step: int) -> None:
     """Write `samples/<step>/`, or replace it."""
     folder, sample, backbone = run.samples / f"{step:06d}", t.sample, t.backbone
     shutil.rmtree(folder, ignore_errors=True)
-    settings = {"model": backbone.parts.model.path, "weights": f"step {step}", "guidance_scale": sample.guidance_scale,
+    settings = {"model": backbone.model.path, "weights": f"step {step}", "guidance_scale": sample.guidance_scale,
                 "num_inference_steps": sample.num_inference_steps, **backbone.size.to_dict()}  # fmt: skip
     with backbone.encoders():
         sampler = backbone.sampler(sample.num_inference_steps, sample.guidance_scale)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from sipo.backbones import Backbone, load_backbone
+from sipo.backbones import Architecture, Backbone, load_backbone, read_architecture
 from sipo.config import Config, TrainConfig
 from sipo.data.batches import MicroBatches, PairBatch, collate
 from sipo.data.dataset import PairDataset
@@ -32,8 +32,6 @@ from sipo.train.policy import make_policy
 from sipo.train.record import NoRecorder, Recorder
 from sipo.train.training import Training
 
-DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 @contextlib.contextmanager
 def open_training(config: Config, console: Console) -> Iterator[Training]:
@@ -53,12 +51,11 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
             console = Console(quiet=True)
         run.require_same_config(config, bool(saved_steps(run.checkpoints)))
         with processes.main_first():  # the others find what the first one checked
-            train_rows, validation_rows, checked = open_rows(config, console)
+            architecture = read_architecture(config.model)  # the configs alone: the weights come later
+            train_rows, validation_rows, checked = open_rows(config, architecture.size(config.data.size), console)
 
         objective = resolve_horizon(config.loss, config.num_inference_steps)
-        by_reference = objective.needs_importance_weights and config.weight.denominator == "reference"
-        needs_reference = objective.needs_reference or by_reference
-        backbone, engine = open_model(config, needs_reference, processes)
+        backbone, engine = open_model(config, architecture, processes)
         inputs = open_inputs(config, train_rows, validation_rows, backbone, processes, console)
 
         weights = engine.policy.trainable
@@ -84,7 +81,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
             recorder = Recorder(run, config, backbone.schedule.num_train_timesteps, start, console)
         stack.enter_context(recorder)
         yield Training(
-            run, settings, processes, start, backbone, engine, DTYPES[settings.mixed_precision], objective, needs_reference,
+            run, settings, processes, start, backbone, engine, settings.compute_dtype, objective, config.needs_reference,
             config.timesteps, config.kernel, config.num_inference_steps, config.weight, global_batch,
             micro_batches(inputs.train, settings, start, processes, config.data.workers), inputs.validation, updater, ema,
             guard, Clock(processes.device), recorder, config.sample, prompts,
@@ -118,29 +115,30 @@ def process_settings(settings: TrainConfig, device: torch.device) -> Iterator[No
                 os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 
-def open_model(config: Config, needs_reference: bool, processes: Processes) -> tuple[Backbone, Engine]:
+def open_model(config: Config, architecture: Architecture, processes: Processes) -> tuple[Backbone, Engine]:
     """The backbone, frozen parts in the compute dtype, and the policy on it, ready to train.
 
     With a cache, the encoders stay on disk. Weights are on the CPU until the engine moves them to their devices.
     """
-    settings, compute = config.train, DTYPES[config.train.mixed_precision]
-    backbone = load_backbone(config.model, "cpu", compute, encoders=config.data.cache is None, size=config.data.size)
-    policy = make_policy(backbone, config.policy, needs_reference, settings.seed)
+    settings, compute = config.train, config.train.compute_dtype
+    backbone = load_backbone(architecture, "cpu", compute, encoders=config.data.cache is None, size=config.data.size)
+    policy = make_policy(backbone, config.policy, config.needs_reference, settings.seed)
     if settings.gradient_checkpointing:
         policy.denoiser.enable_gradient_checkpointing()
     if settings.compile:
         policy.denoiser.compile()
     engine = make_engine(settings, policy, processes, compute)
-    backbone.parts.freeze_encoders()  # where the denoiser is now
+    backbone.freeze_encoders()  # where the denoiser is now
     return backbone, engine
 
 
 def encode(config: Config, console: Console) -> int:
     """Encode the pairs of a config into its cache, as a training would first; returns the number of training pairs."""
     with join_processes() as processes, process_settings(config.train, processes.device):
-        train_rows, validation_rows, _ = open_rows(config, console)
-        compute = DTYPES[config.train.mixed_precision]
-        backbone = load_backbone(config.model, processes.device, compute, encoders=False, size=config.data.size)
+        architecture = read_architecture(config.model)
+        train_rows, validation_rows, _ = open_rows(config, architecture.size(config.data.size), console)
+        compute = config.train.compute_dtype
+        backbone = load_backbone(architecture, processes.device, compute, encoders=False, size=config.data.size)
         return len(open_inputs(config, train_rows, validation_rows, backbone, processes, console).train)
 
 

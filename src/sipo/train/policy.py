@@ -2,18 +2,28 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor, nn
 
 from sipo.backbones import Backbone
+from sipo.backbones.lora import add_adapters, without_adapters
 from sipo.config import PolicyConfig
 from sipo.errors import UserError
+
+
+class Trainable(Protocol):
+    """A `Backbone`, or its shapes on the meta device."""
+
+    @property
+    def denoiser(self) -> nn.Module: ...
+
+    @property
+    def lora_targets(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True)
@@ -30,23 +40,13 @@ class Policy:
 
     @contextlib.contextmanager
     def network(self, which: Literal["reference"]) -> Iterator[nn.Module]:
-        """The network as it was before training, for no-grad use; the adapters are on again when the context ends.
-
-        Adapters that are still off at `backward()` would silently give zero gradients.
-        """
+        """The network as it was before training, for no-grad use; the adapters are on again when the context ends."""
         if self.config.kind == "full":
             assert self.frozen_copy is not None, f"make_policy was told that no {which} is needed"
             yield self.frozen_copy
             return
-        self.denoiser.disable_adapters()
-        # peft marks adapters that are off as frozen. A sharded network must not see that: in its first forward it
-        # decides which gradients it will reduce.
-        for weight in self.trainable.values():
-            weight.requires_grad_(True)
-        try:
-            yield self.denoiser
-        finally:
-            self.denoiser.enable_adapters()
+        with without_adapters(self.denoiser, self.trainable.values()) as network:
+            yield network
 
     def state(self) -> dict[str, Tensor]:
         """The trained weights by name, sharing memory with the network."""
@@ -61,18 +61,13 @@ class Policy:
             weight.copy_(state[name])
 
 
-def make_policy(backbone: Backbone, config: PolicyConfig, needs_reference: bool, seed: int) -> Policy:
+def make_policy(backbone: Trainable, config: PolicyConfig, needs_reference: bool, seed: int) -> Policy:
     """Prepare the backbone's denoiser for training. LoRA starts as the identity, so the policy equals its reference."""
     denoiser = backbone.denoiser
     frozen_copy = None
     if config.kind == "lora":
-        denoiser.requires_grad_(False)
-        targets = list(config.target_modules or backbone.lora_targets)
         torch.manual_seed(seed)
-        try:
-            denoiser.add_adapter(LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets))
-        except ValueError as error:
-            raise UserError(f"policy.target_modules: {error}") from error
+        add_adapters(denoiser, config.target_modules or backbone.lora_targets, config.rank, config.alpha)
     else:
         if needs_reference:
             frozen_copy = copy.deepcopy(denoiser).requires_grad_(False).eval()
@@ -89,7 +84,4 @@ def save_policy(policy: Policy, backbone: Backbone, folder: Path, weights: dict[
     if policy.config.kind == "full":
         backbone.save_full(folder, weights)
         return
-    state = get_peft_model_state_dict(policy.denoiser, state_dict=weights, adapter_name="default")
-    metadata = policy.denoiser.peft_config["default"].to_dict()
-    metadata["target_modules"] = sorted(metadata["target_modules"])  # a set, whose order would differ from run to run
-    backbone.save_lora(folder, {name: weight.contiguous() for name, weight in state.items()}, metadata)
+    backbone.save_lora(folder, weights)

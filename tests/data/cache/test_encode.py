@@ -14,7 +14,7 @@ from support import checkpoints as tiny
 from support import videos
 from support.pictures import FakeEncoder, pick_a_pic, write_parquet
 
-from sipo.backbones.loading import load_backbone
+from sipo.backbones import load_backbone
 from sipo.config import ModelConfig
 from sipo.data.cache import encode as encode_module
 from sipo.data.cache.encode import encode_cache
@@ -246,7 +246,7 @@ def test_a_real_pipeline(family, source: PairSource, columns: dict[str, list], t
         torch.testing.assert_close(found["encoder_hidden_states"], texts[0][0])
         if "text_embeds" in found:
             torch.testing.assert_close(found["text_embeds"], texts[2][0])
-    assert (backbone.parts.pipeline.vae, backbone.parts.pipeline.text_encoder) == (None, None)  # let go of again
+    assert (backbone.pipeline.vae, backbone.pipeline.text_encoder) == (None, None)  # let go of again
 
 
 # videos, and shards of bounded size

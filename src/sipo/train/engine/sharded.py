@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from sipo.backbones.denoisers import blocks_of
 from sipo.train.engine.processes import Processes
 from sipo.train.policy import Policy
 
@@ -68,12 +69,6 @@ def shard(policy: Policy, processes: Processes, compute: torch.dtype, reshard: b
         _shard(policy.frozen_copy, mesh, unchanged)
     trainable = {name: weight for name, weight in policy.denoiser.named_parameters() if weight.requires_grad}
     return Sharded(replace(policy, trainable=trainable), policy.denoiser, processes, reshard)
-
-
-def blocks_of(network: nn.Module) -> list[nn.Module]:
-    """What is gathered at once: the items of the network's own lists, and its other children, if they have weights."""
-    parts = (part for child in network.children() for part in (child if isinstance(child, nn.ModuleList) else [child]))
-    return [part for part in parts if next(part.parameters(), None) is not None]
 
 
 def _shard(network: nn.Module, mesh: DeviceMesh, precision: MixedPrecisionPolicy) -> None:

@@ -10,7 +10,7 @@ from sipo.backbones import load_backbone
 from sipo.backbones.random_weights import write_random_checkpoint
 from sipo.config import ModelConfig, parse_config
 from sipo.errors import UserError
-from sipo.rehearsal import rehearse
+from sipo.plan.rehearsal import rehearse
 
 QUIET = Console(quiet=True)
 

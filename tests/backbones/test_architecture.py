@@ -3,13 +3,11 @@
 import diffusers
 import pytest
 import torch
-from peft import LoraConfig
 
-from sipo.architectures import architecture_folder, known_architectures
-from sipo.backbones.meta import meta_denoiser, meta_inputs, meta_text_encoders, meta_vae, read_architecture
+from sipo.backbones.architecture import architecture_folder, known_architectures, read_architecture
+from sipo.backbones.meta import meta_backbone, meta_text_encoders, meta_vae
 from sipo.config import ModelConfig
 from sipo.errors import UserError
-from sipo.plan.adapters import add_adapters
 from sipo.plan.count import forward_flops
 from sipo.size import Size
 
@@ -30,7 +28,8 @@ COG2, COG5 = "zai-org/CogVideoX-2b", "zai-org/CogVideoX-5b"
     ],
 )
 def test_the_denoisers_have_the_published_number_of_parameters(model, published, within):
-    denoiser = meta_denoiser(read_architecture(ModelConfig(model)))
+    architecture = read_architecture(ModelConfig(model))
+    denoiser = meta_backbone(architecture, architecture.sizes.native).denoiser
     assert abs(sum(p.numel() for p in denoiser.parameters()) - published) <= within * published
     assert all(p.is_meta and not p.requires_grad for p in denoiser.parameters())
 
@@ -47,13 +46,13 @@ def test_the_denoisers_have_the_published_number_of_parameters(model, published,
     ],
 )
 def test_a_forward_takes_the_known_flops(model, size, gflops):
-    architecture = read_architecture(ModelConfig(model))
-    counted = forward_flops(meta_denoiser(architecture), meta_inputs(architecture, size, 1))
+    backbone = meta_backbone(read_architecture(ModelConfig(model)), size)
+    counted = forward_flops(lambda: backbone.predict(backbone.denoiser))
     assert counted / 1e9 == pytest.approx(gflops, rel=0.001)
 
 
 def test_the_models_own_sizes():
-    own = {model: read_architecture(ModelConfig(model)).own_size for model in known_architectures()}
+    own = {model: read_architecture(ModelConfig(model)).sizes.native for model in known_architectures()}
     assert own == {
         SD15: Size(512, 512), SDXL: Size(1024, 1024), FLUX: Size(1024, 1024), WAN: Size(480, 832, 81, 16.0),
         COG2: Size(480, 720, 49, 8.0), COG5: Size(480, 720, 49, 8.0),
@@ -69,15 +68,6 @@ def test_encoders_have_the_published_number_of_parameters():
     assert numbers(WAN)["text_encoder"] == pytest.approx(5.68e9, rel=0.005)
     assert numbers(COG2)["text_encoder"] == pytest.approx(4.76e9, rel=0.005)
     assert sum(p.numel() for p in meta_vae(read_architecture(ModelConfig(SD15))).parameters()) == 83_653_863
-
-
-@pytest.mark.parametrize(("model", "first", "at_500"), [(COG2, 0.99745433, 0.0953281), (COG5, 0.99915, 0.24101878)])
-def test_the_shipped_schedulers_have_the_known_alphas(model, first, at_500):
-    folder = architecture_folder(model)
-    scheduler = diffusers.CogVideoXDDIMScheduler.from_pretrained(folder, subfolder="scheduler")
-    alphas = scheduler.alphas_cumprod.double()
-    assert alphas[0] == pytest.approx(first, rel=1e-5)
-    assert alphas[500] == pytest.approx(at_500, rel=1e-4)
 
 
 def test_every_shipped_scheduler_and_vae_is_what_its_index_names():
@@ -101,36 +91,12 @@ def test_a_local_folder_is_planned_from_its_own_configs(checkpoint, request):
     folder = request.getfixturevalue(checkpoint)
     architecture = read_architecture(ModelConfig(str(folder)))
     real = diffusers.UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
-    meta = meta_denoiser(architecture, torch.bfloat16)
+    meta = meta_backbone(architecture, Size(16, 32), torch.bfloat16).denoiser
     assert {n: p.shape for n, p in meta.named_parameters()} == {n: p.shape for n, p in real.named_parameters()}
     assert {p.dtype for p in meta.parameters()} == {torch.bfloat16}
-    assert architecture.own_size == Size(16, 16)
-    inputs = meta_inputs(architecture, Size(16, 32), 3)
-    assert meta.float()(**inputs).sample.shape == (3, 4, 8, 16)
-
-
-@pytest.mark.parametrize("targets", [["to_k", "to_q", "to_v", "to_out.0"], ["conv1", "to_q"], ["conv_in"]])
-def test_adapters_have_the_shapes_of_pefts(tiny_sd, targets):
-    architecture = read_architecture(ModelConfig(str(tiny_sd)))
-    real = diffusers.UNet2DConditionModel.from_pretrained(tiny_sd, subfolder="unet").requires_grad_(False)
-    real.add_adapter(LoraConfig(r=3, target_modules=targets))
-    theirs = sorted(tuple(p.shape) for p in real.parameters() if p.requires_grad)
-    assert sorted(tuple(p.shape) for p in add_adapters(meta_denoiser(architecture), targets, 3)) == theirs
-
-
-def test_wrong_targets_are_the_users_mistake(tiny_sd):
-    denoiser = meta_denoiser(read_architecture(ModelConfig(str(tiny_sd))))
-    with pytest.raises(UserError, match=r"policy.target_modules: no module of the denoiser is called to_z"):
-        add_adapters(denoiser, ["to_z"], 4)
-    with pytest.raises(UserError, match="norm1 is a LayerNorm"):
-        add_adapters(denoiser, ["norm1"], 4)
-
-
-def test_sizes_that_the_model_cannot_take():
-    with pytest.raises(UserError, match=r"data.resolution: 500 x 512 does not divide by 8"):
-        meta_inputs(read_architecture(ModelConfig(SD15)), Size(500, 512), 1)
-    with pytest.raises(UserError, match=r"1 \+ a multiple of 4 frames, not 50"):
-        meta_inputs(read_architecture(ModelConfig(COG2)), Size(480, 720, 50, 8), 1)
+    assert architecture.sizes.native == Size(16, 16)
+    backbone = meta_backbone(architecture, Size(16, 32))
+    assert backbone.predict(backbone.denoiser, 3).shape == (3, 4, 8, 16)
 
 
 def test_paths_without_a_plannable_model(tmp_path):

@@ -19,7 +19,7 @@ from sipo.backbones.random_weights import write_random_checkpoint
 from sipo.config import Config, parse_config
 from sipo.data.media.encode_video import encode_png, encode_video
 from sipo.files import write_atomic
-from sipo.plan.plan import DTYPES, Plan
+from sipo.plan.plan import Plan
 from sipo.run import RunDir
 from sipo.size import Size
 from sipo.train.clock import PARTS
@@ -44,10 +44,10 @@ def rehearse(config: Config, folder: Path, num_steps: int, console: Console) -> 
     Batch size, precision, policy, objective and size are the config's; a cache is used where it has one, in `folder`.
     Samples, validation and extra logs are off. Raises UserError for a model whose shapes are not known here.
     """
-    size = config.data.size(read_architecture(config.model).own_size)
+    size = read_architecture(config.model).size(config.data.size)
     checkpoint = folder / "checkpoint"
     if not (checkpoint / "model_index.json").is_file():
-        dtype = getattr(torch, config.model.dtype) if config.model.dtype else DTYPES[config.train.mixed_precision]
+        dtype = config.model.frozen_dtype(config.train.compute_dtype)
         with console.status(f"writing random weights into {checkpoint}"):
             write_random_checkpoint(config.model, checkpoint, dtype)
     pairs = _noise_pairs(folder / f"pairs-{size.height}x{size.width}x{size.num_frames}", size)

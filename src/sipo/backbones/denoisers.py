@@ -1,0 +1,84 @@
+"""The network that is trained: one denoiser, or several that take over from each other along the timesteps."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from sipo.backbones.family import Adapter, Conditioning
+from sipo.size import Size
+
+PredictOne = Callable[[nn.Module, Tensor, Tensor, Conditioning], Tensor]
+
+
+class Switched(nn.Module):
+    """Several denoisers as one network: each sample goes through the one that its timestep selects.
+
+    The first takes t >= boundaries[0], the next t >= boundaries[1], ..., the last the rest.
+    """
+
+    def __init__(self, networks: dict[str, nn.Module], boundaries: tuple[float, ...]):
+        super().__init__()
+        self.networks, self.boundaries = nn.ModuleDict(networks), boundaries
+
+    def forward(self, predict: PredictOne, xt: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """(B, ...), with `predict` for each network and its samples."""
+        selected = (t[:, None] < torch.tensor(self.boundaries, device=t.device)).sum(1)  # (B,)
+        rows, predictions = [], []
+        for number, network in enumerate(self.networks.values()):
+            own = (selected == number).nonzero().squeeze(1)
+            # A network without samples computes one that is dropped: sharded networks need every process, and DDP a
+            # gradient (of zero) for every weight.
+            run = own if len(own) else own.new_zeros(1)
+            some = {name: value[run] for name, value in conditioning.items()}
+            predictions.append(predict(network, xt[run], t[run], some)[: len(own)])
+            rows.append(own)
+        return torch.cat(predictions)[torch.cat(rows).argsort()]
+
+    def enable_gradient_checkpointing(self, *args, **keys) -> None:
+        for network in self.networks.values():
+            network.enable_gradient_checkpointing(*args, **keys)  # pyright: ignore[reportCallIssue]
+
+
+def join(networks: dict[str, nn.Module], boundaries: tuple[float, ...]) -> nn.Module:
+    """The one network itself, or all of them under one roof."""
+    return Switched(networks, boundaries) if boundaries else next(iter(networks.values()))
+
+
+def networks_of(denoiser: nn.Module) -> list[nn.Module]:
+    """The diffusers networks that a denoiser consists of, in the family's order."""
+    return list(denoiser.networks.values()) if isinstance(denoiser, Switched) else [denoiser]
+
+
+def by_part(
+    denoiser: nn.Module, parts: Iterable[str], weights: dict[str, Tensor]
+) -> Iterator[tuple[str, nn.Module, dict[str, Tensor]]]:
+    """(part, its network, those of the weights that are its own, by their names in it)."""
+    for part, network in zip(parts, networks_of(denoiser), strict=True):
+        prefix = f"networks.{part}." if isinstance(denoiser, Switched) else ""
+        own = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+        yield part, network, own
+
+
+def blocks_of(denoiser: nn.Module) -> list[nn.Module]:
+    """What FSDP2 gathers at once: the items of each network's own lists, and its other children that have weights."""
+    children = (child for network in networks_of(denoiser) for child in network.children())
+    parts = (part for child in children for part in (child if isinstance(child, nn.ModuleList) else [child]))
+    return [part for part in parts if next(part.parameters(), None) is not None]
+
+
+def predict(
+    adapter: Adapter,
+    denoiser: nn.Module,
+    xt: Tensor,
+    t: Tensor,
+    conditioning: Conditioning,
+    size: Size,
+    guidance: float,
+) -> Tensor:
+    """The denoiser's raw prediction, shape of xt; it may be wrapped for data parallelism, or a copy."""
+
+    def one(network: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        return adapter.predict(network, xt, t, conditioning, size, guidance)
+
+    return denoiser(one, xt, t, conditioning) if adapter.boundaries else one(denoiser, xt, t, conditioning)

@@ -1,0 +1,187 @@
+"""What the toolkit needs of a model family: a record of its parts, and an adapter with its rules and its forward pass."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+from torch import Tensor, nn
+
+from sipo.errors import UserError
+from sipo.schedule import Schedule
+from sipo.size import Size
+
+Configs = dict[str, dict[str, Any]]  # a checkpoint's configs by part, and its model_index
+Conditioning = dict[str, Tensor]  # what the denoiser reads besides (xt, t); every tensor (B, ...)
+Media = Image.Image | list[Image.Image]  # a picture, or the frames of a video
+Sampler = Callable[[list[str], list[int]], Sequence[Media]]  # (prompts, seeds) -> media
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes that a model takes: sides that are multiples of `height` and `width`, and `frames` n + 1 frames.
+
+    native: what it was made for. only_native: its positions were learned for the native sides and fit no others.
+    """
+
+    native: Size
+    height: int
+    width: int
+    frames: int = 1
+    only_native: bool = False
+
+    def require(self, size: Size) -> None:
+        """Raises UserError for a size that the model does not take."""
+        sides = size.height, size.width
+        multiples = f"{self.height}" if self.height == self.width else f"{self.height} and {self.width}"
+        if sides[0] % self.height or sides[1] % self.width:
+            raise UserError(
+                f"data.resolution: {sides[0]} x {sides[1]}; this model takes sides that are multiples of {multiples}, "
+                f"such as {_nearest(sides[0], self.height)} x {_nearest(sides[1], self.width)}"
+            )
+        if (size.num_frames - 1) % self.frames:
+            raise UserError(
+                f"data.num_frames: this model takes {self.frames} n + 1 frames, not {size.num_frames}; "
+                f"{1 + _nearest(size.num_frames - 1, self.frames)} is the nearest"
+            )
+        native = self.native.height, self.native.width
+        if self.only_native and sides != native:
+            raise UserError(
+                f"data.resolution: {sides[0]} x {sides[1]}; this model's positions are learned for "
+                f"{native[0]} x {native[1]} alone"
+            )
+
+
+def _nearest(number: int, multiple: int) -> int:
+    return max(round(number / multiple), 1) * multiple
+
+
+class Adapter(Protocol):
+    """The rules of one family, built from a checkpoint's configs alone: `Adapter(configs)`. It holds no network.
+
+    `configs` has the config.json of every network by its part, the scheduler's under "scheduler" (complete, defaults
+    filled in) and model_index.json under "model_index". An adapter never noises, collates, or knows an objective.
+    Raises UserError for a checkpoint of the same pipeline that it does not support.
+    """
+
+    # Timesteps, falling: the first denoiser takes t >= boundaries[0], ..., the last those below all. () for one denoiser.
+    boundaries: tuple[float, ...]
+
+    def __init__(self, configs: Configs) -> None: ...
+
+    # Sizes and shapes.
+
+    @property
+    def sizes(self) -> Sizes: ...
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """The length to which each text encoder's prompts are padded, by its part."""
+        ...
+
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
+        """Of one sample's x0."""
+        ...
+
+    def meta_prompts(self, batch: int, dtype: torch.dtype) -> Conditioning:
+        """The shapes that `encode_prompts` returns for `batch` prompts, on the meta device."""
+        ...
+
+    # Path and forward pass.
+
+    def schedule(self, size: Size) -> Schedule:
+        """The path of the checkpoint's own scheduler, with its shift at this size."""
+        ...
+
+    def conditioning_of(self, geometry: Tensor, size: Size) -> Conditioning:
+        """Micro-conditioning: geometry (B, 4) is each picture's original height, width, crop top, crop left."""
+        ...
+
+    def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
+        """x0 (B, ...) from the VAE's moments with the given standard-normal noise, scaled for the denoiser."""
+        ...
+
+    def predict(
+        self, denoiser: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning, size: Size, guidance: float
+    ) -> Tensor:
+        """One network's raw prediction, shape of xt. `guidance`: for guidance-distilled networks, else unused."""
+        ...
+
+    # Through the pipeline, whose encoders are in memory.
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        """Text conditioning as the pipeline passes it, (B, ...) each: padded to one length, with a mask if it has one."""
+        ...
+
+    def encode_media(self, vae: Any, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) or (B, F, 3, H, W) in [-1, 1] -> mean and log-variance of the VAE, (B, 2, ...), float32."""
+        ...
+
+    def sample(
+        self,
+        pipeline: Any,
+        prompts: list[str],
+        generators: list[torch.Generator],
+        steps: int,
+        guidance: float,
+        size: Size,
+    ) -> Sequence[Media]:
+        """Media by the pipeline's own loop and scheduler."""
+        ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model family. What holds of every checkpoint stands here, what depends on its configs in the `adapter`.
+
+    pipeline: the class that model_index.json names. denoisers: class by part, in the order in which sampling uses them,
+    from noise to data; `Adapter.boundaries` says at which timesteps they take over. vae: its class. text_encoders: parts,
+    of classes in transformers, with tokenizers of the same numbers. lora_targets: what LoRA adapts by default.
+    vae_dtype: None for that of the other frozen weights. tiled_vae: encode and decode in slices and, above the VAE's
+    own size, in tiles.
+    """
+
+    pipeline: type[DiffusionPipeline]
+    denoisers: dict[str, type]
+    vae: type
+    text_encoders: tuple[str, ...]
+    lora_targets: tuple[str, ...]
+    adapter: type[Adapter]
+    vae_dtype: torch.dtype | None = None
+    tiled_vae: bool = False
+
+    UNUSED: ClassVar = ("safety_checker", "feature_extractor", "image_encoder")  # parts that are never loaded
+
+    @property
+    def name(self) -> str:
+        return self.pipeline.__name__
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """What a cache of latents and text embeddings replaces: the VAE, the text encoders, their tokenizers."""
+        tokenizers = (part.replace("text_encoder", "tokenizer") for part in self.text_encoders)
+        return ("vae", *self.text_encoders, *tokenizers)
+
+
+def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor with a shape and no data."""
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+def vae_moments(vae: Any, pixels: Tensor) -> Tensor:
+    """Mean and log-variance (B, 2, ...), float32, of pixels in the VAE's own layout."""
+    posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+    return torch.stack([posterior.mean, posterior.logvar], dim=1).float()
+
+
+def draw(moments: Tensor, noise: Tensor) -> Tensor:
+    """mean + std noise, the VAE's latent before any scaling."""
+    mean, logvar = moments.unbind(1)
+    return mean + torch.exp(0.5 * logvar) * noise
+
+
+def kl_stride(configs: Configs) -> int:
+    """Pixels per latent of an AutoencoderKL or AutoencoderKLCogVideoX: each block but the last halves the sides."""
+    return 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
