@@ -65,7 +65,7 @@ def find_blobs(pixels: np.ndarray) -> list[Blob]:
     """Every blob of at least four pixels in (64, 64, 3) `pixels`, in reading order."""
     background = background_color(pixels)
     distance = np.linalg.norm(pixels - background, axis=-1)
-    labels, _ = ndimage.label(distance > CONTRAST)
+    labels, _ = ndimage.label(distance > CONTRAST)  # pyright: ignore[reportGeneralTypeIssues]  # a pair
     blobs = []
     for label, window in enumerate(ndimage.find_objects(labels), start=1):
         region = labels[window] == label
@@ -140,8 +140,7 @@ def detections_of(blobs: list[Blob]) -> dict[str, list[Detection]]:
     found: dict[str, list[Detection]] = {}
     for blob in sorted(blobs, key=lambda blob: -blob.fit):
         if blob.is_object:
-            box = tuple(float(side) for side in blob.box)
-            found.setdefault(blob.shape, []).append(Detection(box, blob.fit, name_color(blob.rgb)))
+            found.setdefault(blob.shape, []).append(Detection(blob.box, blob.fit, name_color(blob.rgb)))
     return found
 
 

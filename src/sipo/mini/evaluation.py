@@ -4,7 +4,7 @@ import tempfile
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
 
 from sipo.backbones.opening import open_for_sampling
 from sipo.geneval.results import summarise

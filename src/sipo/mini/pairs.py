@@ -1,5 +1,6 @@
 """`sipo mini pairs`: the miniature's own pictures, scored and paired as `sipo generate`, `score` and `label` do it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,8 +80,8 @@ def _items(settings: PairSettings) -> list[PromptItem]:
 
 
 def _in_bfloat16(sampler: Sampler) -> Sampler:
-    def sample(prompts: list[str], seeds: list[int]) -> list[Image.Image]:
+    def sample(prompts: list[str], seeds: list[int]) -> Sequence[Image.Image | list[Image.Image]]:
         with torch.autocast("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16):
-            return list(sampler(prompts, seeds))
+            return sampler(prompts, seeds)
 
     return sample

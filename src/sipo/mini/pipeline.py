@@ -1,8 +1,9 @@
 """The miniature as a StableDiffusionPipeline: assembled, or loaded."""
 
 from pathlib import Path
+from typing import Any
 
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
 from torch import nn
 
 from sipo.mini import STILL
@@ -14,16 +15,16 @@ NUM_INFERENCE_STEPS, GUIDANCE_SCALE = STILL.num_inference_steps, STILL.guidance_
 
 
 def assemble(vae: AutoencoderKL, unet: nn.Module, text_encoder: nn.Module) -> StableDiffusionPipeline:
-    pipeline = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=make_tokenizer(),
-        unet=unet,
-        scheduler=make_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    parts: dict[str, Any] = {
+        "vae": vae,
+        "text_encoder": text_encoder,
+        "tokenizer": make_tokenizer(),
+        "unet": unet,
+        "scheduler": make_scheduler(),
+        "safety_checker": None,
+        "feature_extractor": None,
+    }
+    pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -21,6 +21,7 @@ from sipo.geneval.rules import judge
 from sipo.mini.detector import Blob, background_color, detections_of, find_blobs, to_array
 from sipo.mini.wording import parse
 from sipo.mini.world import silhouette
+from sipo.scorers.base import Medium, Metadata, one_picture
 
 RMS_SCALE = 16.0
 
@@ -31,20 +32,17 @@ class MiniatureScorer:
 
     name: str = "miniature"
 
-    def __call__(
-        self, images: list[Image.Image], prompts: list[str], metadata: list[dict | None] | None = None
-    ) -> list[float]:
-        return [entry["score"] for entry in self.details(images, prompts, metadata)]
+    def __call__(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[float]:
+        return [entry["score"] for entry in self.details(media, prompts, metadata)]
 
-    def details(
-        self, images: list[Image.Image], prompts: list[str], metadata: list[dict | None] | None = None
-    ) -> list[dict]:
+    def details(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[dict]:
         """Per picture: `score`, `correct` (bool), `cleanliness`, `reasons` (what the judge found wrong).
 
         Where metadata is None or names no objects, the prompt is parsed instead. Raises `UserError` for a prompt that
         is neither described by metadata nor in the world's wording.
         """
         known = metadata or [None] * len(prompts)
+        images = map(one_picture, media)
         return [_details(*entry) for entry in zip(images, prompts, known, strict=True)]
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 Medium = Image.Image | list[Image.Image]
 """A picture, or the frames of a video in order; upright RGB."""
-Metadata = list[dict | None] | None
+Metadata = Sequence[dict | None] | None
 T = TypeVar("T")
 
 
@@ -20,41 +20,44 @@ class Scorer(Protocol):
     `VideoScorer` too.
     """
 
-    name: str  # names the file of scores: letters, digits, dots and dashes
+    @property
+    def name(self) -> str:
+        """The file of scores is named by it: letters, digits, dots and dashes."""
+        ...
 
     def __call__(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[float]: ...
 
 
 @runtime_checkable
-class DetailedScorer(Protocol):
+class DetailedScorer(Scorer, Protocol):
     """A scorer that also says why: one mapping a medium of JSON values, among them `score`.
 
     Two keys have a meaning to the reports: `correct` (bool) and `reasons` (a list of texts).
     """
 
-    name: str
-
-    def details(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[Mapping]: ...
+    def details(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> Sequence[Mapping]: ...
 
 
 @runtime_checkable
-class VideoScorer(Protocol):
+class VideoScorer(Scorer, Protocol):
     """A scorer that takes lists of frames as well as pictures: it is given `num_frames` evenly spaced ones."""
 
-    name: str
-    num_frames: int
-
-    def __call__(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[float]: ...
+    @property
+    def num_frames(self) -> int: ...
 
 
 @runtime_checkable
 class FileScorer(Protocol):
     """A scorer that reads the files itself: a mapping each with a `score`, or with an `error` that says why not."""
 
-    name: str
-    batch_size: int  # of the calls
+    @property
+    def name(self) -> str: ...
+    @property
+    def batch_size(self) -> int:
+        """Files a call."""
+        ...
 
-    def score_files(self, files: list[Path], prompts: list[str]) -> list[Mapping]: ...
+    def score_files(self, files: list[Path], prompts: list[str]) -> Sequence[Mapping]: ...
 
 
 @runtime_checkable
@@ -63,6 +66,13 @@ class ConfiguredScorer(Protocol):
 
     @property
     def settings(self) -> dict[str, Any]: ...
+
+
+def one_picture(medium: Medium) -> Image.Image:
+    """Raises ValueError for a video: `FrameMean` takes those apart."""
+    if not isinstance(medium, Image.Image):
+        raise ValueError("a scorer of pictures got the frames of a video: wrap it in FrameMean")
+    return medium
 
 
 def recorded(scorer: object) -> dict[str, Any]:

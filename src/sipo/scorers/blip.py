@@ -1,6 +1,6 @@
 """ImageReward's network: BLIP-large's picture and text encoders from transformers, and a linear head on the first token.
 
-The official checkpoint keeps the names of salesforce/BLIP; `convert` gives transformers' own.
+The official checkpoint keeps the names of salesforce/BLIP; `convert_blip` returns transformers' own.
 """
 
 import re
@@ -47,7 +47,7 @@ class Blip:
 def load_blip(tensors: dict[str, Tensor], source: object, dtype: torch.dtype, device: torch.device) -> Blip:
     """From an ImageReward state dict; the head stays float32. Raises UserError where `source` holds something else."""
     try:
-        parts, configs = convert(tensors), configs_of(tensors)
+        parts, configs = convert_blip(tensors), configs_of(tensors)
     except KeyError as error:
         raise UserError(f"{source} is no ImageReward checkpoint: it lacks or misnames {error}") from None
     head = load_head(parts["head"], source)
@@ -62,7 +62,7 @@ def load_blip(tensors: dict[str, Tensor], source: object, dtype: torch.dtype, de
     return Blip(vision.to(device), text.to(device), head.to(device))
 
 
-def convert(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+def convert_blip(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """State dicts of the parts: vision, text, head. KeyError for an unknown name; BLIP's unused projections go."""
     parts: dict[str, dict[str, Tensor]] = {"vision": {}, "text": {}, "head": {}}
     for name, tensor in tensors.items():

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from PIL import Image
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-from sipo.scorers.base import Medium
+from sipo.scorers.base import Medium, one_picture
 from sipo.scorers.network import DTYPES, resolve_device
 from sipo.scorers.weights import load_model, load_tokenizer
 
@@ -22,7 +23,7 @@ VIT_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 class Clip:
     """A CLIP model in evaluation mode, and its tokenizer (None where only pictures are looked at)."""
 
-    model: CLIPModel
+    model: Any  # a CLIPModel, whose types the decorators of transformers hide
     tokenizer: CLIPTokenizer | None = None
 
     @property
@@ -67,10 +68,3 @@ def processor_pixels(image: Image.Image, size: int) -> Tensor:
 @cache
 def _processor(size: int) -> CLIPImageProcessorPil:
     return CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
-
-
-def one_picture(medium: Medium) -> Image.Image:
-    """Raises ValueError for a video: `FrameMean` takes those apart."""
-    if not isinstance(medium, Image.Image):
-        raise ValueError("a scorer of pictures was given a video's frames: wrap it in FrameMean")
-    return medium

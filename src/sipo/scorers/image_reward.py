@@ -7,9 +7,8 @@ from typing import ClassVar
 import torch
 from transformers import BertTokenizer
 
-from sipo.scorers.base import Medium, Metadata, in_batches
+from sipo.scorers.base import Medium, Metadata, in_batches, one_picture
 from sipo.scorers.blip import Blip, load_blip
-from sipo.scorers.clip import one_picture
 from sipo.scorers.network import DTYPES, NetworkScorer, resolve_device
 from sipo.scorers.preprocess import crop_pixels
 from sipo.scorers.weights import companion, find_file, load_tokenizer, read_tensors
@@ -44,7 +43,7 @@ class ImageReward(NetworkScorer):
 
     def _batch(self, media: list[Medium], prompts: list[str]) -> list[float]:
         blip, tokenizer = self._loaded
-        size = blip.vision.config.image_size
+        size = int(blip.vision.config.image_size)  # pyright: ignore[reportArgumentType]  # no rectangles here
         pixels = torch.stack([crop_pixels(one_picture(image), size) for image in media])
         tokens = tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"

@@ -4,6 +4,7 @@ open_clip fuses query, key and value into `attn.in_proj_*`, and keeps its two pr
 """
 
 import re
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,11 +33,11 @@ BLOCK = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_at
          "mlp.c_proj": "mlp.fc2"}  # fmt: skip
 
 
-def load_open_clip(tensors: dict[str, Tensor], source: object, dtype: torch.dtype) -> CLIPModel:
-    """The model of an open_clip state dict. Raises UserError where `source` holds something else."""
+def load_open_clip(tensors: dict[str, Tensor], source: object, dtype: torch.dtype) -> Any:
+    """The `CLIPModel` of an open_clip state dict. Raises UserError where `source` holds something else."""
     try:
         config = config_of(tensors)
-        converted = convert(tensors)
+        converted = convert_open_clip(tensors)
     except KeyError as error:
         raise UserError(
             f"{source} is no open_clip checkpoint of ViT-H/14's kind: it lacks or misnames {error}"
@@ -44,7 +45,7 @@ def load_open_clip(tensors: dict[str, Tensor], source: object, dtype: torch.dtyp
     return load_model(CLIPModel, None, dtype, str(source), config=config, state_dict=converted)
 
 
-def convert(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def convert_open_clip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names and tensors of `CLIPModel`. KeyError for a name that has no counterpart."""
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

@@ -4,7 +4,7 @@
 
 A line of the requests is `{"id", "file", "prompt"}`: id counts from 0, file is an absolute path of a picture or video.
 The command answers every request with one line, in any order: `{"id", "score", ...}`, whose other keys are kept as
-details, or `{"id", "error"}` for a file that it cannot score. Higher is better. It exits with 0; what it prints is shown
+details, or `{"id", "error"}` for a file that it cannot judge. Higher is better. It exits with 0; what it prints is shown
 where it does not.
 """
 
@@ -13,7 +13,6 @@ import math
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,7 @@ class WorkerScorer:
     def __call__(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[float]:
         raise TypeError(f"the worker {self.name} reads files: score a folder with it")
 
-    def score_files(self, files: list[Path], prompts: list[str]) -> list[Mapping]:
+    def score_files(self, files: list[Path], prompts: list[str]) -> list[dict]:
         """A mapping each, with a finite `score` or an `error`. UserError where the command fails or leaves one out."""
         with tempfile.TemporaryDirectory(prefix="sipo-worker-") as folder:
             requests, scores = Path(folder) / "requests.jsonl", Path(folder) / "scores.jsonl"
@@ -85,7 +84,7 @@ class WorkerScorer:
             tail = "\n".join(done.stdout.splitlines()[-TAIL:])
             raise UserError(f"worker {self.name}: {shlex.join(words)} failed with {done.returncode}:\n{tail}")
 
-    def _answers(self, lines: list[dict], count: int) -> list[Mapping]:
+    def _answers(self, lines: list[dict], count: int) -> list[dict]:
         answers = {line.get("id"): line for line in lines}
         if len(lines) != count or set(answers) != set(range(count)):
             raise UserError(

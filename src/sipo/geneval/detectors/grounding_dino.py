@@ -46,7 +46,7 @@ class GroundingDino(TransformersDetector):
         for image, score, label, box in zip(images, best, labels, boxes, strict=True):
             inside, keep = to_pixels(box, image.size, image.size)
             keep &= score > self.floor
-            names = [classes[index] for index in label[keep].tolist()]
+            names = [classes[int(index)] for index in label[keep]]
             found.append(collect(inside[keep].tolist(), score[keep].tolist(), names, self.max_overlap))
         return found
 
@@ -65,7 +65,7 @@ class GroundingDino(TransformersDetector):
         return outputs.logits.float().cpu(), outputs.pred_boxes.float().cpu()
 
 
-def caption_of(classes: Sequence[str], tokenizer: BertTokenizer) -> tuple[list[int], list[tuple[int, int]]]:
+def caption_of(classes: Sequence[str], tokenizer: Any) -> tuple[list[int], list[tuple[int, int]]]:
     """The token ids of "[CLS] a. b. [SEP]", and of each class the (start, stop) of its own tokens."""
     stop_id = tokenizer.convert_tokens_to_ids(".")
     caption, spans = [tokenizer.cls_token_id], []

@@ -40,7 +40,7 @@ class Owlv2(TransformersDetector):
             side = max(image.size)  # the picture was padded to a square, to the right and below
             inside, keep = to_pixels(box, (side, side), image.size)
             keep &= score > self.floor
-            names = [classes[index] for index in label[keep].tolist()]
+            names = [classes[int(index)] for index in label[keep]]
             found.append(collect(inside[keep].tolist(), score[keep].tolist(), names, self.max_overlap))
         return found
 

@@ -32,7 +32,7 @@ class YoloWorld:
     @cached_property
     def _model(self) -> Any:
         try:
-            from ultralytics import YOLOWorld
+            from ultralytics import YOLOWorld  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise UserError(
                 f"The detector yolo-world needs the package ultralytics, which cannot be imported here ({error}). It is "

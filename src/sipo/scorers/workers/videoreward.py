@@ -40,7 +40,7 @@ def main() -> None:
 
     sys.path.insert(0, arguments.repo)  # its modules are top-level files
     import torch
-    from inference import VideoVLMRewardInference
+    from inference import VideoVLMRewardInference  # pyright: ignore[reportMissingImports]  # of the clone
 
     model = VideoVLMRewardInference(arguments.checkpoint, device=arguments.device, dtype=torch.bfloat16)
     with (
