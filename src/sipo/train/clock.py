@@ -2,6 +2,7 @@
 
 import time
 from collections import defaultdict
+from typing import Any
 
 import torch
 
@@ -20,8 +21,8 @@ class Clock:
         self.restart()
 
     def restart(self) -> None:
-        """Begin a step: what came before is not charged."""
-        self.marks: list[tuple[str, float | torch.cuda.Event]] = [("start", self._now())]
+        """Begin a step; the time before it is not charged."""
+        self.marks: list[tuple[str, Any]] = [("start", self._now())]  # seconds, or events on the stream
 
     def _now(self):
         if not self.cuda:
@@ -34,7 +35,7 @@ class Clock:
         self.marks.append((part, self._now()))
 
     def read(self) -> dict[str, float]:
-        """Seconds by part since the last read, with their total; the device is waited for here."""
+        """Seconds by part since the last read, with their total. Waits for the device."""
         if self.cuda:
             torch.cuda.synchronize()
         seconds: dict[str, float] = defaultdict(float, dict.fromkeys(PARTS, 0.0))

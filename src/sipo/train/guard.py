@@ -24,7 +24,8 @@ def nonfinite_flags(losses: Tensor, weights: list[nn.Parameter], scaled: bool) -
     if scaled or not weights:
         return flags
     grads = [weight.grad for weight in weights if weight.grad is not None]
-    bad = ~torch.isfinite(torch.stack(torch._foreach_norm(grads))).all()
+    norms = torch._foreach_norm(grads)  # pyright: ignore[reportPrivateImportUsage]
+    bad = ~torch.isfinite(torch.stack(norms)).all()
     return torch.maximum(flags, bad.float() * GRADIENT)
 
 

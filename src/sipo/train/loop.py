@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 
@@ -62,7 +63,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
-        self.before: dict[signal.Signals, object] = {}
+        self.before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():

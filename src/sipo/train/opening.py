@@ -5,6 +5,8 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -19,12 +21,13 @@ from sipo.data.workers import end_with_parent, worker_errors
 from sipo.errors import UserError
 from sipo.files import write_atomic
 from sipo.losses import Objective, beta_equivalents, resolve_horizon
+from sipo.losses.common import PreferenceObjective
 from sipo.run import RunDir, environment
-from sipo.train.checkpoint import load_checkpoint, saved_steps
+from sipo.train.checkpoint import Checkpoint, load_checkpoint, saved_steps
 from sipo.train.clock import Clock
 from sipo.train.engine import Engine, Processes, Updater, join_processes, make_engine
 from sipo.train.guard import Guard
-from sipo.train.inputs import open_inputs, open_rows
+from sipo.train.inputs import Inputs, open_inputs, open_rows
 from sipo.train.loggers import require_services
 from sipo.train.look import drop_samples_after, sample_prompts
 from sipo.train.optim import Ema
@@ -41,7 +44,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
     kernels, random state, its group of processes) is as before when the context ends.
     """
     require_services(config)
-    run, settings = RunDir(config.run), config.train
+    run, settings = RunDir(Path(config.run)), config.train
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(join_processes())
         stack.enter_context(process_settings(settings, processes.device))
@@ -53,39 +56,47 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
         with processes.main_first():  # the others find what the first one checked
             architecture = read_architecture(config.model)  # the configs alone: the weights come later
             train_rows, validation_rows, checked = open_rows(config, architecture.size(config.data.size), console)
-
         objective = resolve_horizon(config.loss, config.num_inference_steps)
         backbone, engine = open_model(config, architecture, processes)
         inputs = open_inputs(config, train_rows, validation_rows, backbone, processes, console)
 
+        start = max(saved_steps(run.checkpoints), default=0)
         weights = engine.policy.trainable
         updater = Updater(settings, list(weights.values()), processes.device)
-        ema = Ema(weights, settings.ema_decay) if settings.ema_decay else None
         guard = Guard(settings, scaled=updater.scaler is not None)
-        start = max(saved_steps(run.checkpoints), default=0)
+        ema = Ema(weights, settings.ema_decay) if settings.ema_decay else None
         if start:
-            resume(run, start, engine, updater, ema, guard, processes)
-        global_batch = settings.batch_size * settings.gradient_accumulation * processes.world
-        announce(
-            console, config, engine, objective, processes, (len(inputs.train), len(inputs.validation or ())), start
-        )
-        prompts = sample_prompts(config.sample, inputs.prompts)
-        recorder = NoRecorder()
+            resume(load_checkpoint(run.checkpoints, start, dict(weights), processes), engine, updater, guard, ema)
+        announce(console, config, engine, objective, processes, inputs, start)
         if processes.is_main:
-            run.write_config(config)
-            write_atomic(run.env, json.dumps(environment(str(processes.device), processes.world), indent=2))
-            write_atomic(run.data, json.dumps(checked, indent=2))
-            drop_samples_after(run, start)
-            if start >= settings.num_steps:
-                console.print(f"[green]complete[/]: {start} steps are done; train.num_steps may grow")
-            recorder = Recorder(run, config, backbone.schedule.num_train_timesteps, start, console)
-        stack.enter_context(recorder)
+            write_record(run, config, processes, checked, start)
+        num_timesteps = backbone.schedule.num_train_timesteps
+        recorder = Recorder(run, config, num_timesteps, start, console) if processes.is_main else NoRecorder()
         yield Training(
-            run, settings, processes, start, backbone, engine, settings.compute_dtype, objective, config.needs_reference,
-            config.timesteps, config.kernel, config.num_inference_steps, config.weight, global_batch,
-            micro_batches(inputs.train, settings, start, processes, config.data.workers), inputs.validation, updater, ema,
-            guard, Clock(processes.device), recorder, config.sample, prompts,
-        )  # fmt: skip
+            run=run,
+            settings=settings,
+            processes=processes,
+            start=start,
+            backbone=backbone,
+            engine=engine,
+            compute=settings.compute_dtype,
+            objective=objective,
+            needs_reference=config.needs_reference,
+            timesteps=config.timesteps,
+            kernel=config.kernel,
+            num_inference_steps=config.num_inference_steps,
+            weight=config.weight,
+            global_batch=settings.batch_size * settings.gradient_accumulation * processes.world,
+            batches=micro_batches(inputs.train, settings, start, processes, config.data.workers),
+            validation=inputs.validation,
+            updater=updater,
+            ema=ema,
+            guard=guard,
+            clock=Clock(processes.device),
+            recorder=stack.enter_context(recorder),
+            sample=config.sample,
+            prompts=sample_prompts(config.sample, inputs.prompts),
+        )
 
 
 @contextlib.contextmanager
@@ -142,17 +153,22 @@ def encode(config: Config, console: Console) -> int:
         return len(open_inputs(config, train_rows, validation_rows, backbone, processes, console).train)
 
 
-def resume(
-    run: RunDir, step: int, engine: Engine, updater: Updater, ema: Ema | None, guard: Guard, processes: Processes
-) -> None:
-    """Continue from the checkpoint of `step`."""
-    checkpoint = load_checkpoint(run.checkpoints, step, dict(engine.policy.trainable), processes)
+def resume(checkpoint: Checkpoint, engine: Engine, updater: Updater, guard: Guard, ema: Ema | None) -> None:
+    """Continue from a checkpoint."""
     counters = checkpoint.counters or {}
     engine.policy.load_state(checkpoint.weights)
     updater.load_state(checkpoint.optimizer, counters["scaler"])
     guard.load_state(counters)
-    if ema:
+    if ema and checkpoint.ema:
         ema.load_state(checkpoint.ema)
+
+
+def write_record(run: RunDir, config: Config, processes: Processes, checked: dict[str, Any], start: int) -> None:
+    """config.yaml, env.json and data.json, once everything that can be checked has been; no later samples."""
+    run.write_config(config)
+    write_atomic(run.env, json.dumps(environment(str(processes.device), processes.world), indent=2))
+    write_atomic(run.data, json.dumps(checked, indent=2))
+    drop_samples_after(run, start)
 
 
 def micro_batches(
@@ -172,11 +188,12 @@ def micro_batches(
 
 
 def announce(
-    console: Console, config: Config, engine: Engine, objective: Objective, processes: Processes,
-    num_pairs: tuple[int, int], start: int,
+    console: Console, config: Config, engine: Engine, objective: Objective, processes: Processes, inputs: Inputs,
+    start: int,
 ) -> None:  # fmt: skip
-    """Print what the run will do, in numbers, and beta in everybody's convention. num_pairs: training, validation."""
-    train, policy, (num_train, num_validation) = config.train, config.policy, num_pairs
+    """Print what the run will do, in numbers, and beta in everybody's convention."""
+    train, policy = config.train, config.policy
+    num_pairs, num_validation = len(inputs.train), len(inputs.validation or ())
     trained = sum(weight.numel() for weight in engine.policy.trainable.values())
     total = sum(weight.numel() for weight in engine.policy.denoiser.parameters())
     total -= trained if policy.kind == "lora" else 0
@@ -185,23 +202,26 @@ def announce(
     rows = {
         "model": f"{config.model.path}, {total / 1e6:,.1f}M parameters in the denoiser",
         "policy": f"{policy.kind}, {trained / 1e6:,.2f}M trained{adapters}",
-        "pairs": f"{num_train:,}" + (f", {num_validation:,} held out" if num_validation else ""),
+        "pairs": f"{num_pairs:,}" + (f", {num_validation:,} held out" if num_validation else ""),
         "batch": f"{batch} pairs = {train.batch_size} a step x {train.gradient_accumulation} steps x {processes.world} processes",
-        "steps": f"{train.num_steps:,} ({train.num_steps * batch / num_train:.2g} passes over the pairs)"
+        "steps": f"{train.num_steps:,} ({train.num_steps * batch / num_pairs:.2g} passes over the pairs)"
         + (f", resumed after step {start}" if start else ""),
         "objective": repr(objective),
         "device": f"{processes.device}, mixed precision {train.mixed_precision}",
         "sharding": f"{train.sharding}, over {processes.world} processes" if processes.world > 1 else "none: there is one process",
-        "run": str(RunDir(config.run).path),
+        "run": str(Path(config.run)),
     }  # fmt: skip
     if train.sharding == "none":
         del rows["sharding"]
-    if "beta" in {field.name for field in dataclasses.fields(objective)}:
-        same = beta_equivalents(objective)
+    if {"beta", "omega", "horizon"} <= {field.name for field in dataclasses.fields(objective)}:
+        preference = cast(PreferenceObjective, objective)
+        same = beta_equivalents(preference)
         rows["beta"] = " = ".join(f"{value:g} ({who})" for who, value in same.items()) if same else (
-            f"{objective.beta:g} x {objective.horizon:g} steps; peers weight all timesteps alike, so none of theirs equals it"
+            f"{preference.beta:g} x {preference.horizon:g} steps; peers weight all timesteps alike, so none of theirs equals it"
         )  # fmt: skip
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():
         table.add_row(f"[bold]{name}[/]", value)
     console.print(table)
+    if start >= train.num_steps:
+        console.print(f"[green]complete[/]: {start} steps are done; train.num_steps may grow")

@@ -29,7 +29,9 @@ class Ema:
     @torch.no_grad()
     def update(self) -> None:
         """average <- decay average + (1 - decay) weights."""
-        torch._foreach_lerp_(list(self.average.values()), [w.detach() for w in self.weights.values()], 1 - self.decay)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            list(self.average.values()), [w.detach() for w in self.weights.values()], 1 - self.decay
+        )
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         for name, average in self.average.items():

@@ -5,7 +5,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ class Policy:
     """
 
     config: PolicyConfig
-    denoiser: nn.Module
+    denoiser: Any  # an nn.Module; its methods for adapters come from mixins of diffusers
     trainable: dict[str, nn.Parameter]
     frozen_copy: nn.Module | None = None  # full fine-tuning with a reference only
 
@@ -63,7 +63,7 @@ class Policy:
 
 def make_policy(backbone: Trainable, config: PolicyConfig, needs_reference: bool, seed: int) -> Policy:
     """Prepare the backbone's denoiser for training. LoRA starts as the identity, so the policy equals its reference."""
-    denoiser = backbone.denoiser
+    denoiser: Any = backbone.denoiser
     frozen_copy = None
     if config.kind == "lora":
         torch.manual_seed(seed)

@@ -3,7 +3,7 @@
 import contextlib
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,10 @@ class Replicated:
 
     policy: Policy
     network: nn.Module
-    collective: ClassVar[bool] = False
+
+    @property
+    def collective(self) -> bool:
+        return False
 
     def micro_step(self, last: bool) -> AbstractContextManager[None]:
         if isinstance(self.network, DistributedDataParallel) and not last:

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,10 @@ class Sharded:
     network: Any  # an FSDPModule, which is a mixin and no nn.Module to a type checker
     processes: Processes
     reshard: bool
-    collective: ClassVar[bool] = True
+
+    @property
+    def collective(self) -> bool:
+        return True
 
     @contextlib.contextmanager
     def micro_step(self, last: bool) -> Iterator[None]:
