@@ -56,19 +56,19 @@ class Entry:
 class Registry(Generic[T]):
     """The names of one kind of thing.
 
-    table: `module:attribute` of a mapping from the package's own names to objects, or to the `module:attribute` of
-    objects that are imported when they are needed. group: of entry points, by which installed packages add theirs.
-    field: of `Miniature`, for kinds of which every miniature brings one under its own name.
+    table: the package's own names and the `module:attribute` of each, or of a whole mapping from names to objects; they
+    are imported when they are needed. group: of entry points, by which installed packages add theirs. field: of
+    `Miniature`, for kinds of which every miniature brings one under its own name.
     """
 
     kind: str
-    table: str
+    table: str | Mapping[str, str]
     group: str | None = None
     field: str | None = None
 
     def own(self) -> dict[str, Any]:
         """The package's own names, and objects or what to import."""
-        found = dict(import_object(self.table))
+        found = dict(import_object(self.table) if isinstance(self.table, str) else self.table)
         if self.field is not None:
             found |= {each.name: getattr(each, self.field) for each in miniatures.own().values()}
         return found
@@ -144,10 +144,49 @@ miniatures: Registry[Miniature] = Registry("miniature", "sipo.mini:MINIATURES")
 objectives: Registry[type] = Registry("objective", "sipo.losses:LOSSES", "sipo.objectives")
 kernels: Registry[type] = Registry("kernel", "sipo.kernels:KERNELS", "sipo.kernels")
 timesteps: Registry[type] = Registry("timesteps", "sipo.timesteps:TIMESTEPS", "sipo.timesteps")
-scorers: Registry[Callable] = Registry("scorer", "sipo.scorers:SCORERS", "sipo.scorers", "scorer")
-detectors: Registry[Callable] = Registry("detector", "sipo.geneval.detectors:DETECTORS", "sipo.detectors", "detector")
-worlds: Registry[Any] = Registry("world", "sipo.geneval:WORLDS", "sipo.worlds", "world")
-families: Registry[Any] = Registry("family", "sipo.backbones.architecture:FAMILIES", "sipo.backbones")
+scorers: Registry[Callable] = Registry(
+    "scorer",
+    {
+        "pickscore": "sipo.scorers.pickscore:PickScore",
+        "hpsv2": "sipo.scorers.hps:HPSv2",
+        "hpsv2.1": "sipo.scorers.hps:hpsv2_1",
+        "imagereward": "sipo.scorers.image_reward:ImageReward",
+        "aesthetic": "sipo.scorers.aesthetic:LaionAesthetic",
+        "clip": "sipo.scorers.clip_score:ClipScore",
+    },
+    "sipo.scorers",
+    "scorer",
+)
+"""What makes each `sipo.scorers.base.Scorer`: it takes weights, device, dtype and batch_size."""
+
+detectors: Registry[Callable] = Registry(
+    "detector",
+    {
+        "mask2former": "sipo.geneval.detectors.mask2former:Mask2Former",
+        "owlv2": "sipo.geneval.detectors.owlv2:Owlv2",
+        "grounding-dino": "sipo.geneval.detectors.grounding_dino:GroundingDino",
+        "yolo-world": "sipo.geneval.detectors.yolo_world:YoloWorld",
+    },
+    "sipo.detectors",
+    "detector",
+)
+"""What makes each `sipo.geneval.detectors.Detector`: it takes weights and device."""
+
+worlds: Registry[Any] = Registry("world", {"geneval": "sipo.geneval.vocabulary:GENEVAL"}, "sipo.worlds", "world")
+"""What prompts are composed of: a `sipo.geneval.vocabulary.World` each."""
+
+families: Registry[Any] = Registry(
+    "family",
+    {
+        "StableDiffusionPipeline": "sipo.backbones.stable_diffusion:STABLE_DIFFUSION",
+        "StableDiffusionXLPipeline": "sipo.backbones.stable_diffusion:STABLE_DIFFUSION_XL",
+        "FluxPipeline": "sipo.backbones.flux:FLUX",
+        "CogVideoXPipeline": "sipo.backbones.cogvideox:COGVIDEOX",
+        "WanPipeline": "sipo.backbones.wan:WAN",
+    },
+    "sipo.backbones",
+)
+"""By the class that a checkpoint's model_index.json names, a `sipo.backbones.family.Family` each."""
 
 LISTED: Mapping[str, Registry] = {
     "objectives": objectives, "kernels": kernels, "timesteps": timesteps, "scorers": scorers, "detectors": detectors,

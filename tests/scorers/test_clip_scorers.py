@@ -12,12 +12,13 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from sipo import registry
 from sipo.errors import UsageError, UserError
-from sipo.scorers import SCORERS
 from sipo.scorers.aesthetic import AestheticHead, LaionAesthetic
 from sipo.scorers.clip_score import ClipScore
 from sipo.scorers.hps import HPSv2
 from sipo.scorers.pickscore import PickScore
 from sipo.scorers.preprocess import crop_pixels, pad_pixels
+
+SCORERS = [name for name in registry.scorers.own() if registry.miniature(name) is None]
 
 
 def near(found: list[float], expected: torch.Tensor, atol: float = 2e-5) -> None:

@@ -1,10 +1,10 @@
 """Model families over diffusers: one record each (see `sipo.backbones.family`), and what loads, plans and samples them."""
 
-from sipo.backbones.architecture import FAMILIES, Architecture, family_of, read_architecture, resolve_path
+from sipo.backbones.architecture import Architecture, family_of, read_architecture, resolve_path
 from sipo.backbones.backbone import Backbone, load_backbone, quiet_libraries
 from sipo.backbones.family import Media, Sampler
 
 __all__ = [
-    "FAMILIES", "Architecture", "Backbone", "Media", "Sampler", "family_of", "load_backbone", "quiet_libraries", "read_architecture",
+    "Architecture", "Backbone", "Media", "Sampler", "family_of", "load_backbone", "quiet_libraries", "read_architecture",
     "resolve_path",
 ]  # fmt: skip

@@ -12,19 +12,11 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 
 from sipo import registry
-from sipo.backbones.cogvideox import COGVIDEOX
 from sipo.backbones.family import Adapter, Configs, Family, Sizes
-from sipo.backbones.flux import FLUX
-from sipo.backbones.stable_diffusion import STABLE_DIFFUSION, STABLE_DIFFUSION_XL
-from sipo.backbones.wan import WAN
 from sipo.config import ModelConfig
 from sipo.errors import UserError
 from sipo.size import Size
 
-# The class that a checkpoint's model_index.json names -> its family.
-FAMILIES: dict[str, Family] = {
-    family.name: family for family in (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, FLUX, COGVIDEOX, WAN)
-}
 # The configs of published checkpoints, shipped without weights and named like the hub ids: what decides shapes, schedules
 # and scales. The tests compare them with published parameter counts and forward FLOPs.
 SHIPPED = Path(str(resources.files("sipo.backbones"))) / "architectures"

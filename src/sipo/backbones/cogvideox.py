@@ -115,3 +115,4 @@ COGVIDEOX = Family(
     adapter=CogVideoX,
     tiled_vae=True,
 )
+"""CogVideoX 2B and 5B: videos, a transformer with v-prediction, T5."""

@@ -121,3 +121,4 @@ FLUX = Family(
     lora_targets=("to_k", "to_q", "to_v", "to_out.0", "add_k_proj", "add_q_proj", "add_v_proj", "to_add_out"),
     adapter=Flux,
 )
+"""FLUX.1-dev: a flow-matching transformer, CLIP and T5, distilled guidance."""

@@ -116,6 +116,8 @@ ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
 UNET = {"unet": UNet2DConditionModel}
 
 STABLE_DIFFUSION = Family(StableDiffusionPipeline, UNET, AutoencoderKL, ("text_encoder",), ATTENTION, StableDiffusion)
+"""Stable Diffusion 1.x and 2.x: a UNet, one CLIP text encoder."""
 STABLE_DIFFUSION_XL = Family(
     StableDiffusionXLPipeline, UNET, AutoencoderKL, ("text_encoder", "text_encoder_2"), ATTENTION, StableDiffusion
 )
+"""Stable Diffusion XL: a UNet, two CLIP text encoders, micro-conditioning."""

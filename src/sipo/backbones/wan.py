@@ -102,3 +102,4 @@ WAN = Family(
     vae_dtype=torch.float32,
     tiled_vae=True,
 )
+"""Wan 2.1, text to video: a flow-matching transformer, UMT5."""

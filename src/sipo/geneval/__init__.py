@@ -5,7 +5,4 @@ The judge is pure: it needs neither torch nor anything else of sipo.
 
 from sipo.geneval.rules import Detection, Judgement, judge
 
-WORLDS = {"geneval": "sipo.geneval.vocabulary:GENEVAL"}
-"""What prompts are composed of, by name. See `sipo.registry`."""
-
 __all__ = ["Detection", "Judgement", "judge"]

@@ -1,4 +1,4 @@
-"""Detectors by name, and what GenEval's judge needs of them and of what names colours. Nothing here needs torch."""
+"""What GenEval's judge needs of a detector, and of what names colours. Nothing here needs torch."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
@@ -6,14 +6,6 @@ from typing import ClassVar, Protocol
 from PIL import Image
 
 from sipo.geneval.rules import Detection, Thresholds
-
-DETECTORS = {
-    "mask2former": "sipo.geneval.detectors.mask2former:Mask2Former",
-    "owlv2": "sipo.geneval.detectors.owlv2:Owlv2",
-    "grounding-dino": "sipo.geneval.detectors.grounding_dino:GroundingDino",
-    "yolo-world": "sipo.geneval.detectors.yolo_world:YoloWorld",
-}
-"""What makes each: it takes weights and device. See `sipo.registry`."""
 
 Found = dict[str, list[Detection]]
 """One picture's detections by class name; boxes in pixels of the picture that was given."""
