@@ -170,7 +170,7 @@ def test_compose(tmp_path):
         (["prompts", "compose", "--out", "p.jsonl", "--tag", "x"], 2, "no prompts of the category 'x'"),
         (["prompts", "compose", "--out", "p.jsonl", "--avoid", "gone.txt"], 1, "No prompt file at gone.txt"),
         (["prompts", "compose", "--out", "p.jsonl", "--world", "miniature", "--tag", "colors", "--num", "99"], 1,
-         "different prompts of these categories, and 99 were asked for"),
+         "different prompts of these categories, and 99 are needed"),
     ],
 )  # fmt: skip
 def test_mistakes_are_a_message_and_an_exit_code(model, tmp_path, monkeypatch, capsys, arguments, code, message):

@@ -114,7 +114,7 @@ def test_rewritten_prompts_are_recorded(sipo, tmp_path, metadata, prompts):
     assert "| rewritten | miniature |" in printed
     code, _, complaints = sipo(*make)
     assert code == 1
-    assert "prompts: 'rewritten' there, 'raw' asked for" in complaints
+    assert "prompts: 'rewritten' there, 'raw' now" in complaints
     (tmp_path / "long.txt").write_text("one\n")
     assert "holds 1 prompts, the metadata 12" in sipo(*make, "--rewritten", tmp_path / "long.txt")[2]
 

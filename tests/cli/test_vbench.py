@@ -121,7 +121,7 @@ def test_mistakes_are_messages_and_exit_codes(sipo, tmp_path, info, tiny_sd):
         (1, "VBench has no dimension colour", (*make, info, "--dimension", "colour")),
         (1, "gone.txt cannot be read", (*make, info, "--rewritten", "gone.txt")),
         (2, "VBench has no dimension colour", ("vbench", "run", empty, "--environment", empty, "--dimension", "colour")),
-        (1, "is no environment with VBench", ("vbench", "run", empty, "--environment", empty)),
+        (1, "is not an environment with VBench", ("vbench", "run", empty, "--environment", empty)),
         (1, "holds no .mp4 file", ("vbench", "run", empty, "--environment", environment(tmp_path / "env"))),
         (2, "Invalid value for '--num-gpus'", ("vbench", "run", empty, "--environment", empty, "--num-gpus", 0)),
         (1, "There is no folder gone", ("vbench", "table", "gone")),

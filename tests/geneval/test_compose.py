@@ -48,7 +48,7 @@ def test_every_prompt_of_a_world_comes_once_and_then_no_more():
     found = everything(SMALL)
     assert {tag: sum(line["tag"] == tag for line in found) for tag in CATEGORIES} == SIZES
     assert len({line["prompt"] for line in found}) == len(found)
-    with pytest.raises(UserError, match=r"There are 86 different prompts of these categories, and 87 were asked for"):
+    with pytest.raises(UserError, match=r"There are 86 different prompts of these categories, and 87 are needed"):
         compose(87, 0, SMALL)
 
 

@@ -53,7 +53,7 @@ def test_the_packaged_list_has_all_six_categories():
         ({"tag": None}, "`tag` is None"),
         ({"include": []}, "`include` names no object"),
         ({"include": {"class": "cat"}}, "`include` names no object"),
-        ({"exclude": None}, "`exclude` is no list"),
+        ({"exclude": None}, "`exclude` is not a list"),
         ({"include": [{"count": 1}]}, "clause 0 names no `class`"),
         ({"include": ["cat"]}, "clause 0 names no `class`"),
         ({"include": [{"class": "cat", "count": 0}]}, "clause 0 has no whole number above 0"),

@@ -86,8 +86,8 @@ def test_other_settings_are_refused_by_name(tmp_path):
     generate(sampler(10, 0.0), prompt_items(2), tmp_path / "a", SETTINGS)
     with pytest.raises(UserError) as caught:
         generate(sampler(10, 0.0), prompt_items(2), tmp_path / "a", {**SETTINGS, "num_inference_steps": 50, "eta": 1})
-    assert "num_inference_steps: 25 there, 50 asked for" in str(caught.value)
-    assert "eta: None there, 1 asked for" in str(caught.value)
+    assert "num_inference_steps: 25 there, 50 now" in str(caught.value)
+    assert "eta: None there, 1 now" in str(caught.value)
     assert "model" not in str(caught.value)
 
 
@@ -96,7 +96,7 @@ def test_other_prompts_seeds_and_fewer_of_them_are_refused(tmp_path):
     generate(sampler(10, 0.0), items, tmp_path / "a", SETTINGS)
     with pytest.raises(UserError, match=r"00000\.png was made for .* with seed 100"):
         generate(sampler(10, 0.0), items[::-1], tmp_path / "a", SETTINGS)
-    with pytest.raises(UserError, match="holds 3 samples already, 2 were asked for"):
+    with pytest.raises(UserError, match="holds 3 samples, more than the 2 of this call"):
         generate(sampler(10, 0.0), items[:2], tmp_path / "a", SETTINGS)
 
 
@@ -122,7 +122,7 @@ def test_pictures_of_unknown_make_are_refused(tmp_path):
 
 
 def test_a_sampler_that_returns_too_few_is_caught(tmp_path):
-    with pytest.raises(ValueError, match="asked for 2 samples and returned 1"):
+    with pytest.raises(ValueError, match="returned 1 samples for 2 prompts"):
         generate(lambda prompts, seeds: sampler(1, 0)(prompts, seeds)[:1], prompt_items(2), tmp_path / "a", SETTINGS)
 
 

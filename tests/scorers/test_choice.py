@@ -63,7 +63,7 @@ def test_a_class_of_a_module_scores_under_its_own_name(module):
         ({"scorers": ["clip=a", "clip=b"]}, "each name once"),
         ({"scorers": ["clip"], "weights": ["clip"]}, "--weights: 'clip' should be NAME=VALUE"),
         ({"scorers": ["clip=a"], "weights": ["clip=b"]}, "--weights: clip has weights from --scorer"),
-        ({"weights": ["clip=b"]}, "clip is not among the scorers asked for"),
+        ({"weights": ["clip=b"]}, "clip is not among the scorers named"),
         ({"scorers": ["clip"], "workers": ["clip=run"]}, "--worker: clip is a --scorer too"),
         ({"scorers": ["no_module:Scorer"]}, "no_module:Scorer cannot be imported"),
     ],

@@ -105,7 +105,7 @@ def test_a_worker_answers_in_any_order_and_names_what_it_cannot_read(worker, fil
     [
         ("die", r"failed with 3:\nout of memory"),
         ("silent", "wrote no scores"),
-        ("short", "3 files were asked for, with ids from 0 to 2, and 2 lines came back"),
+        ("short", "3 requests, with ids from 0 to 2, and 2 lines of answers"),
         ("words", "expected a finite number under score"),
     ],
 )
@@ -119,7 +119,7 @@ def test_commands_are_checked_when_they_are_given():
         ("a/b", "x", "letters, digits"),
         ("a", "'", "does not parse"),
         ("a", " ", "is empty"),
-        ("a", "python @nothing", "there is @videoreward"),
+        ("a", "python @nothing", "it has @videoreward"),
     ]:
         with pytest.raises(UsageError, match=said):
             WorkerScorer(name, command)

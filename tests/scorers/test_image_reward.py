@@ -99,8 +99,8 @@ def test_the_published_architecture_is_what_its_shapes_say():
 def test_another_checkpoint_is_named(image_reward_folder, tmp_path, pictures):
     state = torch.load(image_reward_folder / "ImageReward.pt", weights_only=True)
     for change, said in [
-        ({"strange.weight": torch.zeros(1)}, "misnames 'strange.weight'"),
-        ({"mlp.layers.0.weight": torch.zeros(3)}, "no linear head"),
+        ({"strange.weight": torch.zeros(1)}, "unexpected 'strange.weight'"),
+        ({"mlp.layers.0.weight": torch.zeros(3)}, "not a linear head"),
     ]:
         path = tmp_path / "other.pt"
         torch.save(state | change, path)

@@ -81,8 +81,8 @@ def test_missing_tensors_are_an_error_not_random_numbers(clip_folder, open_clip_
     tokenizer = str(path.parent)
     for change, said in [
         (lambda s: s.pop("ln_final.weight"), "missing, text_model.final_layer_norm.weight"),
-        (lambda s: s.pop("visual.proj"), "lacks or misnames 'visual.proj'"),
-        (lambda s: s.update({"visual.extra": torch.zeros(1)}), "lacks or misnames 'visual.extra'"),
+        (lambda s: s.pop("visual.proj"), "missing or unexpected 'visual.proj'"),
+        (lambda s: s.update({"visual.extra": torch.zeros(1)}), "missing or unexpected 'visual.extra'"),
     ]:
         changed = dict(state)
         change(changed)
@@ -101,7 +101,7 @@ def test_paths_are_named(tmp_path, clip_folder, head_file, pictures):
     for weights, said in [
         (str(tmp_path / "absent.pt"), "there is no"),
         (str(tmp_path), "holds no ImageReward.pt or ImageReward.safetensors"),
-        ("nobody/nothing", "neither a path here nor a hub repository in reach that holds ImageReward.pt"),
+        ("nobody/nothing", "neither a local path nor a reachable hub repository with ImageReward.pt"),
     ]:
         with pytest.raises(UserError, match=said):
             ImageReward(weights, device="cpu")(pictures[:1], ["a"])
@@ -114,7 +114,7 @@ def test_paths_are_named(tmp_path, clip_folder, head_file, pictures):
         with pytest.raises(UserError, match=r"x\.pt"):
             read_tensors(tmp_path / "x.pt")
     torch.save([torch.zeros(1)], tmp_path / "list.pt")
-    with pytest.raises(UserError, match="no state dict"):
+    with pytest.raises(UserError, match="not a state dict"):
         read_tensors(tmp_path / "list.pt")
     assert find_file(str(head_file.parent), "a.pth", head_file.name) == head_file
 
@@ -123,12 +123,12 @@ def test_a_head_of_another_clip_is_named(tmp_path, clip_folder, pictures):
     from sipo.scorers.aesthetic import AestheticHead
 
     torch.save(AestheticHead(768).state_dict(), tmp_path / "head.pth")
-    with pytest.raises(UserError, match=r"reads features of 768 numbers, and .* gives 24"):
+    with pytest.raises(UserError, match=r"takes features of width 768, and .* has 24"):
         LaionAesthetic(str(tmp_path / "head.pth"), clip=str(clip_folder), device="cpu")(pictures[:1], ["a"])
     state = AestheticHead(24).state_dict()
     del state["layers.7.bias"]
     torch.save(state, tmp_path / "head.pth")
-    with pytest.raises(UserError, match=r"no linear head: .*layers\.7\.bias"):
+    with pytest.raises(UserError, match=r"not a linear head: .*layers\.7\.bias"):
         LaionAesthetic(str(tmp_path / "head.pth"), clip=str(clip_folder), device="cpu")(pictures[:1], ["a"])
 
 

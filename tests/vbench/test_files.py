@@ -94,7 +94,7 @@ def test_rewritten_prompts_keep_the_official_names(tmp_path, info):
 def test_prompts_that_cannot_be_used(tmp_path, folder, info):
     with pytest.raises(UserError, match="no dimension colour; it has subject_consistency"):
         files.read_suite(folder, ["colour"])
-    with pytest.raises(UserError, match="line by line: give that file"):
+    with pytest.raises(UserError, match="line by line: pass that file"):
         files.read_suite(folder, rewritten=info)
     with pytest.raises(UserError, match=r"There is no .*gone\.json"):
         files.read_suite(tmp_path / "gone.json")
@@ -158,7 +158,7 @@ def test_results_that_disagree_or_are_damaged_are_named(tmp_path):
     results(tmp_path, "2", '{"scene": [0.5, []]}')
     assert files.read_results(tmp_path) == {"scene": 0.5}
     results(tmp_path, "3", '{"scene": [0.6, []]}')
-    with pytest.raises(UserError, match=r"results_3_eval_results.json says 0.6 of scene, another file 0.5"):
+    with pytest.raises(UserError, match=r"results_3_eval_results.json has 0.6 for scene, another file 0.5"):
         files.read_results(tmp_path)
     for content in ("{", "[]", '{"scene": 0.5}', '{"scene": []}', '{"scene": ["high"]}', '{"scene": null}'):
         results(tmp_path, "3", content)

@@ -86,7 +86,7 @@ def test_failures_do_not_stop_the_others_and_only_they_are_run_again(places):
 
 def test_what_is_not_there_is_said_before_anything_runs(places, tmp_path):
     env, videos, out = places
-    with pytest.raises(UserError, match=r"is no environment with VBench: there is no .*bin/vbench"):
+    with pytest.raises(UserError, match=r"is not an environment with VBench: it has no .*bin/vbench"):
         command.run_dimensions(tmp_path, videos, ["scene"], out, 1, QUIET, Package())
     with pytest.raises(UserError, match=r"holds no \.mp4 file"):
         command.run_dimensions(env, tmp_path, ["scene"], out, 1, QUIET, Package())

@@ -1,4 +1,4 @@
-"""The commands of the benchmarks GenEval and VBench: thin, as all here."""
+"""The commands of the benchmarks GenEval and VBench."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,9 @@ from sipo.cli.common import console, quiet_libraries
 geneval = typer.Typer(no_args_is_help=True, help="GenEval: pictures in its layout, its rules, its table.")
 vbench = typer.Typer(no_args_is_help=True, help="VBench: videos under its names, the official package, its totals.")
 
-Model = Annotated[str, typer.Argument(help="A run directory, or what model.path takes: miniature, a folder, a hub id.")]
+Model = Annotated[
+    str, typer.Argument(help="A run directory, or what model.path takes: a miniature's name, a folder, a hub id.")
+]
 Steps = Annotated[int | None, typer.Option(min=1, help="Default: the run's, else 25.")]
 Guidance = Annotated[float | None, typer.Option(help="Default: the run's, else 7.5.")]
 Seed = Annotated[int, typer.Option(help="The first one's seed; number i gets seed + i.")]
@@ -20,7 +22,7 @@ Batch = Annotated[int, typer.Option(min=1)]
 @geneval.command("generate")
 def geneval_generate(
     model: Model,
-    metadata: Annotated[str, typer.Option(help="GenEval's evaluation_metadata.jsonl, or miniature.")],
+    metadata: Annotated[str, typer.Option(help="GenEval's evaluation_metadata.jsonl, or a miniature's name.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
     images_per_prompt: Annotated[int, typer.Option(min=1)] = 4,
     rewritten: Annotated[
@@ -31,7 +33,7 @@ def geneval_generate(
     guidance_scale: Guidance = None,
     batch_size: Batch = 8,
 ) -> None:
-    """Make GenEval's pictures in its layout. Stopped and run again, it goes on."""
+    """Make GenEval's pictures in its layout. The same command resumes."""
     quiet_libraries()
     from sipo.geneval.run import PictureRequest, generate_pictures
 
@@ -43,7 +45,7 @@ def geneval_generate(
 
 @geneval.command("judge")
 def geneval_judge(
-    folder: Annotated[Path, typer.Argument(help="Pictures in GenEval's layout, whoever made them.")],
+    folder: Annotated[Path, typer.Argument(help="Pictures in GenEval's layout.")],
     detector: Annotated[
         str, typer.Option(help="A name of `sipo list detectors`, such as mask2former, or module:Class.")
     ],
@@ -52,7 +54,7 @@ def geneval_judge(
     threshold: Annotated[float | None, typer.Option(help="Least score of a detection; official: 0.3.")] = None,
     counting_threshold: Annotated[float | None, typer.Option(help="The same for counting; official: 0.9.")] = None,
     max_overlap: Annotated[
-        float | None, typer.Option(help="Of two of a class that overlap more, one counts; official: 1, both do.")
+        float | None, typer.Option(help="Boxes of a class that overlap more are suppressed; official: 1, none.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     batch_size: Batch = 8,
@@ -91,7 +93,7 @@ def vbench_generate(
     model: Model,
     prompts: Annotated[Path, typer.Option(help="VBench_full_info.json, or the folder prompts_per_dimension.")],
     out: Annotated[Path, typer.Option(help="Folder for the videos.")],
-    dimension: Annotated[list[str] | None, typer.Option(help="Only its prompts; as often as wanted.")] = None,
+    dimension: Annotated[list[str] | None, typer.Option(help="Only its prompts; repeatable.")] = None,
     rewritten: Annotated[
         Path | None, typer.Option(help="A text file of rewritten prompts, a line for each entry of the JSON.")
     ] = None,
@@ -100,7 +102,7 @@ def vbench_generate(
     guidance_scale: Guidance = None,
     batch_size: Batch = 1,
 ) -> None:
-    """Make VBench's videos: 5 a prompt, 25 for temporal_flickering. Stopped and run again, it goes on."""
+    """Make VBench's videos: 5 a prompt, 25 for temporal_flickering. The same command resumes."""
     quiet_libraries()
     from sipo.vbench.run import VideoRequest, generate_videos
 
@@ -136,7 +138,7 @@ def vbench_table(
 
 
 def tell(shown: str, problems: list[str]) -> None:
-    """Print a table, and to the other stream what is wrong with it; then the exit status is 1."""
+    """Print a table, and its problems on stderr; with any, the exit status is 1."""
     typer.echo(shown, nl=False)
     for problem in problems:
         typer.echo(problem, err=True)

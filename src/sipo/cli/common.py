@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value, as often as wanted.", show_default=False)]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value, repeatable.", show_default=False)]
 ConfigFile = Annotated[Path, typer.Argument(help="A YAML config; see configs/.", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
 
@@ -18,7 +18,7 @@ def console():
 
 
 def quiet_libraries() -> None:
-    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):  # they speak while they are imported, too
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):  # they print during import, too
         os.environ.setdefault(name, "error")
     from sipo.backbones import quiet_libraries as quiet
 

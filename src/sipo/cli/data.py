@@ -46,7 +46,7 @@ def data_check(
 
 @data.command("encode")
 def data_encode(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Encode the pairs of a config into its data.cache, as `train` would; stopped and run again, it goes on."""
+    """Encode the pairs of a config into its data.cache, as `train` would; the same command resumes."""
     from sipo.config import load_config
 
     parsed = load_config(config, overrides)

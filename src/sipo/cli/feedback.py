@@ -56,9 +56,9 @@ def prompts_compose(
     world: Annotated[
         str, typer.Option(help="A name of `sipo list worlds`, such as geneval: COCO's objects in GenEval's colours.")
     ] = "geneval",
-    tag: Annotated[list[str] | None, typer.Option(help="Only this category; as often as wanted.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
     avoid: Annotated[
-        list[str] | None, typer.Option(help="A prompt file whose prompts must not come, such as GenEval's own.")
+        list[str] | None, typer.Option(help="A prompt file whose prompts are excluded, such as GenEval's own.")
     ] = None,
 ) -> None:
     """Draw prompts from objects, colours, counts and positions, in GenEval's words and schema."""

@@ -41,7 +41,7 @@ def mini_prompts(
 @mini.command("pairs")
 def mini_pairs(
     out: Annotated[Path, typer.Option(help="The parquet file to write.")],
-    model: Annotated[str, typer.Option(help="miniature, or a folder that `sipo mini build` made.")] = DEFAULT,
+    model: Annotated[str, typer.Option(help="A miniature's name, or a folder that `sipo mini build` made.")] = DEFAULT,
     num_prompts: Annotated[int, typer.Option(min=1, help="Prompts drawn from the training prompts.")] = 1400,
     candidates: Annotated[
         int, typer.Option(min=2, help="Pictures for each, of which the best and the worst are paired.")

@@ -36,7 +36,7 @@ def compose(
             elif len(found) < num:
                 found.append(entry)
     if len(found) < num:
-        raise UserError(f"There are {len(found)} different prompts of these categories, and {num} were asked for.")
+        raise UserError(f"There are {len(found)} different prompts of these categories, and {num} are needed.")
     return found
 
 
@@ -50,7 +50,7 @@ def every_prompt(world: World) -> dict[str, list[dict]]:
 
 @dataclass(frozen=True)
 class _Category:
-    """`size` entries by number: combinations are counted, not listed, for there are half a million of some."""
+    """`size` entries by number: combinations are not listed, because some have half a million."""
 
     axes: tuple[Sequence, ...]
     make: Callable[..., dict]

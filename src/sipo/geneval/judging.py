@@ -24,7 +24,7 @@ class Judged:
 
     @property
     def problems(self) -> list[str]:
-        """A sentence a kind of thing that could not be judged."""
+        """One sentence for each kind of problem."""
         kinds = {"could not be read and were not judged": self.unreadable, "are missing": self.missing}
         return [f"{len(names)} {what}: {'; '.join(names)}" for what, names in kinds.items() if names]
 
@@ -39,8 +39,8 @@ def judge_folder(
 ) -> Judged:
     """Judge every picture of `folder` (GenEval's layout).
 
-    The detector is asked for every class that the folder's prompts name. `name_colors` None: its detections have
-    their colours already. A picture that cannot be read is named and left out; where none can, a `UserError`.
+    The detector looks for every class that the folder's prompts name. `name_colors` None: its detections have colours
+    already. A picture that cannot be read is reported and skipped; if none can be read, a `UserError`.
     """
     gallery = read_gallery(folder)
     pictures, names = gallery.pictures, class_names(gallery.pictures)
@@ -67,7 +67,7 @@ def judge_folder(
 def with_colors(
     image: Image.Image, kept: dict[str, list[Detection]], metadata: dict, name_colors: ColorNamer
 ) -> dict[str, list[Detection]]:
-    """`kept` with the colours that the prompt asks about: of the first `count` of a class, as the judge looks at them."""
+    """`kept` with the colours that the prompt names: of the first `count` of a class, which the judge looks at."""
     colored = dict(kept)
     for clause in metadata["include"]:
         name, count = clause["class"], clause["count"]

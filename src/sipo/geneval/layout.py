@@ -4,7 +4,7 @@
 00000/samples/0000.png ...  the pictures of that prompt
 00001/...
 
-Folders that are made here are media folders as well (`sipo.samples.folder`): samples.jsonl and settings.json lie beside.
+Folders made here are media folders too (`sipo.samples.folder`), with samples.jsonl and settings.json.
 """
 
 import json
@@ -30,7 +30,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """A folder's pictures, and what it lacks, each as a person would look for it: "00003/samples: 3 of 4 pictures"."""
+    """A folder's pictures, and what is missing, as a person would look for it: "00003/samples: 3 of 4 pictures"."""
 
     pictures: list[Picture] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -39,8 +39,8 @@ class Gallery:
 def read_metadata(path: str | Path) -> list[dict]:
     """The prompts of an `evaluation_metadata.jsonl` in order: `prompt`, `tag`, `include` and, where given, `exclude`.
 
-    "miniature" is the list that ships with the package. Raises `UserError` with the line's number where one is not
-    what the judge needs.
+    A miniature's name stands for its held-out prompts. Raises `UserError` with the line's number if the judge cannot
+    use it.
     """
     entries = [(item.metadata or {}) | {"prompt": item.prompt} for item in read_prompts(path)]
     for number, entry in enumerate(entries, start=1):
@@ -73,7 +73,7 @@ def plan_pictures(
 
 
 def refuse_foreign(folder: Path) -> None:
-    """`UserError` where pictures would be written among, or over, some that nothing says were made here."""
+    """`UserError` if pictures would be written among, or over, some that this command did not make."""
     if (Path(folder) / SETTINGS).exists():
         return
     for place in Path(folder).glob("*"):
@@ -82,7 +82,7 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def write_metadata(folder: Path, entries: Sequence[dict]) -> None:
-    """Put each prompt's metadata beside its pictures. A file that is there already is left alone."""
+    """Put each prompt's metadata beside its pictures. Existing files stay."""
     for number, entry in enumerate(entries):
         path = Path(folder) / f"{number:05d}" / METADATA
         if not path.exists():
@@ -90,7 +90,7 @@ def write_metadata(folder: Path, entries: Sequence[dict]) -> None:
 
 
 def read_gallery(folder: Path) -> Gallery:
-    """The pictures of a folder in the official layout, whoever made it, prompt by prompt.
+    """The pictures of a folder in the official layout, prompt by prompt.
 
     Missing are prompts between the first number and the last, metadata, and pictures where other prompts have more.
     Raises `UserError` where there is no picture at all, and for metadata that the judge cannot use.
@@ -113,7 +113,7 @@ def read_gallery(folder: Path) -> Gallery:
         entry = read_metadata(place / METADATA)[0]
         pictures += [Picture(path, entry) for path in found]
     if not pictures:
-        raise UserError(f"{folder}: no prompt has its {METADATA}. Was generation stopped? Run it again, it goes on.")
+        raise UserError(f"{folder}: no prompt has its {METADATA}. Was generation stopped? The same command resumes it.")
     return Gallery(pictures, sorted(missing))
 
 
@@ -133,7 +133,7 @@ def _numbered(samples: Path) -> list[Path]:
 
 
 def _fault(entry: object) -> str | None:
-    """What keeps the judge from using an entry, or None."""
+    """Why the judge cannot use an entry, or None."""
     if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str):
         return "expected an object with a text under `prompt`"
     if entry.get("tag") not in CATEGORIES:
@@ -142,7 +142,7 @@ def _fault(entry: object) -> str | None:
     if not isinstance(include, list) or not include:
         return "`include` names no object"
     if not isinstance(exclude, list):
-        return "`exclude` is no list"
+        return "`exclude` is not a list"
     faults = [_clause_fault(clause, number) for number, clause in enumerate(include)]
     faults += [_clause_fault(clause, 0) for clause in exclude]
     return next((fault for fault in faults if fault), None)

@@ -26,7 +26,7 @@ def summarise(records: Sequence[Mapping], about: Mapping[str, object]) -> dict:
     """Shares of right pictures by category and `overall`, with `about` (model, prompts, detector, ...) beside them.
 
     `overall` is the mean of the six categories' shares (djghosh13/geneval: evaluation/summary_scores.py), null unless
-    all six are there. `correct_images` and `correct_prompts` (any picture right) are shares of all.
+    all six are present. `correct_images` and `correct_prompts` (any picture right) are shares of all.
     """
     by_tag, by_prompt = defaultdict(list), defaultdict(list)
     for record in records:
@@ -72,7 +72,7 @@ def read_summary(folder: Path) -> dict:
 
 
 def read_official(path: Path) -> dict:
-    """The summary of a `results.jsonl` that the official evaluator wrote, which records nothing about itself."""
+    """The summary of a `results.jsonl` that the official evaluator wrote, which does not record what made it."""
     records = read_jsonl(path)
     if not records or any(not {"tag", "correct", "metadata"} <= record.keys() for record in records):
         raise UserError(

@@ -15,7 +15,7 @@ class Detection:
     """One found object: `box` is x0, y0, x1, y1 in pixels (y down), `score` the detector's confidence.
 
     `mask` is the object's outline where the detector draws one: a (height, width) array of bool over the picture. Only
-    the naming of colours looks at it.
+    the naming of colours uses it.
     """
 
     box: Box
@@ -28,8 +28,8 @@ class Detection:
 class Thresholds:
     """Which detections count: those above `score` (above `counting` for prompts of that tag), so many of a class.
 
-    Of two of a class whose boxes overlap by `max_overlap` (intersection over union) or more, the better one stays; at
-    1 every one does. The defaults are the official evaluator's, and belong to its detector (Mask2Former on COCO).
+    Per-class non-maximum suppression at the intersection over union `max_overlap`; 1 suppresses nothing. The
+    defaults are the official evaluator's, and belong to its detector (Mask2Former on COCO).
     """
 
     score: float = 0.3
@@ -112,7 +112,7 @@ def judge(metadata: dict, detections: dict[str, list[Detection]]) -> Judgement:
 
 
 def _fault(clause: dict, found: Sequence[Detection], groups: list) -> str | None:
-    """What is wrong with the detections `found` for an include clause, or None."""
+    """Why the detections `found` break an include clause, or None."""
     name, count = clause["class"], clause["count"]
     if len(found) < count:
         return f"expected {name} >= {count}, found {len(found)}"

@@ -69,7 +69,7 @@ def both(first: dict, second: dict) -> dict:
 
 
 def counted(things: dict, world: World = GENEVAL) -> dict:
-    """The entry for so many of an object and no more. A colour is no part of GenEval's counting prompts."""
+    """The entry for `count` of an object and no more. GenEval's own counting prompts have no colours."""
     name, count = things["class"], things["count"]
     words = " ".join([NUMBERS[count], *([things["color"]] if "color" in things else []), world.plural(name)])
     exclude = [{"class": name, "count": count + 1}]

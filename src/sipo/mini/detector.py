@@ -151,9 +151,9 @@ def detect(image: Image.Image) -> dict[str, list[Detection]]:
 
 @dataclass(frozen=True)
 class MiniatureDetector:
-    """Rules: finds the miniature's five shapes and their colours, whatever classes are asked for.
+    """Rules: the miniature's five shapes and their colours, whatever the classes.
 
-    Its score is the overlap with the ideal shape, cut off at THRESHOLD already.
+    A score is the overlap with the ideal shape, at least THRESHOLD.
     """
 
     name: str = "miniature"

@@ -28,7 +28,7 @@ RMS_SCALE = 16.0
 
 @dataclass(frozen=True)
 class MiniatureScorer:
-    """Scores pictures against prompts of the miniature's world."""
+    """Correctness by GenEval's rules plus cleanliness, 0 to 2; pictures of the miniature's world."""
 
     name: str = "miniature"
 

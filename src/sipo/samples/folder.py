@@ -4,7 +4,7 @@
 00000.mp4 ...        the videos, if it is a folder of videos
 samples.jsonl        a line each: {"file", "prompt", "seed", "metadata"}; a line is added once its files are on disk
 settings.json        what made them all: model, weights, num_inference_steps, guidance_scale, size, fps of videos, ...
-scores.NAME.jsonl    what scorer NAME says of each (see `sipo.evaluate.scores.score`)
+scores.NAME.jsonl    the scores by scorer NAME (see `sipo.evaluate.scores.score`)
 """
 
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ PICTURE, VIDEO = ".png", ".mp4"
 
 @dataclass(frozen=True)
 class PromptItem:
-    """One picture or video to make: its text, the seed of its noise, and what a judge may want to know of it."""
+    """One picture or video to make: its text, the seed of its noise, and metadata for a judge."""
 
     prompt: str
     seed: int
@@ -50,7 +50,7 @@ class Sample:
 
 
 def picture_of(media: Path) -> Path:
-    """The contact sheet that lies beside a video; a picture is its own."""
+    """The contact sheet beside a video; a picture is its own."""
     return media.with_suffix(PICTURE) if media.suffix == VIDEO else media
 
 

@@ -1,4 +1,4 @@
-"""Pictures or videos from prompts, into a media folder; run again, it goes on where it stopped."""
+"""Pictures or videos from prompts, into a media folder; the same call resumes."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +49,7 @@ def generate(
     for batch in track_batches(missing, batch_size, console, f"Generating {out.name}", total=len(samples)):
         media = sampler([sample.prompt for sample in batch], [sample.seed for sample in batch])
         if len(media) != len(batch):
-            raise ValueError(f"The sampler was asked for {len(batch)} samples and returned {len(media)}.")
+            raise ValueError(f"The sampler returned {len(media)} samples for {len(batch)} prompts.")
         for sample, made in zip(batch, media, strict=True):
             _write(out, sample, made, fps)
         append_jsonl(out / SAMPLES, map(asdict, batch))
@@ -57,18 +57,18 @@ def generate(
 
 
 def _settle(out: Path, settings: dict) -> None:
-    """Record the settings in a new folder; hold them against the recorded ones in an old one."""
+    """Record the settings in a new folder; compare them with the recorded ones in an old one."""
     settings = json.loads(json.dumps(settings))  # what will be read back: tuples are lists, keys are text
     if not (out / SETTINGS).exists():
         if (out / SAMPLES).exists():
             raise UserError(
-                f"{out} holds samples but no {SETTINGS}, so nothing says what made them. Choose another folder."
+                f"{out} holds samples but no {SETTINGS}, so that their settings are unknown. Choose another folder."
             )
         write_atomic(out / SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
     recorded = read_settings(out)
     different = [key for key in {**recorded, **settings} if recorded.get(key) != settings.get(key)]
     if different:
-        lines = "".join(f"\n  {key}: {recorded.get(key)!r} there, {settings.get(key)!r} asked for" for key in different)
+        lines = "".join(f"\n  {key}: {recorded.get(key)!r} there, {settings.get(key)!r} now" for key in different)
         raise UserError(f"{out} was made with other settings:{lines}\nChoose another folder or remove this one.")
 
 
@@ -80,13 +80,13 @@ def _num_finished(out: Path, samples: list[Sample]) -> int:
     finished = read_samples(out)
     if len(finished) > len(samples):
         raise UserError(
-            f"{out} holds {len(finished)} samples already, {len(samples)} were asked for. Choose another folder."
+            f"{out} holds {len(finished)} samples, more than the {len(samples)} of this call. Choose another folder."
         )
     for old, new in zip(finished, samples, strict=False):
         if old != new:
             other = " and other metadata" if old.metadata != new.metadata else ""
             raise UserError(
-                f"{out / old.file} was made for {old.prompt!r} with seed {old.seed}; asked for is {new.prompt!r} with "
+                f"{out / old.file} was made for {old.prompt!r} with seed {old.seed}; this call has {new.prompt!r} with "
                 f"seed {new.seed}{other}. Choose another folder."
             )
     lost = [name for s in finished for name in dict.fromkeys([s.file, s.picture]) if not _is_whole(out / name)]

@@ -1,4 +1,4 @@
-"""Published prompt sets, read from the files that their users download; each reader gives (prompt, metadata) rows.
+"""Published prompt sets, read from the files that users download; each reader gives (prompt, metadata) rows.
 
 HPSv2's benchmark   anime.json, concept-art.json, paintings.json, photo.json: lists of 800 texts each (HPDv2, benchmark/),
                     one of them or the folder that holds all four; metadata `style`
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from sipo.errors import UserError
 
-Row = tuple[str, dict | None]
-"""A prompt, and what its benchmark says of it."""
+PromptRow = tuple[str, dict | None]
+"""A prompt and its benchmark's metadata."""
 
 HPS_STYLES = ("anime", "concept-art", "paintings", "photo")
 """HPSv2's four styles, in the order of tgxs002/HPSv2: hpsv2/__init__.py."""
@@ -25,7 +25,7 @@ PROMPT_COLUMNS = ("prompt", "prompts", "caption")
 KEPT_COLUMNS = ("category", "challenge")
 
 
-def read_style(source: Path) -> list[Row]:
+def read_style(source: Path) -> list[PromptRow]:
     """One style of HPSv2's benchmark: a JSON list of texts; `style` is the file's name."""
     try:
         prompts = json.loads(decode(source))
@@ -39,7 +39,7 @@ def read_style(source: Path) -> list[Row]:
     return [(prompt, {"style": source.stem}) for prompt in prompts]
 
 
-def read_styles(folder: Path) -> list[Row]:
+def read_styles(folder: Path) -> list[PromptRow]:
     """HPSv2's whole benchmark: the four styles of a folder, one after the other."""
     missing = [f"{style}.json" for style in HPS_STYLES if not (folder / f"{style}.json").is_file()]
     if missing:
@@ -47,7 +47,7 @@ def read_styles(folder: Path) -> list[Row]:
     return [row for style in HPS_STYLES for row in read_style(folder / f"{style}.json")]
 
 
-def read_captions(source: Path) -> list[Row]:
+def read_captions(source: Path) -> list[PromptRow]:
     """The distinct texts of the column `caption` of a parquet file, in the order in which they first come."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -62,18 +62,18 @@ def read_captions(source: Path) -> list[Row]:
     return [(text, None) for text in dict.fromkeys(captions) if isinstance(text, str) and text.strip()]
 
 
-def read_tsv(source: Path) -> list[Row]:
+def read_tsv(source: Path) -> list[PromptRow]:
     """PartiPrompts: tab-separated with a header, quotation marks are part of the text."""
     return _read_table(source, csv.DictReader(io.StringIO(decode(source)), delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def read_csv(source: Path) -> list[Row]:
+def read_csv(source: Path) -> list[PromptRow]:
     """DrawBench: comma-separated with a header, quoted where a prompt holds commas or line breaks."""
     return _read_table(source, csv.DictReader(io.StringIO(decode(source), newline="")))
 
 
-def _read_table(source: Path, reader: csv.DictReader) -> list[Row]:
-    """The prompt of each row, and its category and challenge; rows without a prompt are left out."""
+def _read_table(source: Path, reader: csv.DictReader) -> list[PromptRow]:
+    """The prompt of each row, and its category and challenge; rows without a prompt are skipped."""
     columns = {name.strip().lower(): name for name in reader.fieldnames or [] if name}
     column = next((columns[name] for name in PROMPT_COLUMNS if name in columns), None)
     if column is None:
@@ -96,7 +96,7 @@ def decode(source: Path) -> str:
         raise UserError(f"{source} is not UTF-8 text ({error}).") from error
 
 
-READERS: dict[str, Callable[[Path], list[Row]]] = {
+READERS: dict[str, Callable[[Path], list[PromptRow]]] = {
     ".json": read_style,
     ".parquet": read_captions,
     ".tsv": read_tsv,

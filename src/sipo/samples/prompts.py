@@ -6,7 +6,7 @@ from pathlib import Path
 from sipo.errors import UserError
 from sipo.registry import miniature, miniatures
 from sipo.samples.folder import PromptItem
-from sipo.samples.prompt_sets import READERS, Row, decode, read_styles
+from sipo.samples.prompt_sets import READERS, PromptRow, decode, read_styles
 
 
 def read_prompts(
@@ -43,11 +43,11 @@ def _resolve(path: str | Path) -> Path:
     return source
 
 
-def _read_text(source: Path) -> list[Row]:
+def _read_text(source: Path) -> list[PromptRow]:
     return [(line.strip(), None) for line in decode(source).split("\n") if line.strip()]
 
 
-def _read_jsonl(source: Path) -> list[Row]:
+def _read_jsonl(source: Path) -> list[PromptRow]:
     rows = []
     for number, line in enumerate(decode(source).split("\n"), start=1):
         if not line.strip():

@@ -41,18 +41,18 @@ def load_head(tensors: dict[str, Tensor], source: object) -> AestheticHead:
     """A head in evaluation mode, always float32. Raises UserError for other tensors than those of a head."""
     first = tensors.get("layers.0.weight")
     if first is None or first.ndim != 2:
-        raise UserError(f"{source} is no linear head: it should hold layers.0.weight, .2, .4, .6 and .7")
+        raise UserError(f"{source} is not a linear head: expected layers.0.weight, .2, .4, .6 and .7")
     head = AestheticHead(first.shape[1])
     try:
         head.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except RuntimeError as error:
-        raise UserError(f"{source} is no linear head: {' '.join(str(error).split())}") from error
+        raise UserError(f"{source} is not a linear head: {' '.join(str(error).split())}") from error
     return head.eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
 class LaionAesthetic(NetworkScorer):
-    """head(CLIP image features / their length), about 1 to 10; the prompt plays no part.
+    """LAION's aesthetics: head(CLIP image features / their length), about 1 to 10; the prompt plays no part.
 
     weights: the head's file, a folder with it, or a hub id. clip: the CLIP whose features it reads. `dtype` is that of
     CLIP. Raises UserError for weights that do not load or fit, at the first call.
@@ -69,7 +69,7 @@ class LaionAesthetic(NetworkScorer):
         clip = load_clip(self.clip, self.device, self.dtype)
         width, found = head.layers[0].in_features, clip.model.config.projection_dim
         if width != found:
-            raise UserError(f"{path} reads features of {width} numbers, and {self.clip} gives {found}")
+            raise UserError(f"{path} takes features of width {width}, and {self.clip} has {found}")
         return clip, head.to(clip.model.device)
 
     def __call__(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[float]:

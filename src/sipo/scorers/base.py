@@ -30,7 +30,7 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class DetailedScorer(Scorer, Protocol):
-    """A scorer that also says why: one mapping a medium of JSON values, among them `score`.
+    """A scorer that also gives reasons: one mapping a medium of JSON values, among them `score`.
 
     Two keys have a meaning to the reports: `correct` (bool) and `reasons` (a list of texts).
     """
@@ -48,7 +48,7 @@ class VideoScorer(Scorer, Protocol):
 
 @runtime_checkable
 class FileScorer(Protocol):
-    """A scorer that reads the files itself: a mapping each with a `score`, or with an `error` that says why not."""
+    """A scorer that reads the files itself: a mapping each with a `score`, or with an `error`, the reason."""
 
     @property
     def name(self) -> str: ...
@@ -76,9 +76,9 @@ def one_picture(medium: Medium) -> Image.Image:
 
 
 def recorded(scorer: object) -> dict[str, Any]:
-    """The fields of a scorer's dataclass that its numbers depend on: not where it runs, nor in what portions."""
+    """The fields of a scorer's dataclass that its numbers depend on: without device and batch size."""
     if not is_dataclass(scorer) or isinstance(scorer, type):
-        raise TypeError(f"{scorer!r} is no dataclass")
+        raise TypeError(f"{scorer!r} is not a dataclass")
     return {key: value for key, value in asdict(scorer).items() if key not in ("device", "batch_size", "name")}
 
 

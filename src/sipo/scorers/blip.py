@@ -14,7 +14,7 @@ from sipo.errors import UserError
 from sipo.scorers.aesthetic import AestheticHead, load_head
 from sipo.scorers.weights import load_model
 
-HEAD = 64  # width of an attention head, in BLIP-large's picture encoder as in BERT; shapes do not tell it
+HEAD = 64  # width of an attention head, in BLIP-large's picture encoder as in BERT; not in the shapes
 VISION = {
     "cls_token": "embeddings.class_embedding", "pos_embed": "embeddings.position_embedding",
     "patch_embed.proj": "embeddings.patch_embedding", "norm": "post_layernorm",
@@ -49,7 +49,7 @@ def load_blip(tensors: dict[str, Tensor], source: object, dtype: torch.dtype, de
     try:
         parts, configs = convert_blip(tensors), configs_of(tensors)
     except KeyError as error:
-        raise UserError(f"{source} is no ImageReward checkpoint: it lacks or misnames {error}") from None
+        raise UserError(f"{source} is not an ImageReward checkpoint: missing or unexpected {error}") from None
     head = load_head(parts["head"], source)
     # Its text encoder adds a mask of numbers to the attention scores, which only the eager attention makes.
     vision = load_model(
@@ -79,7 +79,7 @@ def convert_blip(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def configs_of(tensors: dict[str, Tensor]) -> tuple[BlipVisionConfig, BlipTextConfig]:
-    """The architecture that the shapes tell, with BLIP's own constants (transformers' defaults are others)."""
+    """The architecture, from the shapes, with BLIP's own constants (transformers' defaults are others)."""
     patches, width = tensors["blip.visual_encoder.pos_embed"].shape[1:]
     patch = tensors["blip.visual_encoder.patch_embed.proj.weight"].shape[-1]
     vision = BlipVisionConfig(
@@ -96,7 +96,7 @@ def configs_of(tensors: dict[str, Tensor]) -> tuple[BlipVisionConfig, BlipTextCo
         intermediate_size=tensors[f"{layer}.0.intermediate.dense.weight"].shape[0],
         num_hidden_layers=_depth(tensors, rf"{re.escape(layer)}\.\d+\.intermediate\.dense\.weight"),
         max_position_embeddings=tensors["blip.text_encoder.embeddings.position_embeddings.weight"].shape[0],
-        is_decoder=True,  # what gives the layers cross-attention; the mask stays that of an encoder
+        is_decoder=True,  # gives the layers cross-attention; the mask stays an encoder's
     )  # fmt: skip
     return vision, text
 

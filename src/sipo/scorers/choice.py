@@ -52,16 +52,16 @@ def choose_scorers(
     batch_size: int = 16,
     num_frames: int = 8,
 ) -> ScorerChoice:
-    """From what a command line says: NAME or NAME=WEIGHTS of `scorers`, NAME=WEIGHTS, and NAME=COMMAND of `workers`.
+    """From the command line: NAME or NAME=WEIGHTS of `scorers`, NAME=WEIGHTS, and NAME=COMMAND of `workers`.
 
     Raises UsageError for other forms, weights given twice or to a scorer that was not named, and workers of its name.
     """
     chosen, given = named_values("--scorer", scorers, bare=True), named_values("--weights", weights)
     commands = named_values("--worker", workers)
     if twice := sorted(name for name in given if chosen.get(name)):
-        raise UsageError(f"--weights: {', '.join(twice)} has weights from --scorer; give them once")
+        raise UsageError(f"--weights: {', '.join(twice)} has weights from --scorer already")
     if unknown := sorted(given.keys() - chosen.keys()):
-        raise UsageError(f"--weights: {', '.join(unknown)} is not among the scorers asked for")
+        raise UsageError(f"--weights: {', '.join(unknown)} is not among the scorers named")
     if twice := sorted(commands.keys() & chosen.keys()):
         raise UsageError(f"--worker: {', '.join(twice)} is a --scorer too; choose another name")
     called = {entry: load_scorer(entry).name if ":" in entry else entry for entry in chosen}
@@ -95,7 +95,7 @@ def load_scorer(
     """A scorer by name (`sipo list scorers`) or `module:attribute`; None leaves a setting at its default.
 
     One that scores pictures alone takes the mean over `num_frames` frames of a video. Raises UsageError for an unknown
-    name, or a setting that is no good. Weights are read when they are first needed.
+    name or an invalid setting. Weights are read when they are first needed.
     """
     from sipo.scorers.frames import FrameMean
 

@@ -21,7 +21,7 @@ VIT_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 @dataclass(frozen=True)
 class Clip:
-    """A CLIP model in evaluation mode, and its tokenizer (None where only pictures are looked at)."""
+    """A CLIP model in evaluation mode, and its tokenizer (None if only pictures are scored)."""
 
     model: Any  # a CLIPModel, whose types the decorators of transformers hide
     tokenizer: CLIPTokenizer | None = None
@@ -40,7 +40,7 @@ class Clip:
 
     @torch.inference_mode()
     def text_features(self, prompts: Sequence[str]) -> Tensor:
-        """(B, D) float32, of length 1. A longer text is cut after as many tokens as the model takes: 77."""
+        """(B, D) float32, of length 1. Texts are truncated to the model's length, 77 tokens."""
         if self.tokenizer is None:
             raise ValueError("this CLIP was loaded without a tokenizer")
         length = self.model.config.text_config.max_position_embeddings
@@ -61,7 +61,7 @@ def load_clip(weights: str, device: str, dtype: str, tokenizer: str | None = Non
 
 
 def processor_pixels(image: Image.Image, size: int) -> Tensor:
-    """(3, size, size) as transformers' CLIP processor gives them: shorter side to `size`, the square in the middle."""
+    """(3, size, size) as by transformers' CLIP processor: shorter side to `size`, the square in the middle."""
     return _processor(size)(image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
 
 

@@ -12,7 +12,7 @@ from sipo.scorers.weights import companion
 
 @dataclass(frozen=True)
 class ClipScore(NetworkScorer):
-    """100 * max(cos(image, text), 0), in [0, 100]; about 20 to 35 for pictures of their prompts.
+    """CLIP score: 100 * max(cos(image, text), 0), in [0, 100]; about 20 to 35 for pictures of their prompts.
 
     That is torchmetrics' scale (`CLIPScore`). The paper's own is 2.5 * max(cos, 0), a fortieth of it; some report the
     plain cosine, a hundredth. weights: a CLIP folder in transformers' layout or a hub id. tokenizer: as in PickScore.

@@ -14,7 +14,7 @@ from sipo.scorers.base import ConfiguredScorer, Medium, Metadata, Scorer
 class FrameMean:
     """The mean of `scorer` over `num_frames` evenly spaced frames of a video; a picture's score is its own.
 
-    It knows nothing of motion. The name stays the scorer's, so a folder of videos has a `scores.pickscore.jsonl` too.
+    It does not see motion. The name stays the scorer's, so a folder of videos has a `scores.pickscore.jsonl` too.
     """
 
     scorer: Scorer
@@ -54,7 +54,7 @@ class FrameMean:
 
 
 def evenly_spaced(count: int, wanted: int) -> list[int]:
-    """`wanted` places of `count`, the first and the last among them; all where there are fewer; of one, the middle."""
+    """`wanted` indices below `count`, the first and the last included; all if there are fewer; the middle one for one."""
     if count < 1:
         raise ValueError("a video without frames")
     if wanted >= count:

@@ -20,7 +20,9 @@ FILES = {"2.0": "HPS_v2_compressed.pt", "2.1": "HPS_v2.1_compressed.pt"}  # of x
 
 @dataclass(frozen=True)
 class HPSv2(NetworkScorer):
-    """cos(image, text), without a logit scale: about .2 to .35. The numbers of the two versions do not compare.
+    """Human Preference Score v2: cos(image, text), without a logit scale, about .2 to .35.
+
+    The numbers of versions 2.0 and 2.1 are not comparable.
 
     weights: an open_clip checkpoint (.pt or .safetensors), a folder with it, a hub id, or a folder with a CLIP in
     transformers' layout. version: which file of a folder or repository, and what the scores are called. antialias:
@@ -58,5 +60,5 @@ class HPSv2(NetworkScorer):
 
 
 def hpsv2_1(**settings: Any) -> HPSv2:
-    """Human Preference Score v2.1: the network of v2 with the weights of v2.1."""
+    """Human Preference Score v2.1: the same network, other weights."""
     return HPSv2(version="2.1", **settings)

@@ -20,7 +20,7 @@ TOKENS = 35
 
 @dataclass(frozen=True)
 class ImageReward(NetworkScorer):
-    """(head(text encoder's first token) - 0.1672) / 1.0333: about -2.3 to 2, 0 the mean of its own data.
+    """ImageReward: (head(text encoder's first token) - 0.1672) / 1.0333: about -2.3 to 2, 0 the mean of its own data.
 
     weights: the official checkpoint (or a .safetensors of the same names), a folder with it, or a hub id. tokenizer:
     BERT's, folder or hub id; default: in the weights' folder, else bert-base-uncased. The head computes in float32.

@@ -40,7 +40,7 @@ def load_open_clip(tensors: dict[str, Tensor], source: object, dtype: torch.dtyp
         converted = convert_open_clip(tensors)
     except KeyError as error:
         raise UserError(
-            f"{source} is no open_clip checkpoint of ViT-H/14's kind: it lacks or misnames {error}"
+            f"{source} is not an open_clip checkpoint like ViT-H/14's: missing or unexpected {error}"
         ) from None
     return load_model(CLIPModel, None, dtype, str(source), config=config, state_dict=converted)
 
@@ -70,7 +70,7 @@ def convert_open_clip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def config_of(tensors: dict[str, Tensor]) -> CLIPConfig:
-    """The architecture that the shapes tell; heads are as wide as ViT-H/14's, its activation is the exact GELU."""
+    """The architecture, from the shapes; heads are as wide as ViT-H/14's, its activation is the exact GELU."""
     width, _, patch, _ = tensors["visual.conv1.weight"].shape
     patches = tensors["visual.positional_embedding"].shape[0] - 1
     vocabulary, text_width = tensors["token_embedding.weight"].shape

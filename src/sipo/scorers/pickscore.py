@@ -12,9 +12,9 @@ from sipo.scorers.weights import companion
 
 @dataclass(frozen=True)
 class PickScore(NetworkScorer):
-    """exp(logit_scale) * cos(image, text), about 17 to 25 for pictures of their prompts; nothing is divided by 26.
+    """PickScore: exp(logit_scale) * cos(image, text), about 17 to 25 for pictures of their prompts.
 
-    weights: a CLIP folder in transformers' layout or a hub id. tokenizer: folder or hub id; default: in the weights'
+    Not divided by 26, as some training code does. weights: a CLIP folder in transformers' layout or a hub id. tokenizer: folder or hub id; default: in the weights'
     folder, else that of ViT-H/14. Raises UserError for weights that do not load, at the first call.
     """
 

@@ -1,8 +1,8 @@
 """Pictures as reward models take them: torchvision's transforms of the reference code, without torchvision.
 
-All give (3, size, size) float32, normalised by CLIP's mean and standard deviation. The processor of transformers, which
-PickScore and the CLIP score use, differs from `crop_pixels` in one point: where an odd number of pixels is cut off, it
-cuts the smaller half from the left and top, torchvision rounds to an even number.
+All return (3, size, size) float32, normalised by CLIP's mean and standard deviation. The processor of transformers, which
+PickScore and the CLIP score use, differs from `crop_pixels` in one point: where an odd number of pixels is cropped, it
+crops the smaller half on the left and top, torchvision rounds to an even number.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ def pad_pixels(image: Image.Image, size: int, antialias: bool = True) -> Tensor:
     """The longer side to `size` (bicubic on floats, so edges may overshoot), then black around: tgxs002/HPSv2.
 
     antialias: as torchvision does it from 0.17 on. Older versions did not on tensors, and the published numbers are of
-    that time; they can be had with False.
+    that time; False reproduces them.
     """
     pixels = to_unit(image.convert("RGB"))
     height, width = pixels.shape[1:]

@@ -13,7 +13,7 @@ def video_reward(
     """The scorer "videoreward": the normalised sum of visual quality, motion quality and text alignment.
 
     repo: a clone of KwaiVGI/VideoAlign. checkpoint: the folder with its model_config.json. python: what runs the worker
-    script; by default uv, which makes the environment from the pins in the script. Raises UserError for a wrong folder.
+    script; uv by default, which makes the environment that the script pins. Raises UserError for a wrong folder.
     """
     for folder, file in ((Path(repo), "inference.py"), (Path(checkpoint), "model_config.json")):
         if not (folder / file).is_file():

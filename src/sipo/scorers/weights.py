@@ -33,12 +33,12 @@ def find_file(weights: str, *names: str) -> Path:
         return Path(str(cached_file(weights, names[0])))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"weights: {weights!r} is neither a path here nor a hub repository in reach that holds {names[0]}"
+            f"weights: {weights!r} is neither a local path nor a reachable hub repository with {names[0]}"
         ) from error
 
 
 def require_there(weights: str) -> None:
-    """Raises UserError for a path, and no hub id, at which there is nothing."""
+    """Raises UserError for a local path that does not exist."""
     if is_local(weights) and not Path(weights).expanduser().exists():
         raise UserError(f"weights: there is no {weights}")
 
@@ -51,8 +51,8 @@ def is_local(weights: str) -> bool:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """A state dict on the CPU, from .safetensors, or from torch's format with `weights_only`.
 
-    A dict with the key `state_dict` gives that; a prefix "module." (of parallel training) goes. Raises UserError for a
-    file with anything but tensors in it, code above all, or that is damaged.
+    Of a dict with the key `state_dict` that entry; a prefix "module." (of parallel training) is removed. Raises UserError
+    for a file that holds anything but tensors, code above all, or is damaged.
     """
     try:
         if path.suffix == ".safetensors":
@@ -69,7 +69,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not content or not all(isinstance(t, Tensor) for t in content.values()):
-        raise UserError(f"{path} is no state dict: expected names and tensors")
+        raise UserError(f"{path} is not a state dict: expected names and tensors")
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
 
 
@@ -85,12 +85,12 @@ def load_model(cls: Any, source: str | None, dtype: torch.dtype, what: str, **op
     except pickle.UnpicklingError as error:
         raise UserError(f"weights: {what}: refused, because its file holds more than tensors") from error
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        hint = "" if is_local(what) else " (neither a path here nor a hub repository in reach?)"
+        hint = "" if is_local(what) else " (neither a local path nor a reachable hub repository?)"
         raise UserError(f"weights: {what} does not load as {cls.__name__}{hint}: {_first_line(error)}") from error
     lacking = sorted(report["missing_keys"])
     if lacking:
         raise UserError(
-            f"weights: {what} is no {cls.__name__}: {len(lacking)} of its tensors are missing, {lacking[0]} first"
+            f"weights: {what} is not a {cls.__name__}: {len(lacking)} of its tensors are missing, {lacking[0]} first"
         )
     return model.eval().requires_grad_(False)
 
@@ -104,7 +104,7 @@ def load_tokenizer(cls: Any, source: str) -> Any:
 
 
 def companion(weights: str, tokenizer: str | None, published: str) -> str:
-    """Where the tokenizer comes from: what was said, else the weights' own folder if it holds one, else `published`."""
+    """The tokenizer's source: the one given, else the weights' own folder if it holds one, else `published`."""
     folder = Path(weights).expanduser()
     folder = folder if folder.is_dir() else folder.parent
     own = is_local(weights) and any((folder / name).is_file() for name in TOKENIZER_FILES)

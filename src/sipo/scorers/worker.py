@@ -5,7 +5,7 @@
 A line of the requests is `{"id", "file", "prompt"}`: id counts from 0, file is an absolute path of a picture or video.
 The command answers every request with one line, in any order: `{"id", "score", ...}`, whose other keys are kept as
 details, or `{"id", "error"}` for a file that it cannot judge. Higher is better. It exits with 0; what it prints is shown
-where it does not.
+if it does not.
 """
 
 import json
@@ -27,10 +27,10 @@ TAIL = 20  # lines of a failed command's output that are shown
 
 @dataclass(frozen=True)
 class WorkerScorer:
-    """A `FileScorer` that asks `command` (words as in a shell; no shell runs them), `batch_size` files a start.
+    """A `FileScorer` that runs `command` (words as in a shell; no shell runs them), `batch_size` files a start.
 
     Starting a worker loads its model, so batches are large. `@videoreward` in the command stands for the script of that
-    name that comes with the package. Raises UsageError for a command that does not parse.
+    name in the package. Raises UsageError for a command that does not parse.
     """
 
     name: str
@@ -60,7 +60,7 @@ class WorkerScorer:
         raise TypeError(f"the worker {self.name} reads files: score a folder with it")
 
     def score_files(self, files: list[Path], prompts: list[str]) -> list[dict]:
-        """A mapping each, with a finite `score` or an `error`. UserError where the command fails or leaves one out."""
+        """A mapping each, with a finite `score` or an `error`. UserError if the command fails or skips one."""
         with tempfile.TemporaryDirectory(prefix="sipo-worker-") as folder:
             requests, scores = Path(folder) / "requests.jsonl", Path(folder) / "scores.jsonl"
             rows = [
@@ -70,7 +70,7 @@ class WorkerScorer:
             requests.write_text(dump_jsonl(rows), encoding="utf-8")
             self._run([*self.words(), "--requests", str(requests), "--scores", str(scores)])
             if not scores.is_file():
-                raise UserError(f"worker {self.name}: {self.command!r} ended well and wrote no scores")
+                raise UserError(f"worker {self.name}: {self.command!r} succeeded but wrote no scores")
             return self._answers(read_jsonl(scores), len(rows))
 
     def _run(self, words: list[str]) -> None:
@@ -88,8 +88,8 @@ class WorkerScorer:
         answers = {line.get("id"): line for line in lines}
         if len(lines) != count or set(answers) != set(range(count)):
             raise UserError(
-                f"worker {self.name}: {count} files were asked for, with ids from 0 to {count - 1}, and {len(lines)} "
-                "lines came back; there should be one of each id"
+                f"worker {self.name}: {count} requests, with ids from 0 to {count - 1}, and {len(lines)} lines of answers; "
+                "expected one of each id"
             )
         found = [{key: value for key, value in answers[i].items() if key != "id"} for i in range(count)]
         for i, answer in enumerate(found):
@@ -109,5 +109,5 @@ def _bundled(word: str) -> str:
     path = BUNDLED / f"{word[1:]}.py"
     if not path.is_file():
         known = ", ".join(sorted(f"@{file.stem}" for file in BUNDLED.glob("*.py") if file.stem != "__init__"))
-        raise UsageError(f"{word}: no worker of that name comes with sipo; there is {known}")
+        raise UsageError(f"{word}: the package has no worker of that name; it has {known}")
     return str(path)

@@ -1,7 +1,7 @@
 """VBench's prompts, the names of the videos it looks for, and the results that the official package writes.
 
 Source: Vchitect/VBench, prompts/README.md and vbench/__init__.py. A video is `{prompt}-{i}.mp4`; 5 videos a prompt, 25 for
-the prompts of temporal_flickering, of which its static filter keeps 5. All videos lie in one folder with nothing else in
+the prompts of temporal_flickering, of which its static filter keeps 5. All videos are in one folder with nothing else in
 it: the package takes the ending of any one file there for that of all.
 """
 
@@ -60,7 +60,7 @@ def read_suite(
         raise UserError(f"VBench has no dimension {', '.join(unknown)}; it has {', '.join(DIMENSIONS)}.")
     path = Path(path)
     if path.is_dir() and rewritten:
-        raise UserError("Rewritten prompts are matched with VBench_full_info.json, line by line: give that file.")
+        raise UserError("Rewritten prompts are matched with VBench_full_info.json, line by line: pass that file.")
     entries = _read_folder(path) if path.is_dir() else _read_info(path)
     texts = _read_lines(rewritten) if rewritten else [prompt for prompt, _ in entries]
     if len(texts) != len(entries):
@@ -100,9 +100,9 @@ def name_videos(folder: Path, names: Sequence[str], videos: Path) -> None:
 
 
 def made_for(folder: Path) -> list[str]:
-    """The dimensions whose videos a folder of `sipo vbench generate` holds; all sixteen where others made the videos.
+    """The dimensions whose videos a folder of `sipo vbench generate` holds; all sixteen for videos made elsewhere.
 
-    Raises `UserError` where videos are still to be made or named.
+    Raises `UserError` if videos are still missing.
     """
     if not (folder / SAMPLES).exists():
         return list(DIMENSIONS)
@@ -130,15 +130,13 @@ def read_results(folder: Path) -> dict[str, float]:
             raise UserError(f"{path}: expected dimensions with a list each, the score first ({error}).") from error
         for name, value in found.items():
             if scores.setdefault(name, value) != value:
-                raise UserError(
-                    f"{path} says {value} of {name}, another file {scores[name]}: remove the one to forget."
-                )
+                raise UserError(f"{path} has {value} for {name}, another file {scores[name]}: remove the outdated one.")
     return scores
 
 
 def _read_info(path: Path) -> list[tuple[str, tuple[str, ...]]]:
     if not path.is_file():
-        raise UserError(f"There is no {path}: give VBench_full_info.json, or the folder prompts_per_dimension.")
+        raise UserError(f"There is no {path}: pass VBench_full_info.json, or the folder prompts_per_dimension.")
     try:
         return [
             (entry["prompt_en"].strip(), tuple(entry["dimension"])) for entry in json.loads(path.read_text("utf-8"))

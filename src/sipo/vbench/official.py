@@ -43,7 +43,7 @@ def variables(environment: Path) -> dict[str, str]:
 def commands(environment: Path, videos: Path, dimension: str, out: Path, num_gpus: int = 1) -> list[list[str]]:
     """What judges one dimension: the evaluation into `out`/DIMENSION, for temporal_flickering after the static filter.
 
-    Raises `UserError` for paths that the package, which passes them through a shell, would garble.
+    Raises `UserError` for paths that the package, which passes them through a shell, would break.
     """
     environment, videos, out = (Path(path).absolute() for path in (environment, videos, out))
     for path in (environment, videos, out):
@@ -67,13 +67,13 @@ def run_dimensions(
     console: Console,
     execute: Execute | None = None,
 ) -> list[str]:
-    """Judge each dimension that has no results in `out` yet, and return those that failed; the others go on.
+    """Judge each dimension that has no results in `out` yet, and return those that failed; the others are judged.
 
     A dimension has failed when its command ends with an error or leaves no results (the package's own command line
-    ends with 0 whatever happens). Raises `UserError` where the environment or the videos are not there.
+    exits with 0 in any case). Raises `UserError` if the environment or the videos are missing.
     """
     if not program(environment).is_file():
-        raise UserError(f"{environment} is no environment with VBench: there is no {program(environment)}.")
+        raise UserError(f"{environment} is not an environment with VBench: it has no {program(environment)}.")
     if not any(Path(videos).glob("*.mp4")):
         raise UserError(f"{videos} holds no .mp4 file.")
     execute = execute or _execute

@@ -67,7 +67,7 @@ def test_the_classes_are_cocos(weights, images):
 
 def test_other_sets_of_classes_are_refused(tmp_path, images):
     folder = tiny_detectors.mask2former(tmp_path, num_labels=5)
-    with pytest.raises(UserError, match="knows 5 classes, not the 80"):
+    with pytest.raises(UserError, match="has 5 classes, not the 80"):
         Mask2Former(str(folder), device="cpu", short_side=32, long_side=48)(images, ["cat"])
 
 

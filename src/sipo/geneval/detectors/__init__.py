@@ -14,8 +14,8 @@ Found = dict[str, list[Detection]]
 class Detector(Protocol):
     """RGB pictures (of any sizes) and class names in; one mapping a picture out, before any official threshold.
 
-    `name` says which detector and weights, for the record. `thresholds` are those that its scores need; None: none are
-    known, and the official ones are applied with a warning. `names_colors`: its detections have their colours.
+    `name` records the detector and its weights. `thresholds` fit its scores; None: none are known, and the official ones
+    are applied with a note. `names_colors`: its detections have their colours.
     """
 
     thresholds: ClassVar[Thresholds | None]
@@ -28,7 +28,7 @@ class Detector(Protocol):
 
 
 class ColorNamer(Protocol):
-    """The colour of each detection of class `name` in a picture: one of GenEval's ten. `weights` go on record."""
+    """The colour of each detection of class `name` in a picture: one of GenEval's ten. `weights` are recorded."""
 
     @property
     def weights(self) -> str: ...

@@ -1,4 +1,4 @@
-"""From boxes as networks give them to detections in pixels of the picture, without near-copies of one object."""
+"""From a network's boxes to detections in pixels of the picture, with non-maximum suppression."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from sipo.geneval.rules import Box, Detection
 
 
 def to_pixels(boxes: Tensor, canvas: tuple[int, int], picture: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """(N, 4) as centre and size in shares of `canvas` -> (N, 4) x0, y0, x1, y1 in pixels, cut off at the picture's rim.
+    """(N, 4) as centre and size in shares of `canvas` -> (N, 4) x0, y0, x1, y1 in pixels, clipped to the picture.
 
     `canvas` and `picture` are (width, height) in pixels; they differ where the network saw a padded picture. The second
-    result (N,) says which boxes have an area within the picture.
+    result (N,) marks the boxes with an area within the picture.
     """
     center, size = boxes.split(2, dim=-1)
     corners = torch.cat([center - size / 2, center + size / 2], dim=-1) * torch.tensor([*canvas, *canvas])
@@ -24,7 +24,7 @@ def to_pixels(boxes: Tensor, canvas: tuple[int, int], picture: tuple[int, int]) 
 def collect(
     boxes: Sequence[Sequence[float]], scores: Sequence[float], labels: Sequence[str], max_overlap: float
 ) -> Found:
-    """Detections by class, sorted by falling score; of two of a class that overlap more, the better one stays.
+    """Detections by class, sorted by falling score; of two of a class that overlap more, the worse one is suppressed.
 
     `max_overlap` is an intersection over union; at 1 everything stays.
     """

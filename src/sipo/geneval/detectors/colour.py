@@ -59,7 +59,7 @@ class ClipColors:
 
 
 def crop_object(image: Image.Image, detection: Detection) -> Image.Image:
-    """The box's part of the picture; where the detection has a mask, what lies outside it is grey."""
+    """The box's part of the picture; with a mask, everything outside it is grey."""
     image = image.convert("RGB")
     if detection.mask is not None:
         mask = Image.fromarray(np.asarray(detection.mask, dtype=bool))

@@ -17,11 +17,12 @@ from sipo.geneval.detectors.transformers_detector import TransformersDetector
 
 @dataclass(frozen=True)
 class GroundingDino(TransformersDetector):
-    """All classes stand in one caption, "cat. traffic light."; a box's score for a class is the mean over its tokens.
+    """Grounding DINO, open vocabulary: a box's score for a class is the mean over its tokens in one caption.
 
-    That is the authors' way to score categories (IDEA-Research/GroundingDINO: demo/test_ap_on_coco.py). A box belongs
-    to its best class; `floor` and `max_overlap` as in `Owlv2`. Raises UserError where `weights` (a folder or hub id) do
-    not load, or the classes are more than a caption holds (256 tokens).
+    The caption lists all classes, "cat. traffic light."; that is the authors' way to score categories
+    (IDEA-Research/GroundingDINO: demo/test_ap_on_coco.py). A box belongs to its best class; `floor` and `max_overlap` as
+    in `Owlv2`. Raises UserError where `weights` (a folder or hub id) do not load, or for more classes than a caption
+    holds (256 tokens).
     """
 
     weights: str = "IDEA-Research/grounding-dino-base"

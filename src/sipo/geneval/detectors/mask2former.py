@@ -1,7 +1,7 @@
 """Mask2Former trained on COCO's instances, over transformers: the architecture that GenEval's own evaluator detects with.
 
 The official evaluator takes mmdetection's Mask2Former (Swin-S, 50 epochs); the default here is the original authors'
-checkpoint of the same architecture and schedule, which need not give the same figures. Resizing and scores follow
+checkpoint of the same architecture and schedule, whose figures may differ. Resizing and scores follow
 open-mmlab/mmdetection 2 (its configs of mask2former, and maskformer_fusion_head.py).
 """
 
@@ -28,9 +28,9 @@ MAX_OBJECTS = 100  # of a picture
 
 @dataclass(frozen=True)
 class Mask2Former:
-    """Detections with masks, of COCO's classes only; a score is the class's probability times the mask's mean one.
+    """Mask2Former: detections with masks, of COCO's classes only; a score is the class's probability times the mask's mean one.
 
-    Raises UserError where `weights` (a folder or hub id) do not load, or classes are asked for that COCO lacks.
+    Raises UserError where `weights` (a folder or hub id) do not load, or for classes that COCO lacks.
     """
 
     weights: str = "facebook/mask2former-swin-small-coco-instance"
@@ -55,13 +55,15 @@ class Mask2Former:
         model = load_model(Mask2FormerForUniversalSegmentation, self.weights, DTYPES[self.dtype], self.weights)
         if model.config.num_labels != len(COCO):
             found = model.config.num_labels
-            raise UserError(f"weights: {self.weights} knows {found} classes, not the 80 of COCO's instances")
+            raise UserError(f"weights: {self.weights} has {found} classes, not the 80 of COCO's instances")
         return model.to(resolve_device(self.device))
 
     def __call__(self, images: Sequence[Image.Image], classes: Sequence[str]) -> list[Found]:
         unknown = [name for name in classes if name not in COCO]
         if unknown:
-            raise UserError(f"mask2former knows COCO's 80 classes, not {', '.join(unknown)}: use an open vocabulary.")
+            raise UserError(
+                f"mask2former detects COCO's 80 classes, not {', '.join(unknown)}: use an open-vocabulary detector."
+            )
         return [self._detect(image.convert("RGB"), set(classes)) for image in images]
 
     @torch.inference_mode()

@@ -18,7 +18,7 @@ TEMPLATE = "a photo of a {}"
 
 @dataclass(frozen=True)
 class Owlv2(TransformersDetector):
-    """Each of the model's boxes belongs to the class that it resembles most; its score is that class's sigmoid.
+    """OWLv2, open vocabulary: each box belongs to its best class and scores that class's sigmoid.
 
     Boxes below `floor` are dropped, and of two of one class that overlap by more than `max_overlap` the worse one:
     the model draws several around an object. Raises UserError where `weights` (a folder or hub id) do not load.

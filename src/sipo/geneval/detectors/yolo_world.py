@@ -15,7 +15,10 @@ from sipo.geneval.rules import Thresholds
 
 @dataclass(frozen=True)
 class YoloWorld:
-    """ultralytics' own suppression of near-copies applies (`max_overlap`). Raises UserError without ultralytics."""
+    """YOLO-World, open vocabulary, by ultralytics, whose own suppression applies (`max_overlap`).
+
+    Raises UserError without ultralytics.
+    """
 
     weights: str = "yolov8x-worldv2.pt"
     device: str = "auto"
