@@ -16,7 +16,7 @@ from support.runs import train_in_two
 
 from sipo.backbones.opening import open_for_sampling
 from sipo.config import load_config
-from sipo.evaluate.compare.record import read_comparison
+from sipo.evaluate.compare.files import read_comparison
 from sipo.evaluate.report.report import report, summary
 from sipo.run import RunDir
 from sipo.samples.folder import PromptItem

@@ -9,8 +9,9 @@ import yaml
 from PIL import Image, ImageDraw
 
 from sipo.data.pairs.report import CheckReport, Problem
-from sipo.evaluate.compare.contest import Side, contest
+from sipo.evaluate.compare.contest import contest
 from sipo.evaluate.compare.files import write_contest
+from sipo.evaluate.compare.matches import Side
 from sipo.evaluate.scores.files import read_scores
 from sipo.evaluate.scores.score import score
 from sipo.samples.folder import PromptItem

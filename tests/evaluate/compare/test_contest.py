@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from sipo.errors import UserError
-from sipo.evaluate.compare.contest import Side, contest
-from sipo.evaluate.compare.files import write_contest
-from sipo.evaluate.compare.matches import compare_scores
-from sipo.evaluate.compare.record import contest_record, read_comparison
+from sipo.evaluate.compare.contest import contest
+from sipo.evaluate.compare.files import contest_record, read_comparison, write_contest
+from sipo.evaluate.compare.matches import Side
 from sipo.evaluate.pages.comparison_text import comparison_csv, comparison_markdown, means_csv, means_table
 from sipo.evaluate.pages.words import cautions
 from sipo.evaluate.scores.files import Score
@@ -102,8 +101,7 @@ def test_the_first_is_compared_with_each_other_by_each_scorer():
     assert order == [(("a", "b"), "one"), (("a", "b"), "two"), (("a", "c"), "one"), (("a", "c"), "two")]
     for each in found.comparisons:
         a, b = (next(s for s in sides if s.name == name) for name in each.names)
-        alone = compare_scores((a.scores[each.scorer], b.scores[each.scorer]), each.folders, each.scorer, each.names)
-        assert each == alone
+        assert (each,) == contest([a, b], [each.scorer]).comparisons
     p_means = [each.overall.significance.p_mean for each in found.comparisons]
     assert [adjusted[0] for adjusted in found.adjusted()] == holm(p_means)
 

@@ -5,10 +5,9 @@ import pytest
 from PIL import Image
 
 from sipo.errors import UserError
-from sipo.evaluate.compare.contest import Contest
-from sipo.evaluate.compare.files import write_contest
-from sipo.evaluate.compare.matches import compare_scores
-from sipo.evaluate.compare.record import read_comparison
+from sipo.evaluate.compare.contest import Contest, contest
+from sipo.evaluate.compare.files import read_comparison, write_contest
+from sipo.evaluate.compare.matches import Side
 from sipo.evaluate.scores.files import read_scores
 from sipo.evaluate.scores.score import score
 from sipo.samples.folder import PromptItem
@@ -39,8 +38,9 @@ def folder(path, levels, prompts=None, tags=None, settings=None):
 
 
 def compare(a, b, **options):
-    scores = read_scores(a, "grey"), read_scores(b, "grey")
-    return compare_scores(scores, (a, b), "grey", ("policy", "base"), **options)
+    sides = [Side(name, path, {"grey": read_scores(path, "grey")}) for name, path in (("policy", a), ("base", b))]
+    (found,) = contest(sides, ["grey"], **options).comparisons
+    return found
 
 
 def test_wins_ties_losses_and_the_mean_difference(tmp_path):
@@ -115,7 +115,7 @@ def test_scores_within_the_margin_tie(tmp_path):
 
 def test_nothing_in_common_is_an_error(tmp_path):
     a, b = folder(tmp_path / "a", [1], ["x"]), folder(tmp_path / "b", [1], ["y"])
-    with pytest.raises(UserError, match=r"Nothing to compare: .* 0 agree"):
+    with pytest.raises(UserError, match=r"Nothing to compare by 'grey': 0 samples agree .* \(policy 1, base 1\)"):
         compare(a, b)
 
 

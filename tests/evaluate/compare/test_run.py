@@ -7,7 +7,7 @@ from rich.console import Console
 
 from sipo.config import parse_config
 from sipo.errors import UsageError, UserError
-from sipo.evaluate.compare.record import read_comparison
+from sipo.evaluate.compare.files import read_comparison
 from sipo.evaluate.compare.run import CompareRequest, PromptChoice, compare_models
 from sipo.scorers.choice import ScorerChoice, load_scorer
 from sipo.train.loop import train

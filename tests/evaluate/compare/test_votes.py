@@ -12,9 +12,8 @@ import pytest
 from PIL import Image
 
 from sipo.evaluate.compare.contest import Contest
-from sipo.evaluate.compare.files import write_contest
+from sipo.evaluate.compare.files import read_comparison, write_contest
 from sipo.evaluate.compare.matches import Match, compare_matches
-from sipo.evaluate.compare.record import read_comparison
 from sipo.evaluate.statistics.significance import holm
 from sipo.evaluate.statistics.verdicts import Verdict, tally
 from sipo.samples.folder import PromptItem, read_samples

@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from sipo.errors import UserError
-from sipo.evaluate.compare.matches import Comparison, Key, compare_scores, scores_by_key
-from sipo.evaluate.scores.files import Score
+from sipo.evaluate.compare.matches import Comparison, Key, Side, compare_scores
 from sipo.evaluate.statistics.bootstrap import Estimate, bootstrap_mean
 from sipo.evaluate.statistics.significance import holm
 
@@ -18,19 +16,6 @@ PAPER = {
     "PickScore": ("pickscore",),
 }
 """The columns of the paper's Table 2, and the scorers that may fill each; its Average is their plain mean."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """One model: `scores` by scorer, in the order of the media; `folder` is where the media files are.
-
-    scorer_settings: by scorer, the settings recorded with the scores (several if a folder was scored in parts).
-    """
-
-    name: str
-    folder: Path
-    scores: Mapping[str, Sequence[Score]]
-    scorer_settings: Mapping[str, list] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,38 +60,25 @@ class Contest:
 
 
 def contest(
-    sides: Sequence[Side],
-    scorers: Sequence[str],
-    category: str | None = None,
-    tie_margin: float = 0.0,
-    seed: int = 0,
+    sides: Sequence[Side], scorers: Sequence[str], category: str | None = None, tie_margin: float = 0.0
 ) -> Contest:
     """Compare the first of `sides` with each of the others by each of `scorers`, on the samples that all have.
 
-    category, tie_margin: see `compare_scores`. Raises `UserError` where no prompt and seed has a score on all sides.
+    category, tie_margin: see `compare_scores`. Raises `UserError` where no prompt and seed has a score on all sides,
+    or a side has one twice.
     """
     keys = {scorer: _common(sides, scorer) for scorer in scorers}
-    first = sides[0]
     comparisons = tuple(
-        compare_scores(
-            (first.scores[scorer], other.scores[scorer]),
-            (first.folder, other.folder),
-            scorer,
-            (first.name, other.name),
-            category,
-            tie_margin,
-            seed,
-            keys[scorer],
-        )
+        compare_scores(sides[0], other, scorer, keys[scorer], category, tie_margin)
         for other in sides[1:]
         for scorer in scorers
     )
-    return Contest(comparisons, _table(sides, scorers, keys, seed), tuple(side.scorer_settings for side in sides))
+    return Contest(comparisons, _table(sides, scorers, keys), tuple(side.scorer_settings for side in sides))
 
 
 def _common(sides: Sequence[Side], scorer: str) -> set[Key]:
     """Prompts and seeds that have a score on every side, so that all comparisons are of the same samples."""
-    tables = [scores_by_key(side.scores[scorer], side.folder) for side in sides]
+    tables = [side.by_key(scorer) for side in sides]
     shared = set.intersection(*(set(table) for table in tables))
     scored = {key for key in shared if all(math.isfinite(table[key].value) for table in tables)}
     if not scored:
@@ -118,22 +90,19 @@ def _common(sides: Sequence[Side], scorer: str) -> set[Key]:
     return scored
 
 
-def _table(sides: Sequence[Side], scorers: Sequence[str], keys: Mapping[str, set[Key]], seed: int) -> MeansTable:
+def _table(sides: Sequence[Side], scorers: Sequence[str], keys: Mapping[str, set[Key]]) -> MeansTable:
     columns = _columns(scorers)
-    means: list[list[Estimate]] = [[] for _ in sides]
-    for scorer in columns.values():
-        scored = sorted(keys[scorer])
-        for own, side in zip(means, sides, strict=True):
-            table = scores_by_key(side.scores[scorer], side.folder)
-            own.append(bootstrap_mean([table[key].value for key in scored], [key[0] for key in scored], seed=seed))
-    return MeansTable(
-        tuple(columns),
-        tuple(columns.values()),
-        tuple(len(keys[scorer]) for scorer in columns.values()),
-        tuple(
-            ModelMeans(side.name, tuple(own), _average(columns, own)) for side, own in zip(sides, means, strict=True)
-        ),
-    )
+    rows = []
+    for side in sides:
+        means = tuple(_mean(side, scorer, keys[scorer]) for scorer in columns.values())
+        rows.append(ModelMeans(side.name, means, _average(columns, means)))
+    counts = tuple(len(keys[scorer]) for scorer in columns.values())
+    return MeansTable(tuple(columns), tuple(columns.values()), counts, tuple(rows))
+
+
+def _mean(side: Side, scorer: str, keys: set[Key]) -> Estimate:
+    table, ordered = side.by_key(scorer), sorted(keys)
+    return bootstrap_mean([table[key].value for key in ordered], [prompt for prompt, _ in ordered])
 
 
 def _average(titles: Iterable[str], means: Sequence[Estimate]) -> float | None:

@@ -1,8 +1,8 @@
 """Two sides compared: their samples matched by prompt and seed, who wins, by how much, and in which categories."""
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sipo.errors import UserError
@@ -15,6 +15,32 @@ Key = tuple[str, int]  # prompt, seed
 Details = dict[str, tuple[float, float]]
 CATEGORIES = ("tag", "style", "category")
 """Metadata keys by which benchmarks sort their prompts: GenEval's and the miniature's, HPSv2's, DrawBench's and Parti's."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One model: `scores` by scorer, in the order of the media; `folder` is where the media files are.
+
+    scorer_settings: by scorer, the settings recorded with the scores (several if a folder was scored in parts).
+    """
+
+    name: str
+    folder: Path
+    scores: Mapping[str, Sequence[Score]]
+    scorer_settings: Mapping[str, list] = field(default_factory=dict)
+
+    def by_key(self, scorer: str) -> dict[Key, Score]:
+        """The scores by prompt and seed. Raises `UserError`, naming the files, if a prompt and seed occur twice."""
+        found: dict[Key, Score] = {}
+        for score in self.scores[scorer]:
+            key = score.sample.prompt, score.sample.seed
+            if key in found:
+                raise UserError(
+                    f"{self.folder} holds two samples of seed {key[1]} for {key[0]!r}: {found[key].sample.file} and "
+                    f"{score.sample.file}. Samples are matched by prompt and seed, so each may occur once."
+                )
+            found[key] = score
+        return found
 
 
 @dataclass(frozen=True)
@@ -57,12 +83,7 @@ class Comparison:
 
 
 def compare_matches(
-    matches: Sequence[Match],
-    scorer: str,
-    names: tuple[str, str],
-    folders: tuple[Path, Path],
-    tie_margin: float = 0.0,
-    seed: int = 0,
+    matches: Sequence[Match], scorer: str, names: tuple[str, str], folders: tuple[Path, Path], tie_margin: float = 0.0
 ) -> Comparison:
     """The comparison of two sides from its matches, whether scores or votes decided them.
 
@@ -74,60 +95,33 @@ def compare_matches(
         names,
         folders,
         tuple(matches),
-        overall=_outcome(matches, seed, significance([match.verdict for match in matches], tie_margin, seed)),
-        categories={tag: _outcome([m for m in matches if m.verdict.category == tag], seed) for tag in tags},
+        overall=_outcome(matches, significance([match.verdict for match in matches], tie_margin)),
+        categories={tag: _outcome([m for m in matches if m.verdict.category == tag]) for tag in tags},
         tie_margin=tie_margin,
     )
 
 
 def compare_scores(
-    scores: tuple[Sequence[Score], Sequence[Score]],
-    folders: tuple[Path, Path],
-    scorer: str,
-    names: tuple[str, str],
-    category: str | None = None,
-    tie_margin: float = 0.0,
-    seed: int = 0,
-    keys: Collection[Key] | None = None,
+    a: Side, b: Side, scorer: str, keys: Collection[Key], category: str | None = None, tie_margin: float = 0.0
 ) -> Comparison:
-    """Match the samples of two sides by (prompt, seed) and compare their scores by `scorer`.
+    """Compare two sides' scores by `scorer` on the samples of `keys`, all of which have a score on both sides.
 
     Scores within `tie_margin` of each other tie. `category` is the metadata key of the breakdown; None: the first of
-    `CATEGORIES` that occurs. `keys` are the matches to compare; None: all. Samples without a counterpart or without a
-    score are left out and counted. Raises `UserError` where a side has one prompt and seed twice, no match is left, or
-    no prompt has the `category`.
+    `CATEGORIES` that occurs. Samples without a counterpart or without a score are counted. Raises `UserError` where no
+    prompt has the `category`.
     """
-    by_key = [scores_by_key(side, folder) for side, folder in zip(scores, folders, strict=True)]
-    shared = {key: (by_key[0][key], by_key[1][key]) for key in sorted(by_key[0].keys() & by_key[1].keys())}
-    finite = {key: pair for key, pair in shared.items() if all(math.isfinite(score.value) for score in pair)}
-    scored = [pair for key, pair in finite.items() if keys is None or key in keys]
-    if not scored:
-        raise UserError(
-            f"Nothing to compare: {folders[0]} holds {len(by_key[0])} samples, {folders[1]} holds {len(by_key[1])}, "
-            f"{len(shared)} agree in prompt and seed, and none of these pairs has a score by {scorer!r} on both sides."
-        )
-    category = _category_key([a.sample for a, _ in scored], category)
-    matches = [_match(a, b, category, tie_margin) for a, b in scored]
+    ours, theirs = a.by_key(scorer), b.by_key(scorer)
+    shared = [(ours[key], theirs[key]) for key in sorted(ours.keys() & theirs.keys())]
+    unscored = tuple(score for pair in shared for score in pair if not math.isfinite(score.value))
+    num_scored = sum(all(math.isfinite(score.value) for score in pair) for pair in shared)
+    category = _category_key([ours[key].sample for key in sorted(keys)], category)
+    matches = [_match(ours[key], theirs[key], category, tie_margin) for key in sorted(keys)]
     return replace(
-        compare_matches(matches, scorer, names, folders, tie_margin, seed),
-        unpaired=(len(by_key[0]) - len(shared), len(by_key[1]) - len(shared)),
-        unscored=tuple(score for pair in shared.values() for score in pair if not math.isfinite(score.value)),
-        num_left_out=len(finite) - len(scored),
+        compare_matches(matches, scorer, (a.name, b.name), (a.folder, b.folder), tie_margin),
+        unpaired=(len(ours) - len(shared), len(theirs) - len(shared)),
+        unscored=unscored,
+        num_left_out=num_scored - len(matches),
     )
-
-
-def scores_by_key(scores: Sequence[Score], where: Path) -> dict[Key, Score]:
-    """The scores by prompt and seed. Raises `UserError`, naming the files and `where`, if a key occurs twice."""
-    found: dict[Key, Score] = {}
-    for score in scores:
-        key = score.sample.prompt, score.sample.seed
-        if key in found:
-            raise UserError(
-                f"{where} holds two samples of seed {key[1]} for {key[0]!r}: {found[key].sample.file} and "
-                f"{score.sample.file}. Samples are matched by prompt and seed, so each may occur once."
-            )
-        found[key] = score
-    return found
 
 
 def _category_key(samples: Sequence[Sample], wanted: str | None) -> str:
@@ -147,8 +141,8 @@ def _match(a: Score, b: Score, category: str, tie_margin: float) -> Match:
     return Match(verdict, (a.sample, b.sample), (a, b))
 
 
-def _outcome(matches: Sequence[Match], seed: int, tests: Significance | None = None) -> Outcome:
-    counted = tally([match.verdict for match in matches], seed)
+def _outcome(matches: Sequence[Match], tests: Significance | None = None) -> Outcome:
+    counted = tally([match.verdict for match in matches])
     scores = [match.scores for match in matches if match.scores is not None]
     if len(scores) < len(matches):
         return Outcome(counted, None, {}, tests)

@@ -10,9 +10,9 @@ from rich.console import Console
 from sipo import registry
 from sipo.backbones.opening import open_for_sampling
 from sipo.errors import UsageError
-from sipo.evaluate.compare.contest import Contest, Side, contest
-from sipo.evaluate.compare.files import write_contest
-from sipo.evaluate.compare.record import JSON, contest_record
+from sipo.evaluate.compare.contest import Contest, contest
+from sipo.evaluate.compare.files import JSON, contest_record, write_contest
+from sipo.evaluate.compare.matches import Side
 from sipo.evaluate.pages.comparison_text import means_table
 from sipo.evaluate.pages.words import cautions, interval, p_text, percent
 from sipo.evaluate.report.report import report, summary

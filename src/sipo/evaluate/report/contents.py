@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from sipo.evaluate.compare.record import read_comparison
+from sipo.evaluate.compare.files import read_comparison
 from sipo.evaluate.scores.files import read_scores, scorer_of
 from sipo.evaluate.scores.table import Scored
 from sipo.run import RunDir, RunRecord, read_run

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+CONFIDENCE = 0.95
 CHUNK = 2_000_000  # counts drawn at a time, to bound memory
 
 
@@ -18,13 +19,9 @@ class Estimate:
 
 
 def bootstrap_mean(
-    values: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable],
-    num_resamples: int = 10_000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], num_resamples: int = 10_000, seed: int = 0
 ) -> Estimate:
-    """The mean of `values` (N,) with a percentile bootstrap interval over `groups` (N labels: the prompts).
+    """The mean of `values` (N,) with a 95% percentile bootstrap interval over `groups` (N labels: the prompts).
 
     A resample draws as many prompts as there are, with replacement, and takes the mean over all of their values
     (Davison and Hinkley 1997, section 3.8, strategy 1). Deterministic in `seed`; the draws depend on the number of
@@ -33,7 +30,7 @@ def bootstrap_mean(
     mean, means = resampled_means(values, groups, num_resamples, seed)
     if means is None:
         return Estimate(mean, None, None)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(mean, float(low), float(high))
 
 
@@ -44,21 +41,21 @@ def resampled_means(
     values = np.asarray(values, dtype=np.float64)
     if not len(values) or len(values) != len(groups):
         raise ValueError(f"Expected as many groups as values and at least one, found {len(values)} and {len(groups)}.")
-    order = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-    index = np.array([order[group] for group in groups])
+    index, mean = group_numbers(groups), float(values.mean())
     sums, sizes = np.bincount(index, values), np.bincount(index).astype(np.float64)  # (G,), (G,)
-    mean = float(values.mean())
-    if len(sums) == 1:
+    num_groups = len(sums)
+    if num_groups == 1:
         return mean, None
-    return mean, _resampled_means(sums, sizes, num_resamples, np.random.default_rng(seed))
-
-
-def _resampled_means(sums: np.ndarray, sizes: np.ndarray, num_resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """(R,) means; how often each of G groups is drawn in G draws is multinomial."""
-    num_groups, means, left = len(sums), [], num_resamples
-    while left:
+    rng, means, left = np.random.default_rng(seed), [], num_resamples
+    while left:  # how often each of G groups is drawn in G draws is multinomial
         rows = min(left, max(1, CHUNK // num_groups))
         counts = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=rows)  # (rows, G)
         means.append((counts @ sums) / (counts @ sizes))
         left -= rows
-    return np.concatenate(means)
+    return mean, np.concatenate(means)
+
+
+def group_numbers(groups: Sequence[Hashable]) -> np.ndarray:
+    """(N,) labels -> (N,) numbers from 0, in the order in which the labels first occur."""
+    order = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    return np.array([order[group] for group in groups])

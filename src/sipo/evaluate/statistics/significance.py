@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sipo.evaluate.statistics.bootstrap import resampled_means
+from sipo.evaluate.statistics.bootstrap import group_numbers, resampled_means
 from sipo.evaluate.statistics.verdicts import POINTS, Verdict, differences_of
 
 
@@ -24,7 +24,7 @@ class Significance:
     prompts_tied: int
 
 
-def significance(verdicts: Sequence[Verdict], tie_margin: float = 0.0, seed: int = 0) -> Significance:
+def significance(verdicts: Sequence[Verdict], tie_margin: float = 0.0) -> Significance:
     """Both tests of `verdicts`. With differences, a prompt is won where their mean exceeds `tie_margin`.
 
     Without differences, a prompt is won where its wins outnumber its losses, as if every difference were 1, 0 or -1.
@@ -35,7 +35,7 @@ def significance(verdicts: Sequence[Verdict], tie_margin: float = 0.0, seed: int
         means, margin, p_mean = _prompt_means(signs, prompts), 0.0, None
     else:
         means, margin = _prompt_means(differences, prompts), tie_margin
-        p_mean = bootstrap_p(differences, prompts, seed=seed)
+        p_mean = bootstrap_p(differences, prompts)
     won, lost = int((means > margin).sum()), int((means < -margin).sum())
     return Significance(p_mean, sign_p(won, lost), won, lost, len(means) - won - lost)
 
@@ -78,6 +78,5 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 def _prompt_means(values: Sequence[float], prompts: Sequence[Hashable]) -> np.ndarray:
     """(N,) values -> (G,) means, in the order in which the prompts first occur."""
-    order = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
-    index = np.array([order[prompt] for prompt in prompts])
+    index = group_numbers(prompts)
     return np.bincount(index, np.asarray(values, dtype=np.float64)) / np.bincount(index)

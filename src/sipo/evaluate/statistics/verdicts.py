@@ -46,8 +46,8 @@ def result_of(difference: float, tie_margin: float = 0.0) -> Result:
     return "tie" if abs(difference) <= tie_margin else "win" if difference > 0 else "loss"
 
 
-def tally(verdicts: Sequence[Verdict], seed: int = 0) -> Tally:
-    """Count `verdicts`; `seed` is that of the intervals' resamples. Raises `ValueError` without verdicts."""
+def tally(verdicts: Sequence[Verdict]) -> Tally:
+    """Count `verdicts`. Raises `ValueError` without any."""
     prompts = [verdict.prompt for verdict in verdicts]
     points = [POINTS[verdict.result] for verdict in verdicts]
     differences = differences_of(verdicts)
@@ -58,8 +58,8 @@ def tally(verdicts: Sequence[Verdict], seed: int = 0) -> Tally:
         wins=count["win"],
         ties=count["tie"],
         losses=count["loss"],
-        win_rate=bootstrap_mean(points, prompts, seed=seed),
-        difference=None if differences is None else bootstrap_mean(differences, prompts, seed=seed),
+        win_rate=bootstrap_mean(points, prompts),
+        difference=None if differences is None else bootstrap_mean(differences, prompts),
     )
 
 
