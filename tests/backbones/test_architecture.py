@@ -1,5 +1,9 @@
 """The shipped architectures against published parameter counts, FLOPs and schedules; local folders; what goes wrong."""
 
+import json
+import shutil
+from pathlib import Path
+
 import diffusers
 import pytest
 import torch
@@ -110,3 +114,13 @@ def test_paths_without_a_plannable_model(tmp_path):
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline", "vae": ["diffusers", "AutoencoderKL"]}')
     with pytest.raises(UserError, match="names no transformer"):
         read_architecture(ModelConfig(str(tmp_path)))
+
+
+def test_learned_positions_fit_the_native_size_alone(tiny_family, tmp_path):
+    folder = Path(shutil.copytree(tiny_family("cogvideox-2b"), tmp_path / "learned"))
+    file = folder / "transformer" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "use_learned_positional_embeddings": True}))
+    architecture = read_architecture(ModelConfig(str(folder)))
+    assert architecture.size() == Size(16, 16, 9, 8.0)
+    with pytest.raises(UserError, match="16 x 32; this model's positions are learned for 16 x 16 alone"):
+        architecture.size(lambda native: Size(16, 32, 9, 8.0))
