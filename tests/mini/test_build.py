@@ -15,7 +15,7 @@ from sipo.mini.pictures import encode_pool
 from sipo.mini.pipeline import load_pipeline
 from sipo.mini.recipe import Flaws, Recipe, Schedule
 from sipo.mini.train_text import train_text
-from sipo.mini.train_unet import make_networks, snr_weight, train_unet
+from sipo.mini.train_unet import draw_timesteps, make_networks, snr_weight, train_unet
 from sipo.mini.train_vae import train_vae
 from sipo.mini.training import learning_rate
 
@@ -133,6 +133,16 @@ def test_learning_rate_rises_holds_and_falls():
     assert rates[9:80] == [2.0] * 71
     assert rates[90] == pytest.approx(1.0)
     assert 0 < rates[99] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("power", "above_950"), [(1.0, 0.05), (2.0, 0.05**0.5)])
+def test_timesteps_are_spread_over_the_schedule_and_lean_to_noise_with_the_power(power, above_950):
+    t = draw_timesteps(1000, power, torch.Generator().manual_seed(0))
+    assert 0 <= t.min() < 10
+    assert 990 < t.max() <= 999
+    assert float((t >= 950).float().mean()) == pytest.approx(above_950, abs=0.003)
+    few = [draw_timesteps(4, 1.0, torch.Generator().manual_seed(seed)) // 250 for seed in range(20)]
+    assert all(sorted(each.tolist()) == [0, 1, 2, 3] for each in few)  # one in each quarter
 
 
 def test_snr_weight_at_power_0_is_min_snr():

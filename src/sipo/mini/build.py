@@ -27,7 +27,7 @@ GLANCE = 60
 STAGES = {
     "vae": ("seed", "vae", "kl", "vae_degraded"),
     "text": ("seed", "text"),
-    "clean": ("clean", "snr_gamma", "snr_power", "prompt_dropout", "pool_size"),
+    "clean": ("clean", "snr_gamma", "snr_power", "t_power", "prompt_dropout", "pool_size"),
     "noisy": ("noisy", "noisy_data"),
 }
 """The recipe's fields that each stage adds to those of the stages before it."""

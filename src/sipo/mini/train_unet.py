@@ -29,13 +29,16 @@ def snr_weight(alphas_cumprod: Tensor, t: Tensor, gamma: float, power: float) ->
     return torch.minimum(snr**-power, gamma / snr)
 
 
+def draw_timesteps(number: int, power: float, generator: torch.Generator) -> Tensor:
+    """1000 (1 - u^power), rounded down, (number,) int64; u is stratified: one in each of `number` equal parts of (0, 1]."""
+    u = (torch.arange(number) + 1 - torch.rand(number, generator=generator)) / number
+    return (1000 * (1 - u**power)).long().clamp(0, 999)
+
+
 def denoising_loss(
     networks: nn.ModuleDict, recipe: Recipe, batch_size: int, pool: dict[str, Tensor], empty: Tensor, step: int
 ) -> Tensor:
-    """Weighted epsilon loss (scalar) of one step, every draw a function of (recipe.seed, step).
-
-    The timesteps are stratified: each member of the batch has its own part of the schedule.
-    """
+    """Weighted epsilon loss (scalar) of one step, every draw a function of (recipe.seed, step)."""
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + 17 + step)
     device = next(networks.parameters()).device
     abar = make_scheduler().alphas_cumprod
@@ -43,7 +46,7 @@ def denoising_loss(
     x0 = pool["latents"][rows].float()  # (B, 4, 16, 16)
     dropped = torch.rand(batch_size, generator=generator) < recipe.prompt_dropout
     tokens = torch.where(dropped[:, None], empty, pool["tokens"][rows])  # (B, 32)
-    t = ((torch.arange(batch_size) + torch.rand(batch_size, generator=generator)) * len(abar) / batch_size).long()
+    t = draw_timesteps(batch_size, recipe.t_power, generator)
     eps = torch.randn(x0.shape, generator=generator)
     signal = abar[t].view(-1, 1, 1, 1)
     xt = signal.sqrt() * x0 + (1 - signal).sqrt() * eps
