@@ -117,7 +117,7 @@ class Backbone:
 
     def merge_lora(self, path: str | Path) -> None:
         """Add an adapter to the denoiser's own weights."""
-        lora.merge_lora(self.pipeline, self.denoiser, path)
+        lora.merge_lora(self.pipeline, self.family.denoisers, self.denoiser, path)
 
     def save_lora(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Write adapter weights that plain diffusers loads with `load_lora_weights`."""

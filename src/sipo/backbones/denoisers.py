@@ -22,7 +22,9 @@ class Switched(nn.Module):
         self.networks, self.boundaries = nn.ModuleDict(networks), boundaries
 
     def forward(self, predict: PredictOne, xt: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """(B, ...), with `predict` for each network and its samples."""
+        """(B, ...), with `predict` for each network and its samples; on the meta device every network takes all of them."""
+        if t.is_meta:  # timesteps without values select nothing
+            return torch.stack([predict(network, xt, t, conditioning) for network in self.networks.values()]).sum(0)
         selected = (t[:, None] < torch.tensor(self.boundaries, device=t.device)).sum(1)  # (B,)
         rows, predictions = [], []
         for number, network in enumerate(self.networks.values()):

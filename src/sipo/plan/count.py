@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from sipo.backbones.denoisers import networks_of
 from sipo.plan.mixed import AsOnGpu
 
 
 @dataclass(frozen=True)
 class Counted:
     """One sample through the policy. FLOPs count a multiply-add as two; bytes are those of saved tensors.
+
+    Of several denoisers a sample takes one: what depends on samples is the mean over them.
 
     `forward`, `backward`, `recomputed`: FLOPs; the last is the second forward of gradient checkpointing.
     `activations`: bytes kept for the backward without checkpointing. With it: `kept`, the inputs of the blocks and what
@@ -102,10 +105,16 @@ def count(denoiser: nn.Module, forward: Callable[[], Tensor], compute: torch.dty
     kept = outside.storages | inputs_of_blocks.storages
     largest = max((num_bytes({k: v for k, v in block.items() if k not in kept}) for block in blocks), default=0)
     copies = {id(copy): copy.untyped_storage() for copy in mode.weight_copies.values()}
+    num = len(networks_of(denoiser))
     return Counted(
-        forward_flops, flops.get_total_flops() - forward_flops, recomputed, num_bytes(everything), num_bytes(kept), largest,
-        num_bytes(copies),
-    )  # fmt: skip
+        forward=forward_flops // num,
+        backward=(flops.get_total_flops() - forward_flops) // num,
+        recomputed=recomputed // num,
+        activations=num_bytes(everything) // num,
+        kept=num_bytes(kept) // num,
+        largest_block=largest,
+        weight_copies=num_bytes(copies),
+    )
 
 
 @contextlib.contextmanager

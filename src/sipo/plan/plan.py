@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sipo.backbones import read_architecture
-from sipo.backbones.denoisers import blocks_of
+from sipo.backbones.denoisers import blocks_of, networks_of
 from sipo.backbones.meta import MetaBackbone, meta_backbone, meta_text_encoders, meta_vae
 from sipo.config import Config
 from sipo.errors import UsageError
@@ -86,7 +86,7 @@ def make_plan(config: Config, gpu: Gpu, num_gpus: list[int]) -> Plan:
     backbone = meta_backbone(architecture, architecture.size(config.data.size), frozen)
     denoiser = backbone.denoiser
     parameters, block = _numel(denoiser.parameters()), max(_numel(part.parameters()) for part in blocks_of(denoiser))
-    plain_forward = forward_flops(lambda: backbone.predict(denoiser, 1, compute), compute)
+    plain_forward = forward_flops(lambda: backbone.predict(denoiser, 1, compute), compute) // len(networks_of(denoiser))
     policy = make_policy(backbone, config.policy, config.needs_reference, settings.seed)
     counted = count(denoiser, lambda: backbone.predict(denoiser, 1, compute), compute)
     samples = (2 if config.loss.needs_rejected else 1) * settings.batch_size
