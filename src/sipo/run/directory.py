@@ -72,9 +72,10 @@ class RunDir:
         if not self.config.is_file() or not has_checkpoint:
             return
         changed = [
-            (key, old, now) for key, old, now in differences(self.read_config(), config.to_dict()) if key != "run"
+            (key, old, now)
+            for key, old, now in differences(self.read_config(), config.to_dict())
+            if key != "run" and not (key == "train.num_steps" and now > old)
         ]
-        changed = [(key, old, now) for key, old, now in changed if not (key == "train.num_steps" and now > old)]
         if changed:
             listed = "\n".join(f"  {key}: {old!r} in the run, {now!r} now" for key, old, now in changed)
             raise UsageError(

@@ -10,6 +10,7 @@ scores.NAME.jsonl    the scores by scorer NAME (see `sipo.evaluate.scores.score`
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sipo.data.media.kinds import VIDEO_SUFFIXES
 from sipo.errors import UserError
 from sipo.jsonl import read_json, read_jsonl
 
@@ -38,7 +39,7 @@ class Sample:
 
     @property
     def is_video(self) -> bool:
-        return self.file.endswith(VIDEO)
+        return Path(self.file).suffix.lower() in VIDEO_SUFFIXES
 
     @property
     def picture(self) -> str:
@@ -51,7 +52,7 @@ class Sample:
 
 def picture_of(media: Path) -> Path:
     """The contact sheet beside a video; a picture is its own."""
-    return media.with_suffix(PICTURE) if media.suffix == VIDEO else media
+    return media.with_suffix(PICTURE) if media.suffix.lower() in VIDEO_SUFFIXES else media
 
 
 def read_samples(folder: Path) -> list[Sample]:

@@ -14,7 +14,7 @@ from sipo.evaluate.compare.contest import Contest, contest
 from sipo.evaluate.compare.files import write_contest
 from sipo.evaluate.compare.matches import Match, compare_matches
 from sipo.evaluate.report import report as report_module
-from sipo.evaluate.report.contents import read_all_scores, read_contents, score_curves, spread
+from sipo.evaluate.report.contents import read_all_scores, read_contents, score_curves
 from sipo.evaluate.report.panels import BY_TIMESTEP, TRAINING, VALIDATION
 from sipo.evaluate.report.report import report, summary
 from sipo.evaluate.scores.files import content_hash, read_scores, scores_path
@@ -290,11 +290,6 @@ def test_a_run_of_videos_shows_sheets_and_videos(tmp_path, monkeypatch):
     assert page.count("controls muted loop") == 10
     monkeypatch.setattr(report_module, "STRIP_VIDEOS", 1)
     assert Page(report(run).read_text()).tags.count("video") == 2 * 3 + 1
-
-
-def test_spread_keeps_both_ends():
-    assert spread(list(range(101)), 5) == [0, 25, 50, 75, 100]
-    assert spread([3, 4], 5) == [3, 4]
 
 
 def test_summary_is_short_and_says_the_main_things(page, whole_run):

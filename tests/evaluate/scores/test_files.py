@@ -1,12 +1,13 @@
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from sipo.errors import UserError
-from sipo.evaluate.scores.files import is_complete, read_score_file, recorded_settings, scorer_of, scores_path
-from sipo.evaluate.scores.score import score
+from sipo.evaluate.scores.files import read_score_file, recorded_settings, scorer_of, scores_path
+from sipo.evaluate.scores.score import score, scores_with
 from sipo.samples.folder import PromptItem
 from sipo.samples.generate import generate
 
@@ -25,6 +26,15 @@ class Grey:
 
     def __call__(self, images, prompts, metadata=None):
         return [float(image.convert("L").getpixel((0, 0))) for image in images]
+
+
+class Darker(Grey):
+    @property
+    def settings(self):
+        return {"weights": "other"}
+
+    def __call__(self, images, prompts, metadata=None):
+        return [-value for value in super().__call__(images, prompts, metadata)]
 
 
 @pytest.fixture
@@ -76,8 +86,18 @@ def test_settings_of_the_scorer_are_read_back(folder, tmp_path):
     assert recorded_settings(tmp_path / "absent.jsonl") == []
 
 
-def test_a_folder_is_complete_until_a_picture_changes(folder):
-    assert is_complete(folder, "grey")
-    assert not is_complete(folder, "other")
+def test_existing_scores_are_used_until_a_picture_changes(folder):
+    loaded = []
+    choice = SimpleNamespace(weights={}, batch_size=4, load=lambda name: loaded.append(name) or Grey())
+    scores = scores_with(choice, None)
+    assert [s.value for s in scores(folder, "grey")] == [10, 20]
+    assert loaded == []
     Image.new("RGB", (8, 8)).save(folder / "00001.png")
-    assert not is_complete(folder, "grey")
+    assert [s.value for s in scores(folder, "grey")] == [10, 0]
+    scores(folder, "other")
+    assert loaded == ["grey", "other"]
+
+
+def test_weights_that_are_named_score_again(folder):
+    choice = SimpleNamespace(weights={"grey": "other"}, batch_size=4, load=lambda name: Darker())
+    assert [s.value for s in scores_with(choice, None)(folder, "grey")] == [-10, -20]

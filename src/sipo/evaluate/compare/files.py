@@ -60,18 +60,9 @@ def read_comparison(folder: Path) -> dict | None:
 def _page(record: dict, out: Path) -> str:
     comparisons = record["comparisons"]
     names = list(dict.fromkeys(name for each in comparisons for name in each["names"]))
-    is_single = len(comparisons) == 1
-    galleries = [
-        sections(
-            each,
-            out,
-            num_random=0,
-            num_extreme=24 if is_single else 8,
-            rest=is_single,
-            budget=BUDGET // len(comparisons),
-        )
-        for each in comparisons
-    ]
+    is_single, budget = len(comparisons) == 1, BUDGET // len(comparisons)
+    num_extreme = 24 if is_single else 8
+    galleries = [sections(each, out, 0, num_extreme, rest=is_single, budget=budget) for each in comparisons]
     return render(
         "comparison.html",
         title=f"{names[0]} against {names[1] if len(names) == 2 else f'{len(names) - 1} others'}",

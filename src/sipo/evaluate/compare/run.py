@@ -100,21 +100,20 @@ def model_name(model: Path) -> str:
 def _places(request: CompareRequest, folder: Path, console: Console) -> list[tuple[str, Path]]:
     """Name, and media folder or file of scores, of every side; a run's samples are generated into `folder`."""
     models = request.models
-
-    def samples(run: Path, base_only: bool, name: str) -> Path:
-        return _samples(run, base_only, folder / name, request.prompts, request.scorers.batch_size, console)
-
     if len(models) == 1 or request.with_base:
         RunDir(models[0]).require()
     if len(models) == 1:
-        return [(name, samples(models[0], name == "base", name)) for name in ("policy", "base")]
+        sides = ("policy", "base")
+        return [(name, _samples(models[0], name == "base", folder / name, request, console)) for name in sides]
     places = []
     *names, base = _distinct([*map(model_name, models), "base"])
     for number, (model, name) in enumerate(zip(models, names, strict=True)):
-        is_run = RunDir(model).config.is_file()
-        places.append((name, samples(model, False, f"{_letter(number)}-{name}") if is_run else Path(model)))
+        place = Path(model)
+        if RunDir(model).config.is_file():
+            place = _samples(model, False, folder / f"{_letter(number)}-{name}", request, console)
+        places.append((name, place))
     if request.with_base:
-        places.append((base, samples(models[0], True, "base")))
+        places.append((base, _samples(models[0], True, folder / "base", request, console)))
     return places
 
 
@@ -138,16 +137,14 @@ def _side(name: str, place: Path, scorers: Sequence[str], scores: Callable[[Path
     return Side(name, place, found, {scorer: recorded_settings(scores_path(place, scorer)) for scorer in scorers})
 
 
-def _samples(
-    run: Path, base_only: bool, folder: Path, prompts: PromptChoice, batch_size: int, console: Console
-) -> Path:
+def _samples(run: Path, base_only: bool, folder: Path, request: CompareRequest, console: Console) -> Path:
     """The run's samples of the prompts in `folder`: existing ones are kept, unless the weights have changed."""
-    items = prompts.items()
+    items = request.prompts.items()
     opened = open_for_sampling(str(run), base_only)
     is_stale = (folder / SAMPLES).is_file() and read_settings(folder) != opened.settings
     if is_stale and ((folder.parent / JSON).is_file() or folder.is_relative_to(RunDir(run).evaluation)):
         shutil.rmtree(folder)  # ours: it is beside a comparison, or inside the run
-    return generate(opened.sampler, items, folder, opened.settings, batch_size, console)
+    return generate(opened.sampler, items, folder, opened.settings, request.scorers.batch_size, console)
 
 
 def _summary(found: Contest, folder: Path) -> str:

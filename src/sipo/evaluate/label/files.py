@@ -25,18 +25,11 @@ def write_pairs(pairs: Sequence[LabelledPair], out: Path, seed: int = 0) -> Path
     if out.suffix == JSONL:
         write_atomic(out, dump_jsonl(_line(pair, out.parent) for pair in pairs))
         return out
-    rows = [
-        pair_row(
-            pair.prompt,
-            number,
-            _read(pair.chosen.path),
-            _read(pair.rejected.path),
-            pair.gap,
-            seed,
-            (pair.chosen.model, pair.rejected.model),
-        )
-        for number, pair in enumerate(pairs)
-    ]
+    rows = []
+    for number, pair in enumerate(pairs):
+        chosen, rejected = pair.chosen, pair.rejected
+        media, models = (_read(chosen.path), _read(rejected.path)), (chosen.model, rejected.model)
+        rows.append(pair_row(pair.prompt, number, *media, pair.gap, seed, models))
     write_atomic(out, encode_rows(rows, row_group_size=200))
     return out
 

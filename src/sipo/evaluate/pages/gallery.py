@@ -1,14 +1,34 @@
-"""Which pairs of a comparison a page shows, each picture or video embedded once."""
+"""The media of a page: pictures and videos embedded once each, and which pairs of a comparison are shown."""
 
-from collections.abc import Callable, Iterator, Sequence
+import base64
+import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageOps
 
-from sipo.evaluate.pages.pictures import Shown, shown
+from sipo.evaluate.statistics.verdicts import POINTS
+from sipo.samples.folder import VIDEO, picture_of
 
 BUDGET = 5_000_000  # bytes of embedded media; anything beyond is left in its folder
+THUMBNAIL = 256  # pixels, the longer side of what a page carries
+SHEET = 640  # the longer side of a contact sheet, which holds several frames
+EXACT = 128  # up to this size a picture is lossless, so that a 64-pixel model is seen by its own pixels
+MAX_VIDEO = 2_000_000  # bytes; a larger video is shown by its contact sheet alone
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One sample on a page, as data URIs. `picture`: itself or a contact sheet (None: unreadable); `video`: or None."""
+
+    picture: str | None
+    video: str | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self.picture or "") + len(self.video or "")
 
 
 @dataclass(frozen=True)
@@ -30,12 +50,7 @@ class Section:
 
 
 def sections(
-    comparison: dict,
-    folder: Path,
-    num_random: int = 12,
-    num_extreme: int = 12,
-    rest: bool = True,
-    budget: int = BUDGET,
+    comparison: dict, folder: Path, num_random: int = 12, num_extreme: int = 12, rest: bool = True, budget: int = BUDGET
 ) -> list[Section]:
     """Pairs drawn at random first (the fair look), then the largest gains and losses among the others, then the rest.
 
@@ -44,36 +59,34 @@ def sections(
     dropped, and all of them if no media file exists: scores may have come without their media. A vote measures no
     difference, so wins count as gains of 1, in the order of the pairs.
     """
-    pairs = comparison["pairs"]
-    spent = 0
-    if not any(_is_there(pair, comparison["folders"], folder) for pair in pairs):
+    pairs, folders = comparison["pairs"], [folder / name for name in comparison["folders"]]
+    if not any(file.is_file() for pair in pairs for file in _files(pair, folders)):
         return []
-
-    def cards(chosen: Sequence[dict]) -> Iterator[Card]:
-        nonlocal spent
-        for pair in chosen:
-            if spent < budget:
-                card = _card(pair, comparison["folders"], folder)
-                spent += sum(shown.num_bytes for shown in card.media)
-                yield card
-
-    a, b = comparison["names"]
-    drawn = np.random.default_rng(0).permutation(len(pairs))[:num_random]
-    others = [pair for i, pair in enumerate(pairs) if i not in set(drawn.tolist())]
+    drawn = set(np.random.default_rng(0).permutation(len(pairs))[:num_random].tolist())
+    fair = [pair for i, pair in enumerate(pairs) if i in drawn]
+    others = [pair for i, pair in enumerate(pairs) if i not in drawn]
     gains = _largest(others, num_extreme, _gain)
     losses = _largest(others, num_extreme, lambda pair: -_gain(pair))
     others = [pair for pair in others if pair not in gains and pair not in losses] if rest else []
-    fair = tuple(cards([pairs[i] for i in sorted(drawn)]))
-    up, down, left = tuple(cards(gains)), tuple(cards(losses)), tuple(cards(others))
-    cut = f"{len(others) - len(left)} more are in their folders." if len(left) < len(others) else ""
+    spent, cards = 0, list[list[Card]]()
+    for group in (fair, gains, losses, others):
+        cards.append([])
+        for pair in group:
+            if spent < budget:
+                a, b = map(shown, _files(pair, folders))
+                cards[-1].append(Card(pair, (a, b)))
+                spent += a.num_bytes + b.num_bytes
+    fair, gains, losses, left = map(tuple, cards)
+    a, b = comparison["names"]
     if comparison["overall"]["difference"] is None:
         gaining, losing, note = "wins", "loses", ""
     else:
         gaining, losing, note = "gains most", "loses most", "The largest differences in favour of {}."
+    cut = f"{len(others) - len(left)} more are in their folders." if len(left) < len(others) else ""
     found = [
         Section("Drawn at random", "A fair look: these were not chosen by their results.", fair),
-        Section(f"Where {a} {gaining}", note.format(a), up),
-        Section(f"Where {a} {losing}", note.format(b), down),
+        Section(f"Where {a} {gaining}", note.format(a), gains),
+        Section(f"Where {a} {losing}", note.format(b), losses),
         Section("All other pairs", cut, left, folded=True),
     ]
     return [section for section in found if section.cards]
@@ -81,18 +94,44 @@ def sections(
 
 def _gain(pair: dict) -> float:
     """The first side's gain: the difference of the scores, or of a vote 1, 0 or -1."""
-    signs = {"win": 1.0, "tie": 0.0, "loss": -1.0}
-    return signs[pair["verdict"]] if pair["difference"] is None else pair["difference"]
+    return 2 * POINTS[pair["verdict"]] - 1 if pair["difference"] is None else pair["difference"]
 
 
 def _largest(pairs: Sequence[dict], count: int, gain: Callable[[dict], float]) -> list[dict]:
     return sorted((pair for pair in pairs if gain(pair) > 0), key=gain, reverse=True)[:count]
 
 
-def _is_there(pair: dict, folders: Sequence[str], root: Path) -> bool:
-    return any((root / name / side["file"]).is_file() for name, side in zip(folders, pair["sides"], strict=True))
+def _files(pair: dict, folders: Sequence[Path]) -> list[Path]:
+    return [folder / side["file"] for folder, side in zip(folders, pair["sides"], strict=True)]
 
 
-def _card(pair: dict, folders: Sequence[str], root: Path) -> Card:
-    a, b = (shown(root / name / side["file"]) for name, side in zip(folders, pair["sides"], strict=True))
-    return Card(pair, (a, b))
+def shown(media: Path, videos: bool = True) -> Shown:
+    """A picture, or a video's contact sheet and, where it is small (and `videos`), the video itself."""
+    if (sheet := picture_of(media)) == media:
+        return Shown(data_uri(media))
+    return Shown(data_uri(sheet, SHEET), _video_uri(media) if videos and media.suffix == VIDEO else None)
+
+
+def _video_uri(path: Path) -> str | None:
+    try:
+        content = path.read_bytes() if path.stat().st_size < MAX_VIDEO else b""
+    except OSError:
+        return None
+    return f"data:video/mp4;base64,{base64.b64encode(content).decode()}" if content else None
+
+
+def data_uri(path: Path, longest: int = THUMBNAIL) -> str | None:
+    """The picture as an `<img src>`: lossless up to 128 pixels, else a JPEG of at most `longest`. None: unreadable."""
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # everything that PIL raises
+        return None
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    exact = max(image.size) <= EXACT
+    buffer = io.BytesIO()
+    if exact:
+        image.save(buffer, "WEBP", lossless=True, quality=60, method=4)
+    else:
+        image.save(buffer, "JPEG", quality=85, optimize=True)
+    return f"data:image/{'webp' if exact else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"

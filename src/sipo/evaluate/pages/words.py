@@ -58,16 +58,13 @@ def p_text(p: float | None) -> str:
 def significance_paragraph(records: Sequence[Mapping]) -> str:
     """What was tested, how, and for how many comparisons it was corrected."""
     if all(record["overall"]["difference"] is None for record in records):
-        text = (
-            "Tested over prompts, two-sided. p sign: a prompt is won as often as lost, by an exact sign test on the "
-            "wins less the losses of each prompt, ties ignored."
-        )
+        text, compared = "Tested over prompts, two-sided.", "the wins less the losses"
     else:
-        text = (
-            "Tested over prompts, both two-sided. p mean: the mean score difference is 0, by a paired bootstrap "
-            "(10,000 resamples of prompts). p sign: a prompt is won as often as lost, by an exact sign test on the mean "
-            "difference of each prompt, ties ignored."
-        )
+        text, compared = "Tested over prompts, both two-sided.", "the mean difference"
+        text += " p mean: the mean score difference is 0, by a paired bootstrap (10,000 resamples of prompts)."
+    text += (
+        f" p sign: a prompt is won as often as lost, by an exact sign test on {compared} of each prompt, ties ignored."
+    )
     if len(records) > 1:
         text += f" All p-values are corrected by Holm's method for {len(records)} comparisons."
     return text

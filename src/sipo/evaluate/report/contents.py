@@ -3,15 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from sipo.evaluate.compare.files import read_comparison
 from sipo.evaluate.scores.files import read_scores, scorer_of
 from sipo.evaluate.scores.table import Scored
 from sipo.run import RunDir, RunRecord, read_run
 from sipo.samples.folder import SAMPLES, Sample, read_samples
+from sipo.scorers.frames import evenly_spaced
 
-T = TypeVar("T")
 LONG_LIST = 12  # entries that a table shows
 
 
@@ -61,20 +60,14 @@ def sample_strip(
     folders = {
         int(path.parent.name): path.parent for path in run.samples.glob(f"*/{SAMPLES}") if path.parent.name.isdigit()
     }
-    steps = spread(sorted(folders), num_steps)
-    tables = [(folders[step], {(s.prompt, s.seed): s for s in read_samples(folders[step])}) for step in steps]
-    if not tables:
+    if not folders:
         return [], []
+    known = sorted(folders)
+    steps = [known[place] for place in evenly_spaced(len(known), num_steps)]
+    tables = [(folders[step], {(s.prompt, s.seed): s for s in read_samples(folders[step])}) for step in steps]
     first = tables[0][1]
     shared = [key for key in first if all(key in table for _, table in tables)][:num_samples]
     return steps, [(first[key], [folder / table[key].file for folder, table in tables]) for key in shared]
-
-
-def spread(items: Sequence[T], count: int) -> list[T]:
-    """At most `count` of the items, evenly spaced, the first and the last among them."""
-    if len(items) <= count:
-        return list(items)
-    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
 
 
 def tables(record: RunRecord) -> list[tuple[str, list]]:

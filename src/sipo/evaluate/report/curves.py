@@ -10,13 +10,11 @@ MAX_POINTS = 400
 
 @dataclass(frozen=True)
 class Curve:
-    """A series ready to draw: `raw` means of `stride` steps a point, `smooth` their moving average; each (N,)."""
+    """A series ready to draw: `raw` values or means of neighbouring steps, `smooth` their moving average; each (N,)."""
 
     steps: np.ndarray
     raw: np.ndarray
     smooth: np.ndarray
-    stride: int
-    window: int
 
 
 def curve(records: Sequence[dict], key: str, max_points: int = MAX_POINTS) -> Curve | None:
@@ -27,8 +25,7 @@ def curve(records: Sequence[dict], key: str, max_points: int = MAX_POINTS) -> Cu
     steps, values = np.array(points, dtype=np.float64).T
     stride = -(-len(steps) // max_points)
     steps, values = _block_means(steps, stride), _block_means(values, stride)
-    window = 1 + 2 * (len(steps) // 40)
-    return Curve(steps, values, moving_average(values, window), stride, window)
+    return Curve(steps, values, moving_average(values, window=1 + 2 * (len(steps) // 40)))
 
 
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:

@@ -9,6 +9,8 @@ SHARE, FROM_ZERO = (0.0, 1.03), (0.0, None)
 
 REWARDS = Series("reward_chosen", "chosen", CHOSEN), Series("reward_rejected", "rejected", REJECTED)
 WEIGHTS = Series("w_chosen", "chosen", CHOSEN), Series("w_rejected", "rejected", REJECTED)
+ACCURACY = Series("accuracy", "right", CHOSEN), Series("tie", "tied", QUIET)
+SELECTION = Series("pruned", "pruned", REJECTED), Series("clipped", "at the clip", QUIET)
 ERRORS = (
     Series("mse_policy_chosen", "policy, chosen", CHOSEN),
     Series("mse_reference_chosen", "reference, chosen", CHOSEN, ":"),
@@ -22,13 +24,11 @@ TRAINING = (
           "Chosen should rise, rejected fall. Both falling together is how a collapse begins.", (0.0,)),
     Panel("reward-gap", "Reward gap", "chosen − rejected", (Series("reward_gap"),),
           "Diffusion-DPO's logit; above zero, the policy prefers the chosen picture.", (0.0,)),
-    Panel("accuracy", "Implicit accuracy", "share of pairs",
-          (Series("accuracy", "right", CHOSEN), Series("tie", "tied", QUIET)),
+    Panel("accuracy", "Implicit accuracy", "share of pairs", ACCURACY,
           "Pairs in which the policy moved towards the chosen picture.", (0.5,), limits=SHARE),
     Panel("weight", "Importance weight w", "mean over pairs", WEIGHTS,
           "Probability of the data's own denoising step under the policy, relative to the exact posterior."),
-    Panel("selection", "Pruned and clipped", "share of pairs",
-          (Series("pruned", "pruned", REJECTED), Series("clipped", "at the clip", QUIET)),
+    Panel("selection", "Pruned and clipped", "share of pairs", SELECTION,
           "Pairs below the pruning threshold are ignored; at the clip, the weight carries no gradient.",
           limits=FROM_ZERO),
     Panel("effective-sample-size", "Effective sample size", "share of the batch",
@@ -53,16 +53,15 @@ BY_TIMESTEP = (
     Panel("accuracy-by-t", "Implicit accuracy", "share of pairs", (Series("accuracy"),),
           "Pairs in which the policy moved towards the chosen picture.", (0.5,), limits=SHARE),
     Panel("error-by-t", "Prediction error", "mean squared error", ERRORS, "Policy solid, reference dotted."),
-    Panel("selection-by-t", "Pruned and clipped", "share of pairs",
-          (Series("pruned", "pruned", REJECTED), Series("clipped", "at the clip", QUIET)), "Where no pair, or no weight, is learned from.",
-          limits=FROM_ZERO),
+    Panel("selection-by-t", "Pruned and clipped", "share of pairs", SELECTION,
+          "Where no pair, or no weight, is learned from.", limits=FROM_ZERO),
     Panel("loss-by-t", "Loss", "mean over pairs", (Series("loss"),)),
 )  # fmt: skip
 
 VALIDATION = (
     Panel("validation-loss", "Held-out loss", "mean over pairs", (Series("loss"),)),
-    Panel("validation-accuracy", "Held-out implicit accuracy", "share of pairs",
-          (Series("accuracy", "right", CHOSEN), Series("tie", "tied", QUIET)), levels=(0.5,), limits=SHARE),
+    Panel("validation-accuracy", "Held-out implicit accuracy", "share of pairs", ACCURACY,
+          levels=(0.5,), limits=SHARE),
     Panel("validation-gap", "Held-out reward gap", "chosen − rejected", (Series("reward_gap"),), levels=(0.0,)),
 )  # fmt: skip
 

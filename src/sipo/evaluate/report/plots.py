@@ -86,7 +86,7 @@ def draw_curves(
             axes.plot(c.steps, c.smooth, color=series.colour, ls=series.dash, lw=1.7, label=series.label)
         if best_step is not None:
             axes.axvline(best_step, color=INK, lw=0.8, ls=(0, (3, 2)))
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
         return _finish(panel, figure, axes)
 
 

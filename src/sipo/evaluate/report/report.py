@@ -4,9 +4,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from sipo.evaluate.pages.gallery import sections
+from sipo.evaluate.pages.gallery import Shown, sections, shown
 from sipo.evaluate.pages.page import render
-from sipo.evaluate.pages.pictures import Shown, shown
 from sipo.evaluate.pages.words import (
     cautions,
     comparison_paragraph,
@@ -18,7 +17,6 @@ from sipo.evaluate.pages.words import (
 from sipo.evaluate.report.contents import Contents, read_contents, sample_strip, score_curves, tables
 from sipo.evaluate.report.panels import BY_TIMESTEP, TRAINING, VALIDATION, with_loss_settings
 from sipo.evaluate.report.plots import Drawing, Panel, Series, draw_bins, draw_curves
-from sipo.evaluate.scores.table import Scored
 from sipo.files import write_atomic
 from sipo.run import RunDir, RunRecord
 from sipo.run.record import best_validation, seconds_per_step
@@ -50,7 +48,7 @@ def report(run: RunDir) -> Path:
         records=evaluation["comparisons"],
         table=evaluation["table"],
         evaluations=contents.comparisons,
-        scores=[(_inside(run, each), each) for each in contents.scores],
+        scores=[(each.folder.relative_to(run.path).as_posix(), each) for each in contents.scores],
         gallery=sections(main, run.evaluation / name) if main else [],
         plots=plots,
         best=best_validation(record.validation),
@@ -61,10 +59,6 @@ def report(run: RunDir) -> Path:
     )
     write_atomic(run.report, page)
     return run.report
-
-
-def _inside(run: RunDir, scored: Scored) -> str:
-    return scored.folder.relative_to(run.path).as_posix()
 
 
 def summary(run: RunDir) -> str:
@@ -112,9 +106,8 @@ def draw_scores(curves: Mapping[str, list[dict]]) -> list[Drawing]:
     drawn = []
     for scorer, lines in curves.items():
         name = "score-" + re.sub(r"[^A-Za-z0-9.-]", "-", scorer)
-        drawn.append(
-            draw_curves(Panel(name, f"Score: {scorer}", "mean over samples", (Series("score"),), note), lines, True)
-        )
+        panel = Panel(name, f"Score: {scorer}", "mean over samples", (Series("score"),), note)
+        drawn.append(draw_curves(panel, lines, True))
     return [drawing for drawing in drawn if drawing]
 
 

@@ -86,13 +86,6 @@ def read_scores(folder: Path, name: str) -> list[Score]:
     return scores
 
 
-def is_complete(folder: Path, scorer: str) -> bool:
-    """Whether every sample of a folder has a score by `scorer` and has not changed since."""
-    if not scores_path(folder, scorer).is_file():
-        return False
-    return all(score.error is None for score in read_scores(folder, scorer))
-
-
 def recorded_settings(file: Path) -> list:
     """The distinct settings that scorers recorded in a file of scores; empty without any, or without the file."""
     lines = read_jsonl(file) if file.is_file() else []

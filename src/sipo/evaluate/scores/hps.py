@@ -20,25 +20,24 @@ class GroupStatistics:
 
     mean: float
     deviation: float
-    group_means: tuple[float, ...]
 
 
-def group_statistics(scores: Sequence[float], num_groups: int = NUM_GROUPS) -> GroupStatistics:
+def group_statistics(scores: Sequence[float]) -> GroupStatistics:
     """Statistics of one style's scores, in the order of its prompts (tgxs002/HPSv2: hpsv2/evaluation.py).
 
     Each group is a run of consecutive prompts (80 of 800); the deviation is that of the population (divided by the
     number of groups). HPSv2 prints both times 100; nothing is scaled here. Raises `ValueError` where the scores do not
-    split into `num_groups` equal groups, or one is not finite.
+    split into ten equal groups, or one is not finite.
     """
-    if num_groups < 1 or not scores or len(scores) % num_groups:
-        raise ValueError(f"{len(scores)} scores do not split into {num_groups} equal groups.")
+    if not scores or len(scores) % NUM_GROUPS:
+        raise ValueError(f"{len(scores)} scores do not split into {NUM_GROUPS} equal groups.")
     if not all(math.isfinite(score) for score in scores):
         raise ValueError("A score is not finite: the benchmark's mean needs every picture.")
-    size = len(scores) // num_groups
-    means = tuple(math.fsum(scores[start : start + size]) / size for start in range(0, len(scores), size))
-    mean = math.fsum(means) / num_groups
-    deviation = math.sqrt(math.fsum((group - mean) ** 2 for group in means) / num_groups)
-    return GroupStatistics(mean, deviation, means)
+    size = len(scores) // NUM_GROUPS
+    means = [math.fsum(scores[start : start + size]) / size for start in range(0, len(scores), size)]
+    mean = math.fsum(means) / NUM_GROUPS
+    deviation = math.sqrt(math.fsum((group - mean) ** 2 for group in means) / NUM_GROUPS)
+    return GroupStatistics(mean, deviation)
 
 
 def benchmark_statistics(by_style: Mapping[str, Sequence[float]]) -> tuple[dict[str, GroupStatistics], float]:

@@ -8,18 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from sipo.data.media.decode_video import measure, read_frames
-from sipo.data.media.kinds import VIDEO_SUFFIXES
 from sipo.data.media.pictures import decode
 from sipo.errors import UserError
-from sipo.evaluate.scores.files import (
-    Score,
-    content_hash,
-    is_complete,
-    read_lines,
-    read_scores,
-    score_from_line,
-    scores_path,
-)
+from sipo.evaluate.scores.files import Score, content_hash, read_lines, read_scores, score_from_line, scores_path
 from sipo.evaluate.scores.sources import find_media
 from sipo.files import write_atomic
 from sipo.jsonl import append_jsonl, cut_torn_line, dump_jsonl
@@ -48,7 +39,7 @@ def score(
     """
     folder = Path(folder)
     samples = read_samples(folder) if samples is None else samples
-    if any(map(is_video, samples)) and not isinstance(scorer, (VideoScorer, FileScorer)):
+    if any(sample.is_video for sample in samples) and not isinstance(scorer, (VideoScorer, FileScorer)):
         raise UserError(f"{folder} holds videos, and the scorer {scorer.name!r} takes pictures.")
     path = scores_path(out or folder, scorer.name)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,18 +65,17 @@ def scores_with(choice: ScorerChoice, console: Console) -> Callable[[Path, str],
     load = cache(choice.load)
 
     def scores(folder: Path, name: str) -> list[Score]:
-        if (folder / SAMPLES).is_file() and name not in choice.weights and is_complete(folder, name):
-            return read_scores(folder, name)
+        is_scored = (folder / SAMPLES).is_file() and scores_path(folder, name).is_file()
+        if is_scored and name not in choice.weights:
+            existing = read_scores(folder, name)
+            if all(score.error is None for score in existing):
+                return existing
         found = find_media(folder)
         if len(found) != 1:
             raise UserError(f"{folder} holds several folders of media: name one of them.")
         return score(folder, load(name), choice.batch_size, console, found[0].samples)
 
     return scores
-
-
-def is_video(sample: Sample) -> bool:
-    return Path(sample.file).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _head(folder: Path, sample: Sample, scorer: object) -> dict:
@@ -117,7 +107,7 @@ def _open(path: Path, sample: Sample, scorer: object):
         if not path.is_file():
             raise UserError(f"{path} is missing")
         return path
-    if not is_video(sample):
+    if not sample.is_video:
         return decode(path)
     if not isinstance(scorer, VideoScorer):
         raise TypeError("a video for a scorer of pictures")

@@ -92,11 +92,7 @@ def _with_prompts(folder: Path, prompts: str) -> list[Sample]:
 def media_files(folder: Path) -> list[Path]:
     """Pictures and videos in the order of their names; the picture beside a video of its name is its contact sheet."""
     files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
-    videos = {file.stem for file in files if file.suffix.lower() in VIDEO_SUFFIXES}
-    chosen = [
-        file
-        for file in files
-        if file.suffix.lower() in VIDEO_SUFFIXES
-        or (file.suffix.lower() in PICTURE_SUFFIXES and file.stem not in videos)
-    ]
-    return sorted(chosen, key=lambda file: natural_order(file.name))
+    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+    sheets = {video.stem for video in videos}
+    pictures = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES and file.stem not in sheets]
+    return sorted([*videos, *pictures], key=lambda file: natural_order(file.name))

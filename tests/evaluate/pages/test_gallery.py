@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sipo.evaluate.pages import pictures as pictures_module
-from sipo.evaluate.pages.pictures import Shown, data_uri, shown
+from sipo.evaluate.pages import gallery
+from sipo.evaluate.pages.gallery import Shown, data_uri, shown
 from sipo.samples.folder import PromptItem, read_samples
 from sipo.samples.generate import generate
 
@@ -54,7 +54,7 @@ def test_a_video_is_shown_by_its_sheet_and_itself(clip):
 
 def test_of_a_large_video_the_sheet_alone(clip, monkeypatch):
     assert shown(clip, videos=False).video is None
-    monkeypatch.setattr(pictures_module, "MAX_VIDEO", clip.stat().st_size)
+    monkeypatch.setattr(gallery, "MAX_VIDEO", clip.stat().st_size)
     assert shown(clip).video is None
     assert shown(clip).picture is not None
 
@@ -64,6 +64,12 @@ def test_a_video_that_is_gone(clip):
     assert shown(clip).video is None
     clip.with_suffix(".png").unlink()
     assert shown(clip) == Shown(None, None)
+
+
+def test_a_video_of_another_container_is_shown_by_its_sheet(clip):
+    other = clip.rename(clip.with_suffix(".MOV"))
+    assert shown(other).picture is not None
+    assert shown(other).video is None
 
 
 def test_a_picture_has_no_video(tmp_path):
