@@ -2,7 +2,7 @@
 PYTHON ?= .venv/bin/python
 SIPO = $(PYTHON) -m sipo
 
-.PHONY: setup demo test test-slow lint types
+.PHONY: setup demo check test test-slow lint types
 
 # A stamp, so that a second call costs nothing; PYTHON=python3 uses packages that are there already.
 setup: $(if $(filter .venv/bin/python,$(PYTHON)),.venv/.installed)
@@ -17,11 +17,15 @@ demo: setup
 	$(SIPO) train configs/demo.yaml
 	$(SIPO) compare runs/demo --prompts miniature --num-prompts 260 --images-per-prompt 2
 
+# What CI runs.
+check: lint types test
+
+# All cores, a thread each; a free worker takes over tests that others have waiting.
 test: setup
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto --dist worksteal
 
 test-slow: setup
-	$(PYTHON) -m pytest -m slow
+	$(PYTHON) -m pytest -n auto --dist worksteal -m slow
 
 lint: setup
 	$(PYTHON) -m ruff check .
