@@ -12,8 +12,8 @@ from rich.table import Table
 
 from sipo.config import parse_config
 from sipo.run import RunDir
-from sipo.train.clock import PARTS
 from sipo.train.loop import train
+from sipo.train.record import PARTS
 
 WARM_UP = 3  # steps that are not counted: first calls allocate and compile
 

@@ -22,8 +22,8 @@ from sipo.files import write_atomic
 from sipo.plan.plan import Plan
 from sipo.run import RunDir
 from sipo.size import Size
-from sipo.train.clock import PARTS
 from sipo.train.loop import train
+from sipo.train.record import PARTS
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from sipo.samples.folder import PromptItem
 from sipo.samples.generate import generate
 from sipo.samples.prompts import read_prompts
 from sipo.terms import term_metrics
-from sipo.train.clock import Clock
+from sipo.train.record import Clock
 from sipo.train.step import batch_terms
 from sipo.train.table import gather_pairs, pair_rows, summarise
 from sipo.train.training import Training

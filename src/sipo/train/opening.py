@@ -24,15 +24,14 @@ from sipo.losses import Objective, beta_equivalents, resolve_horizon
 from sipo.losses.common import PreferenceObjective
 from sipo.run import RunDir, environment
 from sipo.train.checkpoint import Checkpoint, load_checkpoint, saved_steps
-from sipo.train.clock import Clock
-from sipo.train.engine import Engine, Processes, Updater, join_processes, make_engine
+from sipo.train.engine import Engine, Processes, join_processes, make_engine
 from sipo.train.guard import Guard
 from sipo.train.inputs import Inputs, open_inputs, open_rows
 from sipo.train.loggers import require_services
 from sipo.train.look import drop_samples_after, sample_prompts
-from sipo.train.optim import Ema
+from sipo.train.optim import Ema, Updater
 from sipo.train.policy import make_policy
-from sipo.train.record import NoRecorder, Recorder
+from sipo.train.record import Clock, NoRecorder, Recorder
 from sipo.train.training import Training
 
 

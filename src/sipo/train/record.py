@@ -1,12 +1,13 @@
-"""What a training leaves and shows while it runs: metrics.jsonl, its views, a progress bar, warnings."""
+"""What a training leaves and shows while it runs: metrics.jsonl, its views, a progress bar, warnings, seconds by part."""
 
 import json
 import time
-from collections import deque
+from collections import defaultdict, deque
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -17,6 +18,7 @@ from sipo.run import RunDir
 from sipo.train.loggers import Loggers
 from sipo.train.table import Update
 
+PARTS = ("data", "reference", "policy", "other")
 SHOWN = (("loss", "loss"), ("reward_gap", "gap"), ("accuracy", "acc"), ("pruned", "pruned"), ("grad_norm", "grad"))
 MATERIAL = 0.1  # implicit rewards are logits: a fall by less moves no preference
 
@@ -137,3 +139,39 @@ class TrainingProgress:
         if not self.console.is_terminal and (time.monotonic() - self.printed > 30 or step == self.num_steps):
             self.printed = time.monotonic()
             self.console.print(f"step {step}/{self.num_steps}  {numbers}", highlight=False)
+
+
+class Clock:
+    """Seconds of a step, split by part, without making the device wait: `mark(part)` charges the time since the last mark.
+
+    On CUDA the marks are events on the stream, read once a step by `read()`, so a part is the device's time, not
+    the time that Python took to launch it.
+    """
+
+    def __init__(self, device: torch.device):
+        self.cuda = device.type == "cuda"
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a step; the time before it is not charged."""
+        self.marks: list[tuple[str, Any]] = [("start", self._now())]  # seconds, or events on the stream
+
+    def _now(self):
+        if not self.cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def mark(self, part: str) -> None:
+        self.marks.append((part, self._now()))
+
+    def read(self) -> dict[str, float]:
+        """Seconds by part since the last read, with their total. Waits for the device."""
+        if self.cuda:
+            torch.cuda.synchronize()
+        seconds: dict[str, float] = defaultdict(float, dict.fromkeys(PARTS, 0.0))
+        for (_, before), (part, after) in zip(self.marks, self.marks[1:], strict=False):
+            seconds[part] += before.elapsed_time(after) / 1000 if self.cuda else after - before
+        self.restart()
+        return {"total": sum(seconds.values()), **seconds}

@@ -9,9 +9,9 @@ from sipo.data.batches import PairBatch
 from sipo.rng import pair_generator, pair_randn
 from sipo.terms import PairTerms, pair_terms, term_metrics
 from sipo.timesteps import draw_timesteps
-from sipo.train.clock import Clock
 from sipo.train.guard import nonfinite_flags
 from sipo.train.optim import learning_rate
+from sipo.train.record import Clock
 from sipo.train.table import Update, gather_pairs, pair_rows
 from sipo.train.training import Training
 

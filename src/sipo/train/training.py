@@ -15,11 +15,10 @@ from sipo.run import RunDir
 from sipo.samples.folder import PromptItem
 from sipo.terms import ImportanceWeight
 from sipo.timesteps import Timesteps
-from sipo.train.clock import Clock
-from sipo.train.engine import Engine, Processes, Updater
+from sipo.train.engine import Engine, Processes
 from sipo.train.guard import Guard
-from sipo.train.optim import Ema
-from sipo.train.record import NoRecorder, Recorder
+from sipo.train.optim import Ema, Updater
+from sipo.train.record import Clock, NoRecorder, Recorder
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ from sipo.config import TrainConfig
 from sipo.train.engine.processes import Processes, join_processes
 from sipo.train.engine.replicated import replicate
 from sipo.train.engine.sharded import shard
-from sipo.train.engine.updater import Updater
 from sipo.train.policy import Policy
 
-__all__ = ["Engine", "Processes", "Updater", "join_processes", "make_engine"]
+__all__ = ["Engine", "Processes", "join_processes", "make_engine"]
 
 
 class Engine(Protocol):
