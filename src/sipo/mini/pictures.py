@@ -1,5 +1,6 @@
 """Seeded pictures of the world with their captions, flawless or flawed, and a pool of them as latents."""
 
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +9,23 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from sipo.files import write_atomic
+from sipo.geneval.vocabulary import clause, placed
 from sipo.mini.flaws import degrade, wrong_attribute, wrong_scene
 from sipo.mini.networks import Autoencoder
 from sipo.mini.recipe import MIXTURE, Flaws
 from sipo.mini.scenes import sample_scene
 from sipo.mini.tokenizer import make_tokenizer, tokenize
-from sipo.mini.wording import all_prompts
+from sipo.mini.wording import WORLD, all_prompts
 from sipo.mini.world import Scene, render
 
-_PROMPTS = all_prompts()
+_PROMPTS = all_prompts() | {
+    "colored_position": [
+        placed(clause(a, c), relation, clause(b, d))
+        for a, b in permutations(WORLD.objects, 2)
+        for c, d in permutations(WORLD.colors, 2)
+        for relation in WORLD.relations
+    ]
+}
 
 
 def draw_scene(rng: np.random.Generator) -> tuple[Scene, dict]:

@@ -25,7 +25,7 @@ GRID = 4
 KINDS = [(shape, color) for shape in SHAPES for color in COLORS]
 NOTHING = len(KINDS)
 AFTER = 12
-"""Tokens from here on follow every caption of the world: its longest has 10 words between the two marks."""
+"""Tokens from here on see the whole caption: the longest has 11 words after the start mark. They are end marks."""
 
 
 def what_stands_where(scene: Scene) -> np.ndarray:
