@@ -14,7 +14,7 @@ from sipo.evaluate.compare.contest import Contest, contest
 from sipo.evaluate.compare.files import write_contest
 from sipo.evaluate.compare.matches import Match, compare_matches
 from sipo.evaluate.report import report as report_module
-from sipo.evaluate.report.contents import read_all_scores, read_contents, score_curves
+from sipo.evaluate.report.contents import read_all_scores, read_evaluations, score_curves
 from sipo.evaluate.report.panels import BY_TIMESTEP, TRAINING, VALIDATION
 from sipo.evaluate.report.report import report, summary
 from sipo.evaluate.scores.files import content_hash, read_scores, scores_path
@@ -89,7 +89,7 @@ def test_its_ids_are_unique_and_its_links_lead_somewhere(page):
 
 
 def test_it_holds_every_section_and_the_headline(page, whole_run):
-    rate = read_contents(whole_run).evaluations["heldout"]["comparisons"][0]["overall"]["win_rate"]
+    rate = read_evaluations(whole_run)["heldout"]["comparisons"][0]["overall"]["win_rate"]
     text = " ".join("".join(Page(page).text).split())
     assert f"wins {100 * rate['value']:.1f}% of 24 comparisons" in text
     assert f"95% interval {100 * rate['low']:.1f}% to {100 * rate['high']:.1f}%" in text
@@ -100,7 +100,7 @@ def test_it_holds_every_section_and_the_headline(page, whole_run):
 
 
 def test_every_pair_is_in_the_page_once(page, whole_run):
-    for pair in read_contents(whole_run).evaluations["heldout"]["comparisons"][0]["pairs"]:
+    for pair in read_evaluations(whole_run)["heldout"]["comparisons"][0]["pairs"]:
         in_strip = pair["seed"] <= 103
         assert page.count(f'class="prompt">{pair["prompt"]}<') == 1 + in_strip
 

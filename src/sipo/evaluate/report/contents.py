@@ -1,40 +1,28 @@
 """What a report shows: the run's record as tables, its comparisons, its scores, its samples over training."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from sipo.evaluate.compare.files import read_comparison
 from sipo.evaluate.scores.files import read_scores, scorer_of
 from sipo.evaluate.scores.table import Scored
-from sipo.run import RunDir, RunRecord, read_run
+from sipo.run import RunDir, RunRecord
 from sipo.samples.folder import SAMPLES, Sample, read_samples
 from sipo.scorers.frames import evenly_spaced
 
 LONG_LIST = 12  # entries that a table shows
 
 
-@dataclass(frozen=True)
-class Contents:
-    """A run's record, its comparisons by name (the largest first), and every file of scores beside its media."""
-
-    record: RunRecord
-    evaluations: dict[str, dict]
-    scores: list[Scored]
-
-    @property
-    def comparisons(self) -> list[tuple[str, dict]]:
-        """(evaluation's name, comparison) of all, also where an evaluation holds several."""
-        return [(name, each) for name, record in self.evaluations.items() for each in record["comparisons"]]
-
-
-def read_contents(run: RunDir) -> Contents:
-    """Read everything but the pictures. Raises `UserError` if the folder is no run or a file is damaged."""
-    record = read_run(run)
+def read_evaluations(run: RunDir) -> dict[str, dict]:
+    """The records of the run's comparisons (see `contest_record`) by name, the largest first."""
     folders = sorted(run.evaluation.iterdir()) if run.evaluation.is_dir() else []
     found = {folder.name: comparison for folder in folders if (comparison := read_comparison(folder))}
-    ranked = sorted(found.items(), key=lambda item: -item[1]["comparisons"][0]["overall"]["num_pairs"])
-    return Contents(record, dict(ranked), read_all_scores(run))
+    return dict(sorted(found.items(), key=lambda item: -item[1]["comparisons"][0]["overall"]["num_pairs"]))
+
+
+def all_comparisons(evaluations: Mapping[str, dict]) -> list[tuple[str, dict]]:
+    """(evaluation's name, comparison) of all, also where an evaluation holds several."""
+    return [(name, each) for name, record in evaluations.items() for each in record["comparisons"]]
 
 
 def read_all_scores(run: RunDir) -> list[Scored]:

@@ -1,7 +1,7 @@
 """A run as one self-contained page, and as a few lines for the terminal."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sipo.evaluate.pages.gallery import Shown, sections, shown
@@ -14,11 +14,18 @@ from sipo.evaluate.pages.words import (
     objective_name,
     percent,
 )
-from sipo.evaluate.report.contents import Contents, read_contents, sample_strip, score_curves, tables
+from sipo.evaluate.report.contents import (
+    all_comparisons,
+    read_all_scores,
+    read_evaluations,
+    sample_strip,
+    score_curves,
+    tables,
+)
 from sipo.evaluate.report.panels import BY_TIMESTEP, TRAINING, VALIDATION, with_loss_settings
 from sipo.evaluate.report.plots import Drawing, Panel, Series, draw_bins, draw_curves
 from sipo.files import write_atomic
-from sipo.run import RunDir, RunRecord
+from sipo.run import RunDir, RunRecord, read_run
 from sipo.run.record import best_validation, seconds_per_step
 
 LAST_PART = 0.5  # the share of the run, from its end, that the curves by timestep are averaged over
@@ -31,12 +38,11 @@ def report(run: RunDir) -> Path:
     The page needs no other file: pictures and curves are embedded. Any part of the run but its config may be missing.
     Raises `UserError` if the folder is no run or one of its files is damaged.
     """
-    contents = read_contents(run)
-    record = contents.record
-    plots = draw_all(record) | {"scores": draw_scores(score_curves(run, contents.scores))}
+    record, evaluations, scores = read_run(run), read_evaluations(run), read_all_scores(run)
+    plots = draw_all(record) | {"scores": draw_scores(score_curves(run, scores))}
     for drawing in (drawing for group in plots.values() for drawing in group):
         write_atomic(run.path / "plots" / f"{drawing.panel.name}.png", drawing.png)
-    name, evaluation = next(iter(contents.evaluations.items()), ("", {"comparisons": [], "table": None}))
+    name, evaluation = next(iter(evaluations.items()), ("", {"comparisons": [], "table": None}))
     main = next(iter(evaluation["comparisons"]), None)
     page = render(
         "report.html",
@@ -47,8 +53,8 @@ def report(run: RunDir) -> Path:
         comparison=main,
         records=evaluation["comparisons"],
         table=evaluation["table"],
-        evaluations=contents.comparisons,
-        scores=[(each.folder.relative_to(run.path).as_posix(), each) for each in contents.scores],
+        evaluations=all_comparisons(evaluations),
+        scores=[(each.folder.relative_to(run.path).as_posix(), each) for each in scores],
         gallery=sections(main, run.evaluation / name) if main else [],
         plots=plots,
         best=best_validation(record.validation),
@@ -63,9 +69,8 @@ def report(run: RunDir) -> Path:
 
 def summary(run: RunDir) -> str:
     """A few plain lines: win rates with their intervals, steps, best validation, the report's path."""
-    contents = read_contents(run)
-    record = contents.record
-    lines = [f"{_title(record)}: {record.last_step:,} of {record.num_steps:,} steps", *_results(contents)]
+    record, comparisons = read_run(run), all_comparisons(read_evaluations(run))
+    lines = [f"{_title(record)}: {record.last_step:,} of {record.num_steps:,} steps", *_results(comparisons)]
     if best := best_validation(record.validation):
         lines.append(f"  lowest held-out loss: {best['loss']:.4f} at step {best['step']:,}")
     lines += [f"  warning: {text}" for text in grouped_warnings(record.warnings)]
@@ -74,10 +79,10 @@ def summary(run: RunDir) -> str:
     return "\n".join(lines)
 
 
-def _results(contents: Contents) -> list[str]:
-    several = len({comparison["scorer"] for _, comparison in contents.comparisons}) > 1
+def _results(comparisons: Sequence[tuple[str, Mapping]]) -> list[str]:
+    several = len({comparison["scorer"] for _, comparison in comparisons}) > 1
     lines = []
-    for name, comparison in contents.comparisons:
+    for name, comparison in comparisons:
         overall, (a, b) = comparison["overall"], comparison["names"]
         by = f" by {comparison['scorer']}" if several else ""
         lines.append(
