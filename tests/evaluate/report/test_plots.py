@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from sipo.evaluate.report.curves import binned, curve, moving_average
+from sipo.evaluate.report.plots import binned, curve, moving_average
 
 
 def test_moving_average_is_the_mean_of_the_neighbours_that_exist():
