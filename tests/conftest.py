@@ -14,11 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from sipo.backbones import quiet_libraries
 
 torch.set_num_threads(1)
+# Time is measured by benchmarks: a busy machine must not fail a test.
+settings.register_profile("sipo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("sipo")
 quiet_libraries()
 
 

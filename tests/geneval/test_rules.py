@@ -61,7 +61,7 @@ def metadata_of(draw):
     return {"include": clauses} | ({"exclude": exclude} if exclude else {})
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(metadata_of(), objects_found)
 def test_agrees_with_a_second_writing_of_the_rules(metadata, objects):
     verdict = judge(metadata, objects)
@@ -69,7 +69,7 @@ def test_agrees_with_a_second_writing_of_the_rules(metadata, objects):
     assert verdict.correct == (not verdict.reasons)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.tuples(*[corner] * 4), st.tuples(*[corner] * 4))
 def test_relations_agree_and_mirror(a, b):
     assert relations(a, b) == oracle_relations(a, b)

@@ -37,7 +37,7 @@ whole = st.integers(0, 12)
 entries = st.lists(st.tuples(whole, whole, whole, whole), max_size=24)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(entries, st.sampled_from([0.2, 0.5, 0.9, 1.0]), st.integers(1, 16), st.randoms(use_true_random=False))
 def test_agrees_with_a_second_writing(boxes, limit, most, random):
     scores = random.sample([i / 100 for i in range(100)], len(boxes))

@@ -18,7 +18,7 @@ def covered(box):
     return grid
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(boxes_of, st.sampled_from([0.0, 0.3, 0.5, 0.9]))
 def test_agrees_with_counting_pixels(boxes, limit):
     boxes = [b for b in boxes if b[0] < b[2] and b[1] < b[3]]
