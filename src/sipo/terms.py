@@ -52,11 +52,21 @@ class Branch:
     log_iw: Tensor | None = None
 
     @property
-    def gain(self) -> Tensor:
-        """(B,): `mse(reference, target) - mse(policy, target)`; ValueError without a reference."""
+    def policy_error(self) -> Tensor:
+        """(B,): `mse(policy, target)`."""
+        return mse(self.policy, self.target)
+
+    @property
+    def reference_error(self) -> Tensor:
+        """(B,): `mse(reference, target)`; ValueError without a reference."""
         if self.reference is None:
             raise ValueError("this objective compares the policy with a reference, and the terms hold none")
-        return mse(self.reference, self.target) - mse(self.policy, self.target)
+        return mse(self.reference, self.target)
+
+    @property
+    def gain(self) -> Tensor:
+        """(B,): `mse(reference, target) - mse(policy, target)`; ValueError without a reference."""
+        return self.reference_error - self.policy_error
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,4 +26,11 @@ def test_the_registry_names_every_objective():
         "diffusion_dpo": "DiffusionDPO",
         "dpo_cm": "DPOCM",
         "sipo": "SIPO",
+        "ipo": "IPO",
+        "dpop": "DPOP",
+        "nca": "NCA",
+        "safeguarded_dpo": "SafeguardedDPO",
+        "profile_dpo": "ProfileDPO",
+        "capped_dpo": "CappedDPO",
+        "capped_sipo": "CappedSIPO",
     }

@@ -51,3 +51,9 @@ def random_terms(
 def swapped(terms: PairTerms) -> PairTerms:
     assert terms.rejected is not None
     return replace(terms, chosen=terms.rejected, rejected=terms.chosen)
+
+
+def gradient(loss, terms: PairTerms, member: str) -> Tensor:
+    """d loss / d prediction of the policy on "chosen" or "rejected"."""
+    prediction = getattr(terms, member).policy.requires_grad_()
+    return torch.autograd.grad(loss(terms)[0].sum(), prediction)[0]

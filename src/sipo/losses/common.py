@@ -87,13 +87,24 @@ def log_ratios(terms: PairTerms, omega: Omega) -> tuple[Tensor, Tensor]:
     omega_t is 1/2 ("constant", Eq. 10 as SalesforceAIResearch/DiffusionDPO trains it), or the step coefficient
     ("transition", the exact expected log-ratio of one K-grid step).
     """
+    factor, (chosen, rejected) = omega_t(terms, omega), members(terms)
+    return factor * chosen.gain, factor * rejected.gain
+
+
+def members(terms: PairTerms) -> tuple[Branch, Branch]:
+    """The chosen and the rejected side; ValueError without the rejected one."""
     if terms.rejected is None:
         raise ValueError("a preference objective needs the rejected member of every pair")
+    return terms.chosen, terms.rejected
+
+
+def omega_t(terms: PairTerms, omega: Omega) -> Tensor | float:
+    """The factor from a difference of errors to a log-ratio, (B,) or a number (see `log_ratios`)."""
     if omega == "constant":
-        return 0.5 * terms.chosen.gain, 0.5 * terms.rejected.gain
+        return 0.5
     if terms.step_coefficient is None:
         raise ValueError('omega = "transition" needs a kernel that adds noise (eta > 0)')
-    return terms.step_coefficient * terms.chosen.gain, terms.step_coefficient * terms.rejected.gain
+    return terms.step_coefficient
 
 
 def log_weights(terms: PairTerms, scale: float) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,27 @@ def diffusion_dpo(rho_w: Tensor, rho_l: Tensor, beta_h: float) -> Preference:
     return Preference(-logsigmoid(logit), logit)  # Eq. 10
 
 
+def ipo(rho_w: Tensor, rho_l: Tensor, beta_h: float) -> Preference:
+    """`(beta H m - 1/2)^2`: (beta H)^2 times Azar et al. 2023, Eq. 17; a finite target for the margin, with a restoring force."""
+    logit = beta_h * (rho_w - rho_l)
+    return Preference((logit - 0.5) ** 2, logit)
+
+
+def dpop(rho_w: Tensor, rho_l: Tensor, beta_h: float, anchor: float) -> Preference:
+    """`-log sigmoid(beta H (m - anchor max(0, -rho_w)))` (DPO-Positive, Pal et al. 2024, Eq. 3): the chosen must not fall."""
+    logit = beta_h * (rho_w - rho_l - anchor * (-rho_w).clamp(min=0))
+    return Preference(-logsigmoid(logit), logit)
+
+
+def nca(rho_w: Tensor, rho_l: Tensor, beta_h: float) -> Preference:
+    """`-log sigmoid(r_w) - (log sigmoid(-r_w) + log sigmoid(-r_l)) / 2`, `r = beta H rho` (pairwise NCA, Chen et al. 2024).
+
+    Each member has sigmoids of its own, so the optimum of r_w is finite: the chosen cannot be traded for the rejected.
+    """
+    r_w, r_l = beta_h * rho_w, beta_h * rho_l
+    return Preference(-logsigmoid(r_w) - (logsigmoid(-r_w) + logsigmoid(-r_l)) / 2, r_w - r_l)
+
+
 def dpo_cm(
     rho_w: Tensor, rho_l: Tensor, log_w_w: Tensor, log_w_l: Tensor, beta_h: float, e: float, tau: float
 ) -> Preference:
