@@ -9,8 +9,7 @@ from torch import nn
 from sipo.backbones import load_backbone, read_architecture
 from sipo.backbones.meta import meta_backbone
 from sipo.config import DataConfig, ModelConfig, PolicyConfig
-from sipo.plan.count import Saved, count, forward_flops, num_bytes
-from sipo.plan.mixed import AsOnGpu
+from sipo.plan.count import AsOnGpu, Saved, count, forward_flops, num_bytes
 from sipo.train.policy import make_policy
 
 

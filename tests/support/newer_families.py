@@ -1,7 +1,7 @@
 """Three newer families, each described by the public record alone, and tiny checkpoints of them.
 
 Wan 2.2: two denoisers, switched by timestep. Stable Diffusion 3: three text encoders. Qwen-Image: prompts of their own
-lengths, padded and masked. The package has none of them: `add` puts a record into its table, as an entry point would.
+lengths, padded and masked. The package has none of them: `add` puts a record into its table.
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ from support.checkpoints import wan as wan21
 from torch.nn.functional import pad
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
-from sipo.backbones.architecture import FAMILIES
+from sipo import registry
 from sipo.backbones.family import Family, Sizes, draw, kl_stride, meta, vae_moments
 from sipo.backbones.flux import FLUX, unpack
 from sipo.backbones.wan import WAN, Wan
@@ -236,4 +236,4 @@ NEWER = {  # as support.checkpoints.FAMILIES, and the record
 
 def add(name: str, monkeypatch) -> None:
     record = NEWER[name][2]
-    monkeypatch.setitem(FAMILIES, record.name, record)
+    monkeypatch.setitem(registry.families.table, record.name, record)

@@ -9,7 +9,7 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
 
 from sipo import registry
 from sipo.backbones.family import Adapter, Configs, Family, Sizes

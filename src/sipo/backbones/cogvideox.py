@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
+from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel  # pyright: ignore[reportPrivateImportUsage]
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ class CogVideoX:
 
     def schedule(self, size: Size) -> VPSchedule:
         """The table with its SNR shift and zero terminal SNR, as the family's DDIM scheduler computes it."""
-        scheduler = CogVideoXDDIMScheduler.from_config(self.scheduler)
+        scheduler: Any = CogVideoXDDIMScheduler.from_config(self.scheduler)
         return VPSchedule(scheduler.alphas_cumprod, scheduler.config["prediction_type"])
 
     def conditioning_of(self, geometry: Tensor, size: Size) -> Conditioning:
@@ -100,7 +100,7 @@ class CogVideoX:
             return None
         grid = xt.shape[3] // self.patch, xt.shape[4] // self.patch
         base = self.transformer["sample_width"] // self.patch, self.transformer["sample_height"] // self.patch
-        return get_3d_rotary_pos_embed(
+        return get_3d_rotary_pos_embed(  # pyright: ignore[reportReturnType]: one tensor only with use_real=False
             embed_dim=self.transformer["attention_head_dim"], grid_size=grid, temporal_size=xt.shape[1],
             crops_coords=get_resize_crop_region_for_grid(grid, *base), device=xt.device,
         )  # fmt: skip

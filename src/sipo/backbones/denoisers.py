@@ -1,6 +1,7 @@
 """The network that is trained: one denoiser, or several that take over from each other along the timesteps."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,14 +48,14 @@ def join(networks: dict[str, nn.Module], boundaries: tuple[float, ...]) -> nn.Mo
     return Switched(networks, boundaries) if boundaries else next(iter(networks.values()))
 
 
-def networks_of(denoiser: nn.Module) -> list[nn.Module]:
-    """The diffusers networks that a denoiser consists of, in the family's order."""
+def networks_of(denoiser: nn.Module) -> list[Any]:
+    """The diffusers networks that a denoiser consists of, in the family's order. Mixins give them their methods."""
     return list(denoiser.networks.values()) if isinstance(denoiser, Switched) else [denoiser]
 
 
 def by_part(
     denoiser: nn.Module, parts: Iterable[str], weights: dict[str, Tensor]
-) -> Iterator[tuple[str, nn.Module, dict[str, Tensor]]]:
+) -> Iterator[tuple[str, Any, dict[str, Tensor]]]:
     """(part, its network, those of the weights that are its own, by their names in it)."""
     for part, network in zip(parts, networks_of(denoiser), strict=True):
         prefix = f"networks.{part}." if isinstance(denoiser, Switched) else ""

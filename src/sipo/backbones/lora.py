@@ -27,7 +27,8 @@ def add_adapters(denoiser: nn.Module, targets: Sequence[str], rank: int, alpha: 
         on_meta = next(network.parameters()).is_meta
         try:
             with torch.device("meta") if on_meta else contextlib.nullcontext():
-                network.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets)))
+                scale: Any = alpha  # peft declares an int and takes any number
+                network.add_adapter(LoraConfig(r=rank, lora_alpha=scale, target_modules=list(targets)))
         except ValueError as error:
             raise UserError(f"policy.target_modules: {error}") from error
 

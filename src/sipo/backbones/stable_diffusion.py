@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKL,
-    DDPMScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
+    AutoencoderKL,  # pyright: ignore[reportPrivateImportUsage]
+    DDPMScheduler,  # pyright: ignore[reportPrivateImportUsage]
+    StableDiffusionPipeline,  # pyright: ignore[reportPrivateImportUsage]
+    StableDiffusionXLPipeline,  # pyright: ignore[reportPrivateImportUsage]
+    UNet2DConditionModel,  # pyright: ignore[reportPrivateImportUsage]
 )
 from torch import Tensor, nn
 
@@ -56,7 +56,7 @@ class StableDiffusion:
 
     def schedule(self, size: Size) -> VPSchedule:
         """DDPMScheduler computes alphas_cumprod from any SD scheduler's config, zero terminal SNR included."""
-        scheduler = DDPMScheduler.from_config(self.configs["scheduler"])
+        scheduler: Any = DDPMScheduler.from_config(self.configs["scheduler"])
         return VPSchedule(scheduler.alphas_cumprod, scheduler.config["prediction_type"])
 
     def conditioning_of(self, geometry: Tensor, size: Size) -> Conditioning:

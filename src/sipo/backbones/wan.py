@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 
 from sipo.backbones.family import Conditioning, Configs, Family, Media, Sizes, draw, meta, vae_moments

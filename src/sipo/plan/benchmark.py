@@ -16,6 +16,7 @@ from sipo.train.loop import train
 from sipo.train.record import PARTS
 
 WARM_UP = 3  # steps that are not counted: first calls allocate and compile
+UNDISTURBED = {"sample_every": 0, "validate_every": 0, "checkpoint_every": 10**9}  # of `train`: steps and nothing else
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,12 @@ def benchmark(raw: dict[str, Any], num_steps: int, rounds: int, console: Console
                     train(parse_config(variant), Console(quiet=True))
                 lines = RunDir(Path(variant["run"])).read_metrics("train")
                 steps[name] += [line["seconds"] for line in lines[WARM_UP:]]
-    return [
-        Timing(name, {part: statistics.median(s[part] for s in found) for part in ("total", *PARTS)})
-        for name, found in steps.items()
-    ]
+    return [Timing(name, medians(found)) for name, found in steps.items()]
+
+
+def medians(steps: list[dict[str, float]]) -> dict[str, float]:
+    """Of the seconds of several steps, by part."""
+    return {part: statistics.median(step[part] for step in steps) for part in ("total", *PARTS)}
 
 
 def render(timings: list[Timing], console: Console) -> None:
@@ -61,8 +64,7 @@ def render(timings: list[Timing], console: Console) -> None:
 
 
 def _variants(raw: dict[str, Any], folder: Path, num_steps: int) -> dict[str, dict[str, Any]]:
-    train_settings = {**raw.get("train", {}), "num_steps": num_steps + WARM_UP, "sample_every": 0, "validate_every": 0,
-                      "checkpoint_every": 10**9}  # fmt: skip
+    train_settings = {**raw.get("train", {}), **UNDISTURBED, "num_steps": num_steps + WARM_UP}
     common = {**raw, "train": train_settings, "log": {"tensorboard": False}}
     losses = {
         "sipo": raw["loss"] if raw["loss"]["name"] == "sipo" else {"name": "sipo"},

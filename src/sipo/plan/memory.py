@@ -5,7 +5,7 @@ buffers, gradients of activations in flight, and what sampling and validation ne
 but read the encoders back into memory).
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 BLOCK_8BIT = 256  # bitsandbytes: entries that share one float32 scale
 SMALLEST_8BIT = 4096  # bitsandbytes: smaller tensors keep float32 states
@@ -51,7 +51,7 @@ def adamw8bit_bytes(sizes: list[int]) -> int:
 
 def data_parallel(one: Memory, num_gpus: int) -> Memory:
     """Each of N GPUs holds everything; DDP reduces gradients in buckets that are copies of them."""
-    return _replace(one, communication=one.gradients if num_gpus > 1 else 0)
+    return replace(one, communication=one.gradients if num_gpus > 1 else 0)
 
 
 def sharded(one: Memory, num_gpus: int, block: int) -> Memory:
@@ -64,8 +64,4 @@ def sharded(one: Memory, num_gpus: int, block: int) -> Memory:
         return one
     parts = ("weights", "trained", "reference", "gradients", "optimizer", "average")
     divided = {name: -(-getattr(one, name) // num_gpus) for name in parts}
-    return _replace(one, **divided, weight_copies=0, communication=block)
-
-
-def _replace(memory: Memory, **changes: int) -> Memory:
-    return Memory(**{field.name: changes.get(field.name, getattr(memory, field.name)) for field in fields(memory)})
+    return replace(one, **divided, weight_copies=0, communication=block)

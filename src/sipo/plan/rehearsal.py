@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from sipo.backbones.random_weights import write_random_checkpoint
 from sipo.config import Config, parse_config
 from sipo.data.media.encode_video import encode_png, encode_video
 from sipo.files import write_atomic
+from sipo.plan.benchmark import UNDISTURBED, medians
 from sipo.plan.plan import Plan
 from sipo.run import RunDir
 from sipo.size import Size
@@ -57,28 +57,20 @@ def rehearse(config: Config, folder: Path, num_steps: int, console: Console) -> 
     run = RunDir(Path(raw["run"]))
     steps = [line["seconds"] for line in run.read_metrics("train")]
     counted = steps[1:] or steps
-    seconds = {part: statistics.median(step[part] for step in counted) for part in ("total", *PARTS)}
     device = json.loads(run.env.read_text("utf-8")).get("device", "cpu")
-    return Rehearsal(device, size, seconds, _peak_memory(), len(counted))
+    return Rehearsal(device, size, medians(counted), _peak_memory(), len(counted))
 
 
 def _rehearsed(raw: dict[str, Any], folder: Path, checkpoint: Path, pairs: Path, num_steps: int) -> dict[str, Any]:
     cache = str(folder / f"cache-{pairs.parent.name}") if raw["data"]["cache"] else None
     data = {"path": str(pairs), "cache": cache, "validation": None}
-    off = {"num_steps": num_steps, "sample_every": 0, "validate_every": 0, "checkpoint_every": 10**9}
+    plain = dict.fromkeys(("revision", "variant", "vae", "lora"))
     return {
         **raw,
         "run": str(folder / f"run-{os.getpid()}"),
-        "model": {
-            **raw["model"],
-            "path": str(checkpoint),
-            "revision": None,
-            "variant": None,
-            "vae": None,
-            "lora": None,
-        },
+        "model": {**raw["model"], "path": str(checkpoint), **plain},
         "data": {**raw["data"], **data},
-        "train": {**raw["train"], **off},
+        "train": {**raw["train"], **UNDISTURBED, "num_steps": num_steps},
         "log": {"tensorboard": False},
     }
 
