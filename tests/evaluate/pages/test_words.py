@@ -5,9 +5,17 @@ from sipo.evaluate.pages.words import (
     comparison_paragraph,
     grouped_warnings,
     number,
+    objective_name,
     percent,
     significance_paragraph,
 )
+from sipo.losses import LOSSES
+
+
+def test_every_objective_has_a_name_for_readers_and_users_own_keep_theirs():
+    assert all(objective_name({"loss": {"name": name}}) not in (name, "Training") for name in LOSSES)
+    assert objective_name({"loss": {"name": "mine:Loss"}}) == "mine:Loss"
+    assert objective_name({}) == "Training"
 
 
 def comparison(low, high, **changes):

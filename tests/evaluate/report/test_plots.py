@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from sipo.evaluate.report.plots import binned, curve, moving_average
+from sipo.evaluate.report.panels import TRAINING
+from sipo.evaluate.report.plots import binned, curve, draw_curves, moving_average
 
 
 def test_moving_average_is_the_mean_of_the_neighbours_that_exist():
@@ -51,3 +52,14 @@ def test_an_empty_bin_is_a_gap():
     assert means[0] == 1
     assert math.isnan(means[1])
     assert binned([{"step": 1, "bins": {"edges": [0, 1], "count": [0], "w": [None]}}], "w") is None
+
+
+def test_a_panel_draws_the_series_that_the_objective_records():
+    panel = next(panel for panel in TRAINING if panel.name == "selection")
+    capped = draw_curves(panel, [{"step": step, "capped": 0.1 * step} for step in range(5)])
+    pruned = draw_curves(panel, [{"step": step, "pruned": 0.1 * step} for step in range(5)])
+    assert [("beyond the cap" in each.svg, ">pruned<" in each.svg) for each in (capped, pruned)] == [
+        (True, False),
+        (False, True),
+    ]
+    assert draw_curves(panel, [{"step": 1, "loss": 0.7}]) is None

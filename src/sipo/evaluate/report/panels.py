@@ -3,14 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sipo.evaluate.report.plots import CHOSEN, QUIET, REJECTED, Panel, Series
+from sipo.evaluate.report.plots import CHOSEN, NEUTRAL, QUIET, REJECTED, Panel, Series
 
 SHARE, FROM_ZERO = (0.0, 1.03), (0.0, None)
 
 REWARDS = Series("reward_chosen", "chosen", CHOSEN), Series("reward_rejected", "rejected", REJECTED)
 WEIGHTS = Series("w_chosen", "chosen", CHOSEN), Series("w_rejected", "rejected", REJECTED)
 ACCURACY = Series("accuracy", "right", CHOSEN), Series("tie", "tied", QUIET)
-SELECTION = Series("pruned", "pruned", REJECTED), Series("clipped", "at the clip", QUIET)
+SELECTION = (
+    Series("pruned", "pruned", REJECTED),
+    Series("clipped", "at the clip", QUIET),
+    Series("capped", "beyond the cap", NEUTRAL),
+)
 ERRORS = (
     Series("mse_policy_chosen", "policy, chosen", CHOSEN),
     Series("mse_reference_chosen", "reference, chosen", CHOSEN, ":"),
@@ -29,7 +33,8 @@ TRAINING = (
     Panel("weight", "Importance weight w", "mean over pairs", WEIGHTS,
           "Probability of the data's own denoising step under the policy, relative to the exact posterior."),
     Panel("selection", "Pruned and clipped", "share of pairs", SELECTION,
-          "Pairs below the pruning threshold are ignored; at the clip, the weight carries no gradient.",
+          "Pairs below the pruning threshold are ignored; at the clip, the weight carries no gradient; beyond the "
+          "cap, the rejected picture is pushed no further.",
           limits=FROM_ZERO),
     Panel("effective-sample-size", "Effective sample size", "share of the batch",
           (Series("effective_sample_size"),), "1: all weights equal. Near 0: a few outweigh the rest.", limits=SHARE),
