@@ -52,13 +52,16 @@ def meta_vae(architecture: Architecture, dtype: torch.dtype = torch.float32) -> 
 
 def meta_text_encoders(architecture: Architecture, dtype: torch.dtype = torch.float32) -> dict[str, nn.Module]:
     """The text encoders by the name of their part, frozen."""
-    found = {}
-    for part in architecture.family.text_encoders:
-        config = {key: value for key, value in architecture.configs[part].items() if key != "_class_name"}
-        cls = getattr(transformers, architecture.configs[part]["_class_name"])
-        with torch.device("meta"):
-            found[part] = cls(cls.config_class.from_dict(config)).to(dtype).requires_grad_(False).eval()
-    return found
+    with torch.device("meta"):
+        made = {part: make_text_encoder(architecture.configs[part]) for part in architecture.family.text_encoders}
+    return {part: network.to(dtype).requires_grad_(False).eval() for part, network in made.items()}
+
+
+def make_text_encoder(config: dict[str, Any], **changes: Any) -> nn.Module:
+    """One with fresh weights; `_class_name` is its class in transformers."""
+    settings = {key: value for key, value in config.items() if key != "_class_name"}
+    cls = getattr(transformers, config["_class_name"])
+    return cls(cls.config_class.from_dict({**settings, **changes}))
 
 
 def _meta(architecture: Architecture, part: str, cls: Any, dtype: torch.dtype) -> nn.Module:

@@ -3,12 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
-import transformers
 from transformers import CLIPTokenizer, T5Tokenizer
 
 from sipo.backbones.architecture import architecture_folder, read_architecture, resolve_path
+from sipo.backbones.meta import make_text_encoder
 from sipo.config import ModelConfig
 from sipo.errors import UserError
 
@@ -32,9 +33,7 @@ def write_random_checkpoint(model: ModelConfig, folder: Path, dtype: torch.dtype
     for name, cls in {**family.denoisers, "vae": family.vae}.items():
         cls.from_config(configs[name]).to(dtype).save_pretrained(folder / name)
     for name in family.text_encoders:
-        settings = {key: value for key, value in configs[name].items() if key != "_class_name"}
-        cls = getattr(transformers, configs[name]["_class_name"])
-        encoder = cls(cls.config_class.from_dict({**settings, **_shallow(configs[name])}))
+        encoder: Any = make_text_encoder(configs[name], **_shallow(configs[name]))
         encoder.to(dtype).save_pretrained(folder / name)
         _tokenizer(configs[name]).save_pretrained(folder / name.replace("text_encoder", "tokenizer"))
     shutil.copytree(source / "scheduler", folder / "scheduler", dirs_exist_ok=True)

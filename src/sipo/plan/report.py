@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sipo.plan.memory import Memory
-from sipo.plan.plan import Layout, Plan
+from sipo.plan.plan import Layout, Plan, StepFlops
 
 GIB = 2**30
 PARTS = {  # field of Memory -> what it is called
@@ -63,10 +63,10 @@ def render(plan: Plan, console: Console) -> None:
         f"{plan.encoder_parameters:,} in VAE and text encoders\n"
         f"one forward of one sample: {_number(plan.forward_flops / 1e9)} GFLOP"
     )
-    console.print(_flops_table(plan))
+    console.print(_table("one optimizer step on one GPU", "TFLOP", STEP, plan.step, 1e12))
     first = plan.layouts[0]
     where = "one GPU" if first.num_gpus == 1 else f"each of {first.num_gpus} GPUs"
-    console.print(_memory_table(first.memory, f"memory on {where}"))
+    console.print(_table(f"memory on {where}", "GiB", PARTS, first.memory, GIB))
     line(f"activations: {_number(plan.activations / GIB)} GiB without gradient checkpointing, "
          f"{_number(plan.checkpointed / GIB)} GiB with it")  # fmt: skip
     for layout in plan.layouts:
@@ -80,25 +80,15 @@ def _number(value: float) -> str:
     return f"{value:,.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
 
 
-def _flops_table(plan: Plan) -> Table:
-    table = Table(title="one optimizer step on one GPU", title_justify="left")
-    table.add_column("")
-    table.add_column("TFLOP", justify="right")
-    for field, name in STEP.items():
-        if value := getattr(plan.step, field):
-            table.add_row(name, _number(value / 1e12))
-    table.add_row("total", _number(plan.step.total / 1e12), style="bold")
-    return table
-
-
-def _memory_table(memory: Memory, title: str) -> Table:
+def _table(title: str, unit: str, names: dict[str, str], values: StepFlops | Memory, scale: float) -> Table:
+    """The fields that are not zero, and their total."""
     table = Table(title=title, title_justify="left")
     table.add_column("")
-    table.add_column("GiB", justify="right")
-    for field, name in PARTS.items():
-        if value := getattr(memory, field):
-            table.add_row(name, _number(value / GIB))
-    table.add_row("total", _number(memory.total / GIB), style="bold")
+    table.add_column(unit, justify="right")
+    for field, name in names.items():
+        if value := getattr(values, field):
+            table.add_row(name, _number(value / scale))
+    table.add_row("total", _number(values.total / scale), style="bold")
     return table
 
 
