@@ -7,8 +7,9 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src"
 CORE = ("schedule", "rng", "timesteps", "kernels", "terms", "losses")  # each may import itself and those before it
-SIBLINGS = {"train", "evaluate", "geneval", "vbench", "mini", "plan"}  # tools that meet in files
+SIBLINGS = {"train", "evaluate", "geneval", "vbench", "mini", "plan", "studies"}  # tools that meet in files
 USES = {  # one floor above them
+    "studies": {"train", "evaluate"},  # a run of a study trains and is scored, in a process of its own
     "mini": {"geneval", "evaluate"},  # the miniature is judged by their rules
     "plan": {"train"},  # a plan makes the policy of a training on the meta device; rehearsals and benchmarks train
 }

@@ -1,0 +1,36 @@
+"""`sipo study`: a grid of runs, and a page of what they scored."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sipo.cli.common import console, quiet_libraries
+
+
+def study(
+    name: Annotated[
+        str, typer.Argument(help="A study that ships with the package, or a YAML file.", show_default=False)
+    ],
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each a process with one thread.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="The short form: fewer runs and steps.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and how long they will take.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the page, its figure and its CSV.")] = Path("docs/results"),
+    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/studies"),
+) -> None:
+    """Run what a study lacks, and write its page. The same command continues a study that was stopped."""
+    from sipo.studies.grid import read_study
+    from sipo.studies.running import describe, run_missing
+
+    chosen = read_study(name).shortened() if quick else read_study(name)
+    folder = runs / (f"{chosen.name}-quick" if quick else chosen.name)
+    cells = chosen.cells(folder)
+    if dry_run:
+        typer.echo(describe(chosen, cells, jobs))
+        return
+    quiet_libraries()
+    run_missing(chosen, cells, jobs, console())
+    from sipo.studies.page import write_page
+
+    command = f"sipo study {name}{' --quick' if quick else ''}"
+    typer.echo(f"page: {write_page(chosen, cells, folder if quick else out, command)}")

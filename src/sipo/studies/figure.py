@@ -1,0 +1,68 @@
+"""The figure of a study: lines of the mean over seeds with their intervals, a panel a label of the panels' axis."""
+
+import io
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from sipo.studies.grid import Study
+from sipo.studies.results import Row, over_seeds
+
+
+def draw(study: Study, rows: Sequence[Row]) -> bytes:
+    """PNG: a row of panels for each measured value. On `x: step` the curves run over steps, else over an axis at the last."""
+    panels = list(study.axes[study.panels]) if study.panels else [""]
+    names = study.measure.values
+    size = (4.2 * len(panels), 3.2 * len(names))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(names), len(panels), squeeze=False, sharey="row")
+    for line, name in zip(axes, names, strict=True):
+        for place, panel in zip(line, panels, strict=True):
+            chosen = [row for row in rows if not study.panels or row.labels[study.panels] == panel]
+            _panel(study, place, chosen, name)
+            place.set_title(f"{study.panels} {panel}" if study.panels else "", fontsize=9)
+            place.set_xlabel(study.x)
+        line[0].set_ylabel(name)
+    axes[0][-1].legend(fontsize=7, frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _panel(study: Study, place, rows: Sequence[Row], name: str) -> None:
+    last = max(row.step for row in rows)
+    curves = list(study.axes[study.curves]) if study.curves else [study.title]
+    for number, curve in enumerate(curves):
+        mine = [row for row in rows if not study.curves or row.labels[study.curves] == curve]
+        if study.x != "step":
+            mine = [row for row in mine if row.step == last]
+        points = _points(study, mine, name)
+        xs = list(points)
+        place.plot(
+            xs, [points[x].mean for x in xs], label=curve, color=f"C{number}", marker="o", markersize=3, linewidth=1.3
+        )
+        place.fill_between(
+            xs, [points[x].low for x in xs], [points[x].high for x in xs], color=f"C{number}", alpha=0.15, linewidth=0
+        )
+    if study.x != "step" and all(_is_number(label) for label in study.axes[study.x]):
+        place.set_xscale("log")
+
+
+def _points(study: Study, rows: Sequence[Row], name: str) -> dict:
+    """Position on the horizontal -> summary over seeds."""
+    if study.x == "step":
+        return {
+            step: summary for (_, step), summary in sorted(over_seeds(rows, name).items(), key=lambda item: item[0][1])
+        }
+    index = list(study.axes).index(study.x)
+    found = {labels[index]: summary for (labels, _), summary in over_seeds(rows, name).items()}
+    ordered = [label for label in study.axes[study.x] if label in found]
+    return {float(label) if _is_number(label) else label: found[label] for label in ordered}
+
+
+def _is_number(label: str) -> bool:
+    try:
+        float(label)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,197 @@
+"""A study as YAML declares it, and the runs that its grid consists of."""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sipo.config import Config, parse_config
+from sipo.errors import UsageError
+from sipo.yaml12 import read_yaml
+
+NAMED = files("sipo") / "studies" / "named"
+Settings = Mapping[str, Any]  # key.path -> value, as overrides on the command line
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What of a run counts: the scores of its samples, which are drawn while it trains."""
+
+    scorer: str = "miniature"
+    values: tuple[str, ...] = ("score",)  # "score", or details of the scorer such as "correct"
+    moments: int = 8  # the samples are drawn at the start and so many times, evenly spaced
+    prompts: str = "miniature"
+    num_prompts: int = 240
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid: where it lies in it, and its config."""
+
+    labels: Mapping[str, str]  # axis -> label
+    seed: int
+    config: Config
+
+    @property
+    def name(self) -> str:
+        """Of its run directory: labels and seed, safe for every file system."""
+        plain = [re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-").lower() for label in self.labels.values()]
+        return "_".join([*plain, f"seed{self.seed}"])
+
+
+@dataclass(frozen=True)
+class Study:
+    """A base config, axes of settings, seeds, and what is measured.
+
+    `axes`: axis -> label -> settings. `curves`: the axis that the lines of the figure stand for; `panels`: the axis of its
+    panels; `x`: the axis on the horizontal, or "step". `quick`: settings of the study's short form, applied to every run.
+    """
+
+    name: str
+    title: str
+    question: str
+    base: Settings
+    axes: Mapping[str, Mapping[str, Settings]]
+    seeds: tuple[int, ...]
+    measure: Measure
+    x: str = "step"
+    curves: str | None = None
+    panels: str | None = None
+    quick: Settings = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
+
+    def cells(self, runs: Path) -> list[Cell]:
+        """All runs, seeds innermost, in directories below `runs`. Raises UsageError with every mistake of a config."""
+        found = []
+        for combination in itertools.product(*(axis.items() for axis in self.axes.values())):
+            labels = dict(zip(self.axes, (label for label, _ in combination), strict=True))
+            chosen = {key: value for _, settings in combination for key, value in settings.items()}
+            for seed in self.seeds:
+                cell = Cell(labels, seed, self._config({**self.settings, **chosen, "train.seed": seed}, runs, labels))
+                found.append(
+                    dataclasses.replace(cell, config=dataclasses.replace(cell.config, run=str(runs / cell.name)))
+                )
+        names = [cell.name for cell in found]
+        if len(set(names)) < len(names):
+            raise UsageError(f"study {self.name}: two runs of the grid have the same name: labels must differ")
+        return found
+
+    def _config(self, settings: Settings, runs: Path, labels: Mapping[str, str]) -> Config:
+        raw = nested({"run": str(runs), **flattened(self.base), **settings})
+        steps = raw.get("train", {}).get("num_steps", 1000)
+        every = steps / self.measure.moments
+        if every != int(every):
+            raise UsageError(f"study {self.name}: {steps} steps do not divide into {self.measure.moments} moments")
+        sample = {"prompts": self.measure.prompts, "num_prompts": self.measure.num_prompts}
+        raw["sample"] = {**raw.get("sample", {}), **sample}
+        # One thread a run, so that its numbers do not depend on how many run at once.
+        raw["train"] = {**raw.get("train", {}), "sample_every": int(every), "num_threads": 1}
+        where = ", ".join(f"{axis} {label}" for axis, label in labels.items())
+        return parse_config(raw, f"study {self.name} ({where})")
+
+    def shortened(self) -> "Study":
+        """The quick form."""
+        keys = {f.name for f in dataclasses.fields(Measure)}
+        measure = {
+            key.removeprefix("measure."): value for key, value in self.quick.items() if key.startswith("measure.")
+        }
+        if unknown := measure.keys() - keys:
+            raise UsageError(
+                f"study {self.name}: quick: unknown key measure.{min(unknown)}; known: {', '.join(sorted(keys))}"
+            )
+        rest = {
+            key: value
+            for key, value in self.quick.items()
+            if not key.startswith("measure.") and key not in ("seeds", "labels")
+        }
+        labels = self.quick.get("labels", {})
+        axes = {
+            axis: {label: options[label] for label in labels.get(axis, options)} for axis, options in self.axes.items()
+        }
+        return dataclasses.replace(
+            self, axes=axes, seeds=tuple(self.quick.get("seeds", self.seeds)), settings={**self.settings, **rest},
+            measure=dataclasses.replace(self.measure, **measure),
+        )  # fmt: skip
+
+
+def named_studies() -> list[str]:
+    """Names of the studies that ship with the package."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in NAMED.iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_study(name: str) -> Study:
+    """A shipped study by its name, or one's own from a YAML file. Raises UsageError for what cannot be read."""
+    if name in named_studies():
+        text, source = (NAMED / f"{name}.yaml").read_text(encoding="utf-8"), f"study {name}"
+    else:
+        path, source = Path(name), name
+        if path.suffix not in (".yaml", ".yml") or not path.is_file():
+            raise UsageError(f"{name!r} is neither a YAML file nor a study; studies: {', '.join(named_studies())}")
+        text = path.read_text(encoding="utf-8")
+    try:
+        raw = read_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"{source} is not readable as YAML: {error}") from None
+    return parse_study(raw, source)
+
+
+def parse_study(raw: Any, source: str) -> Study:
+    """Build a Study from plain dictionaries. Raises UsageError naming the key."""
+    known = {f.name for f in dataclasses.fields(Study)}
+    if not isinstance(raw, dict):
+        raise UsageError(f"{source} should hold keys such as name, base, axes, seeds; found {type(raw).__name__}")
+    if unknown := raw.keys() - known:
+        raise UsageError(f"{source}: unknown key {min(unknown)}; known: {', '.join(sorted(known))}")
+    missing = {"name", "title", "question", "base", "axes", "seeds"} - raw.keys()
+    if missing:
+        raise UsageError(f"{source}: missing {', '.join(sorted(missing))}")
+    try:
+        measure = Measure(
+            **{**raw.get("measure", {}), "values": tuple(raw.get("measure", {}).get("values", ("score",)))}
+        )
+    except TypeError as error:
+        raise UsageError(f"{source}: measure: {error}") from None
+    axes = {str(axis): _axis(str(axis), options, source) for axis, options in raw["axes"].items()}
+    for role in ("x", "curves", "panels"):
+        if raw.get(role) not in (None, "step", *axes):
+            raise UsageError(f"{source}: {role}: {raw[role]!r} is no axis; axes: {', '.join(axes)}")
+    if hidden := axes.keys() - {raw.get(role, "step") for role in ("x", "curves", "panels")}:
+        raise UsageError(f"{source}: the axis {min(hidden)} is shown by none of x, curves and panels")
+    return Study(**{**raw, "axes": axes, "seeds": tuple(raw["seeds"]), "measure": measure})
+
+
+def _axis(name: str, options: Any, source: str) -> dict[str, Settings]:
+    """label -> settings; `{key.path: [values]}` is short for one label a value."""
+    if isinstance(options, dict) and len(options) == 1:
+        ((key, values),) = options.items()
+        if isinstance(values, list):
+            return {str(value): {str(key): value} for value in values}
+    if not isinstance(options, dict) or not all(isinstance(each, dict) for each in options.values()):
+        raise UsageError(f"{source}: axes.{name}: should map labels to settings, or one key to a list of values")
+    return {str(label): flattened(each) for label, each in options.items()}
+
+
+def flattened(raw: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as key.path -> value."""
+    found: dict[str, Any] = {}
+    for key, value in raw.items():
+        found |= flattened(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def nested(settings: Settings) -> dict[str, Any]:
+    """key.path -> value as nested mappings; later keys win."""
+    raw: dict[str, Any] = {}
+    for path, value in settings.items():
+        *parents, last = path.split(".")
+        node = raw
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return raw

@@ -1,0 +1,62 @@
+"""A study's results for people: a figure, a Markdown page, and a CSV of every run."""
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from sipo.files import write_atomic
+from sipo.scorers.choice import load_scorer
+from sipo.studies.grid import Cell, Study
+from sipo.studies.results import Row, Summary, as_csv, over_seeds, rows_of
+from sipo.studies.running import durations
+
+
+def write_page(study: Study, cells: Sequence[Cell], out: Path, command: str) -> Path:
+    """Write NAME.md, NAME.png and NAME.csv into `out`, from runs that are done; returns the page."""
+    from sipo.studies.figure import draw
+
+    scorer = load_scorer(study.measure.scorer).name  # of its files, where it was named as module:attribute
+    rows = [row for cell in cells for row in rows_of(study, cell, scorer)]
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / f"{study.name}.csv", as_csv(rows))
+    write_atomic(out / f"{study.name}.png", draw(study, rows))
+    page = out / f"{study.name}.md"
+    write_atomic(page, _page(study, cells, rows, command))
+    return page
+
+
+def _page(study: Study, cells: Sequence[Cell], rows: Sequence[Row], command: str) -> str:
+    seconds = durations(cells)
+    seeds = ", ".join(map(str, study.seeds))
+    steps = " or ".join(map(str, sorted({cell.config.train.num_steps for cell in cells})))
+    parts = [
+        f"# {study.title}",
+        study.question.strip(),
+        f"    {command}",
+        f"![{study.title}]({study.name}.png)",
+        f"{len(cells)} runs: {steps} steps, seeds {seeds}; {study.measure.num_prompts} held-out prompts, scored by "
+        f"{study.measure.scorer}. A cell is the mean over seeds and its 95% interval (Student's t).",
+        *(f"## {name}\n\n{_table(study, rows, name)}" for name in study.measure.values),
+        f"Every run and step: [{study.name}.csv]({study.name}.csv). {sum(seconds) / 3600:.2f} core-hours, one thread a run, on "
+        f"{platform.machine()}, Python {platform.python_version()}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(study: Study, rows: Sequence[Row], name: str) -> str:
+    """A line a setting: the value at the start, at its best step, at the end."""
+    found = over_seeds(rows, name)
+    lines = [[*study.axes, "start", "best (step)", "end"]]
+    for labels in dict.fromkeys(labels for labels, _ in found):
+        moments = {step: summary for (other, step), summary in found.items() if other == labels}
+        best = max(moments, key=lambda step: moments[step].mean)
+        first, last = min(moments), max(moments)
+        lines.append([*labels, _cell(moments[first]), f"{_cell(moments[best])} ({best})", _cell(moments[last])])
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(summary: Summary) -> str:
+    if summary.count < 2:
+        return f"{summary.mean:.3f}"
+    return f"{summary.mean:.3f} [{summary.low:.3f}, {summary.high:.3f}]"

@@ -1,0 +1,99 @@
+"""What the runs of a study scored, step by step, and the mean and interval of it over seeds."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+from scipy.stats import t as student
+
+from sipo.evaluate.scores.files import read_scores
+from sipo.run import RunDir
+from sipo.studies.grid import Cell, Study
+
+TRAINING = (
+    "loss",
+    "accuracy",
+    "mse_policy_chosen",
+    "mse_reference_chosen",
+    "mse_policy_rejected",
+    "pruned",
+    "clipped",
+    "capped",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run at one step: means over its samples, and over the training steps since the last one."""
+
+    labels: dict[str, str]
+    seed: int
+    step: int
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean over seeds, with the 95% interval of Student's t (NaN for a single seed)."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+def rows_of(study: Study, cell: Cell, scorer: str) -> list[Row]:
+    """A row a moment, from the scores by `scorer`. The value "score" is the scorer's; any other name is one of its details."""
+    run, rows, before = RunDir(Path(cell.config.run)), [], 0
+    lines = run.read_metrics("train")
+    for step in run.sample_steps():
+        scores = read_scores(run.samples / f"{step:06d}", scorer)
+        values = {name: mean(_value(score, name) for score in scores) for name in study.measure.values}
+        window = [line for line in lines if before < line["step"] <= step]
+        for name in TRAINING:
+            found = [line[name] for line in window if line.get(name) is not None]
+            if found:
+                values[name] = mean(found)
+        rows.append(Row(dict(cell.labels), cell.seed, step, values))
+        before = step
+    return rows
+
+
+def _value(score, name: str) -> float:
+    return float(score.value if name == "score" else score.details[name])
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    """Mean and interval; values that are not there (NaN) count for neither."""
+    values = [value for value in values if not math.isnan(value)]
+    if not values:
+        return Summary(math.nan, math.nan, math.nan, 0)
+    center = mean(values)
+    if len(values) == 1:
+        return Summary(center, math.nan, math.nan, 1)
+    half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return Summary(center, center - half, center + half, len(values))
+
+
+def over_seeds(rows: Sequence[Row], name: str) -> dict[tuple[tuple[str, ...], int], Summary]:
+    """(labels, step) -> summary of one value."""
+    groups: dict[tuple[tuple[str, ...], int], list[float]] = {}
+    for row in rows:
+        groups.setdefault((tuple(row.labels.values()), row.step), []).append(row.values.get(name, math.nan))
+    return {key: summarise(values) for key, values in groups.items()}
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """All rows, one a run and step."""
+    names = list(dict.fromkeys(name for row in rows for name in row.values))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*rows[0].labels, "seed", "step", *names])
+    for row in rows:
+        values = [f"{row.values[name]:.6g}" if name in row.values else "" for name in names]
+        writer.writerow([*row.labels.values(), row.seed, row.step, *values])
+    return buffer.getvalue()

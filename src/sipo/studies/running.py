@@ -1,0 +1,147 @@
+"""Running what a study lacks: a process a run, several at once, stopped and continued at will."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+
+from sipo.errors import UserError
+from sipo.files import write_atomic
+from sipo.run import RunDir
+from sipo.studies.grid import Cell, Study
+from sipo.yaml12 import write_yaml
+
+DONE = "study.json"  # in a run directory: written last, when the run is trained and scored
+
+
+@dataclass
+class Job:
+    cell: Cell
+    process: subprocess.Popen
+    log: Path
+    started: float
+
+
+def is_done(cell: Cell) -> bool:
+    """Trained and scored with these settings. Raises UsageError where the directory holds a run with others."""
+    run = RunDir(Path(cell.config.run))
+    if not (run.path / DONE).is_file():
+        return False
+    run.require_same_config(cell.config, has_checkpoint=True)
+    return True
+
+
+def run_missing(study: Study, cells: Sequence[Cell], jobs: int, console: Console) -> None:
+    """Train and score every cell that is not done, `jobs` at once. Raises UserError when one fails, after the others end.
+
+    Ctrl-C ends the processes; the same command continues them from their last checkpoints.
+    """
+    waiting, running, failed = [cell for cell in cells if not is_done(cell)], [], []
+    total, seconds = len(waiting), durations(cells)
+    if waiting:
+        console.print(
+            f"{len(cells) - total} of {len(cells)} runs are done; {total} to run, {jobs} at once, logs beside them"
+        )
+    _encode_caches(waiting, console)
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                running.append(_start(study, waiting.pop(0)))
+            time.sleep(0.2)
+            for job in [job for job in running if job.process.poll() is not None]:
+                running.remove(job)
+                if job.process.returncode:
+                    failed.append(job)
+                    console.print(f"[red]failed[/]: {job.cell.name}, see {job.log}", highlight=False)
+                    continue
+                seconds.append(time.time() - job.started)
+                _mark_done(job)
+                left = len(waiting) + len(running)
+                expected = f", about {_clock(left * median(seconds) / jobs)} left" if left else ""
+                console.print(
+                    f"{total - left}/{total} {job.cell.name} in {_clock(seconds[-1])}{expected}", highlight=False
+                )
+    finally:
+        for job in running:
+            job.process.terminate()
+        for job in running:
+            job.process.wait()
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {total} runs failed; the first: {failed[0].log}:\n{_last_lines(failed[0].log)}"
+        )
+
+
+def durations(cells: Sequence[Cell]) -> list[float]:
+    """Seconds that the finished runs among the cells took, each from start to scores, as recorded."""
+    records = (Path(cell.config.run) / DONE for cell in cells)
+    return [json.loads(record.read_text(encoding="utf-8"))["seconds"] for record in records if record.is_file()]
+
+
+def _encode_caches(cells: Sequence[Cell], console: Console) -> None:
+    """Fill the caches that the cells share, one after the other, before several runs would fill one at once."""
+    first_of = {cell.config.data.cache: cell for cell in reversed(cells) if cell.config.data.cache is not None}
+    for cache, cell in first_of.items():
+        config, log = _write_config(cell)
+        console.print(f"encoding into {cache}, where it is not encoded yet", highlight=False)
+        if _launch([sys.executable, "-m", "sipo", "data", "encode", str(config)], log).wait():
+            raise UserError(f"the pairs could not be encoded into {cache}: {log}:\n{_last_lines(log)}")
+
+
+def _start(study: Study, cell: Cell) -> Job:
+    config, log = _write_config(cell)
+    command = [sys.executable, "-m", "sipo.studies.one", str(config), study.measure.scorer]
+    return Job(cell, _launch(command, log), log, time.time())
+
+
+def _write_config(cell: Cell) -> tuple[Path, Path]:
+    """Beside the run directory: its config, and where its output goes."""
+    folder = Path(cell.config.run)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    config = folder.with_name(f"{folder.name}.yaml")
+    write_atomic(config, write_yaml(cell.config.to_dict()))
+    return config, folder.with_name(f"{folder.name}.log")
+
+
+def _launch(command: Sequence[str], log: Path) -> subprocess.Popen:
+    with log.open("a", encoding="utf-8") as output:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+
+
+def _mark_done(job: Job) -> None:
+    record = {"labels": dict(job.cell.labels), "seed": job.cell.seed, "seconds": time.time() - job.started}
+    write_atomic(Path(job.cell.config.run) / DONE, json.dumps(record, indent=1))
+
+
+def _last_lines(log: Path, count: int = 5) -> str:
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def describe(study: Study, cells: Sequence[Cell], jobs: int) -> str:
+    """What `--dry-run` prints: the runs, which of them are done, and how long the others will take."""
+    known = durations(cells)
+    lines = [f"{'done' if is_done(cell) else 'to run':7} {cell.name}" for cell in cells]
+    left = sum(not is_done(cell) for cell in cells)
+    if not left:
+        time_left = "nothing to run"
+    elif known:
+        time_left = f"about {_clock(left * median(known) / jobs)} with --jobs {jobs}, at {_clock(median(known))} a run"
+    else:
+        time_left = "its time is not known before one run has finished"
+    steps = {cell.config.train.num_steps for cell in cells}
+    size = f"{len(cells)} runs of {' or '.join(map(str, sorted(steps)))} steps"
+    return "\n".join([f"{study.name}: {study.title}", *lines, f"{size}, {left} to run: {time_left}"])

@@ -1,0 +1,80 @@
+import pytest
+
+from sipo.errors import UsageError
+from sipo.studies.grid import named_studies, parse_study, read_study
+
+RAW = {
+    "name": "small", "title": "Small", "question": "?",
+    "base": {"model": {"path": "m"}, "data": {"path": "d"}, "loss": {"name": "diffusion_dpo"}, "train": {"num_steps": 8}},
+    "axes": {"objective": {"DPO": {"loss": {"name": "diffusion_dpo"}}, "DPO-C&M": {"loss.name": "dpo_cm"}}, "beta": {"loss.beta": [0.1, 1]}},
+    "seeds": [0, 3], "measure": {"moments": 4, "num_prompts": 5}, "curves": "objective", "panels": "beta",
+    "quick": {"labels": {"beta": ["1"]}, "seeds": [7], "train.num_steps": 2, "measure.moments": 1},
+}  # fmt: skip
+
+
+def test_the_grid_is_the_product_of_its_axes_and_seeds(tmp_path):
+    cells = parse_study(RAW, "s").cells(tmp_path)
+    assert len(cells) == 8
+    found = {(type(c.config.loss).__name__, c.config.loss.beta, c.config.train.seed) for c in cells}
+    assert found == {(name, beta, seed) for name in ("DiffusionDPO", "DPOCM") for beta in (0.1, 1) for seed in (0, 3)}
+    assert cells[-1].name == "dpo-c-m_1_seed3"
+    assert cells[-1].config.run == str(tmp_path / "dpo-c-m_1_seed3")
+
+
+def test_samples_are_drawn_at_the_moments_that_are_measured(tmp_path):
+    config = parse_study(RAW, "s").cells(tmp_path)[0].config
+    assert (config.train.sample_every, config.sample.num_prompts, config.sample.prompts) == (2, 5, "miniature")
+    assert config.train.num_threads == 1
+
+
+def test_the_quick_form(tmp_path):
+    cells = parse_study(RAW, "s").shortened().cells(tmp_path)
+    assert [(c.labels["beta"], c.seed, c.config.train.num_steps) for c in cells] == [("1", 7, 2)] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"axis": {}}, "unknown key axis"),
+        ({"seeds": None, "name": None}, None),
+        ({"panels": "gamma"}, "'gamma' is no axis"),
+        ({"panels": None}, "the axis beta is shown by none"),
+        ({"axes": {"beta": [1, 2]}, "curves": None, "panels": "beta"}, "should map labels to settings"),
+        ({"measure": {"scorers": "x"}}, "measure"),
+    ],
+)
+def test_mistakes_name_the_key(change, message):
+    raw = {key: value for key, value in {**RAW, **change}.items() if value is not None}
+    with pytest.raises(UsageError, match=message or "missing name, seeds"):
+        parse_study(raw, "s")
+
+
+def test_steps_must_divide_into_the_moments(tmp_path):
+    with pytest.raises(UsageError, match="8 steps do not divide into 3 moments"):
+        parse_study({**RAW, "measure": {"moments": 3}}, "s").cells(tmp_path)
+
+
+def test_a_wrong_config_names_its_place_in_the_grid(tmp_path):
+    raw = {**RAW, "axes": {"beta": {"loss.beta": [-1]}}, "curves": "beta", "panels": None}
+    with pytest.raises(UsageError, match=r"study small \(beta -1\)"):
+        parse_study(raw, "s").cells(tmp_path)
+
+
+def test_labels_that_look_alike_are_refused(tmp_path):
+    raw = {**RAW, "axes": {"o": {"A b": {"loss.beta": 1}, "a-B": {"loss.beta": 2}}}, "curves": "o", "panels": None}
+    with pytest.raises(UsageError, match="same name"):
+        parse_study(raw, "s").cells(tmp_path)
+
+
+@pytest.mark.parametrize("name", named_studies())
+def test_every_shipped_study_is_whole(name, tmp_path):
+    study = read_study(name)
+    assert study.name == name
+    assert len(study.seeds) >= 3
+    assert study.shortened().cells(tmp_path)
+    assert study.cells(tmp_path)
+
+
+def test_no_such_study():
+    with pytest.raises(UsageError, match="neither a YAML file nor a study"):
+        read_study("nothing")
