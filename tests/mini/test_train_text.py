@@ -55,7 +55,7 @@ def shares_of_the_first_shape(reader, prompt):
 @pytest.mark.slow
 def test_the_encoder_learns_where_things_stand(tmp_path):
     """From captions and scenes alone it tells "left of" from "right of", and which shape is meant, for any two."""
-    reader = train_text(Recipe(text=Schedule(500, 64)), tmp_path, lambda step, metrics: None, "cpu", False)
+    reader = train_text(Recipe(text=Schedule(900, 64)), tmp_path, lambda step, metrics: None, "cpu", False)
     for first, second in [("star", "circle"), ("circle", "star"), ("cross", "square"), ("triangle", "star")]:
         of = {
             relation: shares_of_the_first_shape(reader, f"a photo of a {first} {relation} a {second}")
