@@ -30,6 +30,7 @@ def test_every_command_has_help():
         "report",
         "export",
         "benchmark",
+        "study",
         "plan",
         "rehearse",
         "list",
