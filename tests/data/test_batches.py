@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sipo.data.batches import Item, collate, schedule_slots
+from sipo.data.media.load import Member
 
 
 @given(num_pairs=st.integers(1, 50), seed=st.integers(0, 2**31), global_batch=st.integers(1, 64))
@@ -54,20 +55,10 @@ def test_impossible_batches(num_pairs: int, step: int, global_batch: int) -> Non
 
 
 def test_collate_pixels() -> None:
-    items = [
-        Item(
-            f"f:{n}",
-            n + 3,
-            f"p{n}",
-            None,
-            torch.full((3, 2, 2), n),
-            torch.zeros(3, 2, 2),
-            0.5 + n,
-            torch.full((4,), n),
-            torch.zeros(4),
-        )
-        for n in range(2)
-    ]
+    def members(n: int) -> list[Member]:
+        return [Member(torch.full((3, 2, 2), n), torch.full((4,), n)), Member(torch.zeros(3, 2, 2), torch.zeros(4))]
+
+    items = [Item(f"f:{n}", n + 3, f"p{n}", None, members(n), 0.5 + n) for n in range(2)]
     batch = collate(items)
     assert (batch.ids, batch.prompts, batch.encoded, batch.conditioning) == (["f:0", "f:1"], ["p0", "p1"], False, None)
     assert torch.equal(batch.slots, torch.tensor([3, 4]))
@@ -81,7 +72,8 @@ def test_collate_pixels() -> None:
 
 def test_collate_what_is_encoded_and_without_rejected() -> None:
     conditioning = {"prompt_embeds": torch.ones(7, 5, dtype=torch.bfloat16)}
-    batch = collate([Item("f:0", 0, "p", conditioning, torch.zeros(2, 4, 8, 8), None, 1.0, torch.zeros(4), None)] * 3)
+    moments = Member(torch.zeros(2, 4, 8, 8), torch.zeros(4))
+    batch = collate([Item("f:0", 0, "p", conditioning, [moments], 1.0)] * 3)
     assert batch.encoded
     assert (batch.rejected, batch.rejected_geometry) == (None, None)
     assert batch.conditioning["prompt_embeds"].shape == (3, 7, 5)

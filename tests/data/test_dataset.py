@@ -42,7 +42,7 @@ def test_members_share_crop_and_flip(pairs: MediaPairs) -> None:
     for epoch in range(5):
         for index in range(len(pairs)):
             item = pairs[Slot(index, epoch, 0)]
-            assert torch.equal(item.chosen, item.rejected)
+            assert torch.equal(item.members[0].media, item.members[1].media)
 
 
 def test_an_item_is_what_its_draw_says(pairs: MediaPairs, columns: dict[str, list]) -> None:
@@ -51,9 +51,9 @@ def test_an_item_is_what_its_draw_says(pairs: MediaPairs, columns: dict[str, lis
         drawn = draw_augmentation(4, epoch, "pairs.parquet:3", flip=True, prompt_dropout=0.3)
         item = pairs[Slot(2, epoch, 9)]  # the third usable row is row 3
         expected, geometry = load_pixels(columns["jpg_0"][3], SIZE, drawn.crop)
-        assert torch.equal(item.chosen, expected.flip(-1) if drawn.flip else expected)
-        assert torch.equal(item.chosen_geometry, geometry[int(drawn.flip)])
-        assert torch.equal(item.rejected_geometry, item.chosen_geometry)
+        assert torch.equal(item.members[0].media, expected.flip(-1) if drawn.flip else expected)
+        assert torch.equal(item.members[0].micro_conditioning, geometry[int(drawn.flip)])
+        assert torch.equal(item.members[1].micro_conditioning, item.members[0].micro_conditioning)
         assert item.prompt == ("" if drawn.empty_prompt else "prompt 3")
         assert (item.id, item.slot) == ("pairs.parquet:3", 9)
         seen.add((drawn.flip, drawn.empty_prompt))
@@ -74,13 +74,13 @@ def test_shares_of_draws() -> None:
 
 
 def test_a_slot_in_the_batch_changes_nothing_in_the_data(pairs: MediaPairs) -> None:
-    assert torch.equal(pairs[Slot(1, 2, 0)].chosen, pairs[Slot(1, 2, 31)].chosen)
+    assert torch.equal(pairs[Slot(1, 2, 0)].members[0].media, pairs[Slot(1, 2, 31)].members[0].media)
 
 
 def test_centre_crop_without_flip_is_the_same_in_every_epoch(pairs: MediaPairs) -> None:
     plain = replace(pairs, crop="center", flip=False, prompt_dropout=0.0)
-    assert torch.equal(plain[Slot(0, 0, 0)].chosen, plain[Slot(0, 7, 0)].chosen)
-    assert not torch.equal(pairs[Slot(0, 0, 0)].chosen, plain[Slot(0, 0, 0)].chosen)
+    assert torch.equal(plain[Slot(0, 0, 0)].members[0].media, plain[Slot(0, 7, 0)].members[0].media)
+    assert not torch.equal(pairs[Slot(0, 0, 0)].members[0].media, plain[Slot(0, 0, 0)].members[0].media)
 
 
 def test_sft_does_not_read_the_rejected_member(columns: dict[str, list], tmp_path: Path) -> None:
@@ -130,9 +130,9 @@ def test_members_that_are_videos_share_crop_flip_and_frames(clips: PairSource) -
         item = pairs[Slot(index, 0, 0)]
         drawn = draw_augmentation(1, 0, item.id, True, 0.0)
         expected, geometry = load_pixels(clips[index].chosen, size, drawn.crop)
-        assert torch.equal(item.chosen, item.rejected)
-        assert torch.equal(item.chosen, expected.flip(-1) if drawn.flip else expected)
-        assert torch.equal(item.chosen_geometry, geometry[int(drawn.flip)])
+        assert torch.equal(item.members[0].media, item.members[1].media)
+        assert torch.equal(item.members[0].media, expected.flip(-1) if drawn.flip else expected)
+        assert torch.equal(item.members[0].micro_conditioning, geometry[int(drawn.flip)])
         flips.add(drawn.flip)
     assert flips == {True, False}
     assert collate([pairs[Slot(n, 0, n)] for n in range(2)]).chosen.shape == (2, 3, 3, 16, 16)
@@ -145,9 +145,9 @@ def test_a_cache_of_videos_gives_what_encoding_them_gives(clips: PairSource, tmp
     stored = CachedPairs(Cache(tmp_path), list(range(8)), flip=True, seed=1)
     for index in range(8):
         one, other = plain[Slot(index, 2, 0)], stored[Slot(index, 2, 0)]
-        assert torch.equal(FakeEncoder().encode_media(one.chosen[None])[0], other.chosen)
-        assert torch.equal(one.chosen_geometry, other.chosen_geometry)
-        assert torch.equal(one.rejected_geometry, other.rejected_geometry)
+        assert torch.equal(FakeEncoder().encode_media(one.members[0].media[None])[0], other.members[0].media)
+        assert torch.equal(one.members[0].micro_conditioning, other.members[0].micro_conditioning)
+        assert torch.equal(one.members[1].micro_conditioning, other.members[1].micro_conditioning)
 
 
 def test_a_video_that_has_become_too_short_is_named(clips: PairSource) -> None:
@@ -160,5 +160,5 @@ def test_data_sets_travel_to_spawned_workers(pairs: MediaPairs, tmp_path: Path) 
     for dataset in (pairs, cached(pairs, tmp_path / "cache")):
         here = dataset[Slot(1, 3, 0)]
         there = pickle.loads(pickle.dumps(dataset))[Slot(1, 3, 0)]
-        assert torch.equal(here.chosen, there.chosen)
+        assert torch.equal(here.members[0].media, there.members[0].media)
         assert here.id == there.id

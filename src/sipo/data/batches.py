@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sipo.data.draws import epoch_order
+from sipo.data.media.load import Member
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,8 @@ class Item:
     slot: int
     prompt: str
     conditioning: dict[str, Tensor] | None
-    chosen: Tensor
-    rejected: Tensor | None
+    members: list[Member]  # chosen and, if there is one, rejected; their micro-conditioning is (4,)
     strength: float
-    chosen_geometry: Tensor  # (4,)
-    rejected_geometry: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class PairBatch:
     encoded False: `chosen`, `rejected` are pixels (B, 3, H, W), of videos (B, F, 3, H, W), float32 in [-1, 1], and
     `conditioning` is None. encoded True: they are the VAE's moments (B, 2, ...), mean and log-variance, float32, and
     `conditioning` holds the text embeddings as the pipeline passes them, (B, ...) each. `rejected` is None in data for
-    SFT. The geometry is what SDXL is told: original height and width, crop top and left (see `Cut.geometry`).
+    SFT. The geometry is what SDXL is told: original height and width, crop top and left (see `Crop.micro_conditioning`).
     """
 
     ids: list[str]
@@ -97,20 +95,17 @@ class PairBatch:
 def collate(items: list[Item]) -> PairBatch:
     texts = [item.conditioning for item in items if item.conditioning is not None]
     conditioning = {name: torch.stack([text[name] for text in texts]) for name in texts[0]} if texts else None
+    sides = list(zip(*(item.members for item in items), strict=True))
+    media, crops = ([torch.stack([member[part] for member in side]) for side in sides] for part in (0, 1))
     return PairBatch(
         ids=[item.id for item in items],
         slots=torch.tensor([item.slot for item in items]),
         prompts=[item.prompt for item in items],
         conditioning=conditioning,
-        chosen=torch.stack([item.chosen for item in items]),
-        rejected=_stack([item.rejected for item in items]),
+        chosen=media[0],
+        rejected=media[1] if len(media) == 2 else None,
         strength=torch.tensor([item.strength for item in items], dtype=torch.float32),
         encoded=conditioning is not None,
-        chosen_geometry=torch.stack([item.chosen_geometry for item in items]),
-        rejected_geometry=_stack([item.rejected_geometry for item in items]),
+        chosen_geometry=crops[0],
+        rejected_geometry=crops[1] if len(crops) == 2 else None,
     )
-
-
-def _stack(tensors: list[Tensor | None]) -> Tensor | None:
-    """None where there is none; a batch never mixes both."""
-    return None if tensors[0] is None else torch.stack([tensor for tensor in tensors if tensor is not None])

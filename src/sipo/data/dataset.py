@@ -6,6 +6,7 @@ from typing import Protocol
 from sipo.data.batches import Item, Slot
 from sipo.data.cache.read import Cache
 from sipo.data.draws import CropMode, draw_augmentation
+from sipo.data.media.load import Member
 from sipo.data.media.pictures import MAX_PIXELS
 from sipo.data.pairs.load import load_pair
 from sipo.data.pairs.rows import PairSource
@@ -46,19 +47,10 @@ class MediaPairs:
         row = self.usable[slot.index]
         drawn = draw_augmentation(self.seed, slot.epoch, self.source.id(row), self.flip, self.prompt_dropout)
         pair, members = load_pair(self.source, row, self.size, self.crop, drawn, self.with_rejected, self.max_pixels)
-        pixels = [member.flip(-1) if drawn.flip else member for member, _ in members]
-        geometry = [orientations[int(drawn.flip)] for _, orientations in members]
-        return Item(
-            id=pair.id,
-            slot=slot.slot,
-            prompt="" if drawn.empty_prompt else pair.prompt,
-            conditioning=None,
-            chosen=pixels[0],
-            rejected=pixels[1] if len(pixels) == 2 else None,
-            strength=pair.strength,
-            chosen_geometry=geometry[0],
-            rejected_geometry=geometry[1] if len(geometry) == 2 else None,
-        )
+        members = [
+            Member(pixels.flip(-1) if drawn.flip else pixels, crops[int(drawn.flip)]) for pixels, crops in members
+        ]
+        return Item(pair.id, slot.slot, "" if drawn.empty_prompt else pair.prompt, None, members, pair.strength)
 
 
 @dataclass(frozen=True)
@@ -86,16 +78,7 @@ class CachedPairs:
         sample = self.cache.get(self.cache.position(self.usable[slot.index]))
         drawn = draw_augmentation(self.seed, slot.epoch, sample.id, self.flip, self.prompt_dropout)
         prompt = 0 if drawn.empty_prompt else sample.prompt
-        rejected = sample.rejected if self.with_rejected else None
-        rejected_geometry = sample.rejected_geometry if self.with_rejected else None
-        return Item(
-            id=sample.id,
-            slot=slot.slot,
-            prompt=self.cache.prompt(prompt),
-            conditioning=self.cache.conditioning(prompt),
-            chosen=sample.chosen[int(drawn.flip)],
-            rejected=None if rejected is None else rejected[int(drawn.flip)],
-            strength=sample.strength,
-            chosen_geometry=sample.chosen_geometry[int(drawn.flip)],
-            rejected_geometry=None if rejected_geometry is None else rejected_geometry[int(drawn.flip)],
-        )
+        members = [Member(moments[int(drawn.flip)], crops[int(drawn.flip)]) for moments, crops in sample.members]
+        members = members if self.with_rejected else members[:1]
+        text = self.cache.conditioning(prompt)
+        return Item(sample.id, slot.slot, self.cache.prompt(prompt), text, members, sample.strength)

@@ -64,14 +64,11 @@ def test_what_is_stored_is_what_the_backbone_gives(
         sample = cache.get(cache.position(row))
         crop = draw_augmentation(1, 0, f"pairs.parquet:{row}", False, 0.0).crop
         winner, loser = ("jpg_0", "jpg_1") if row % 2 == 0 else ("jpg_1", "jpg_0")
-        for member, cut, name in (
-            (sample.chosen, sample.chosen_geometry, winner),
-            (sample.rejected, sample.rejected_geometry, loser),
-        ):
-            pixels, geometry = load_pixels(columns[name][row], SIZE, crop)
-            assert torch.equal(member[0], backbone.encode_media(pixels[None])[0])
-            assert torch.equal(member[1], backbone.encode_media(pixels.flip(-1)[None])[0])
-            assert torch.equal(cut, geometry)
+        for (moments, crops), name in zip(sample.members, (winner, loser), strict=True):
+            pixels, expected_crops = load_pixels(columns[name][row], SIZE, crop)
+            assert torch.equal(moments[0], backbone.encode_media(pixels[None])[0])
+            assert torch.equal(moments[1], backbone.encode_media(pixels.flip(-1)[None])[0])
+            assert torch.equal(crops, expected_crops)
         assert sample.id == f"pairs.parquet:{row}"
         assert cache.prompt(sample.prompt) == f"prompt {row % 9}"
         expected = backbone.encode_prompts([f"prompt {row % 9}"])
@@ -220,9 +217,8 @@ def test_data_without_rejected_members(tmp_path: Path, columns: dict[str, list])
         rows.append(json.dumps({"prompt": f"prompt {n % 9}", "chosen": f"{n}.png"}))
     (tmp_path / "sft.jsonl").write_text("\n".join(rows))
     encode(open_pairs(tmp_path / "sft.jsonl"), tmp_path / "cache")
-    sample = Cache(tmp_path / "cache").get(3)
-    assert sample.rejected is None
-    assert sample.chosen.shape == (2, 2, 3, 4, 4)
+    (chosen,) = Cache(tmp_path / "cache").get(3).members
+    assert chosen.media.shape == (2, 2, 3, 4, 4)
 
 
 @pytest.mark.parametrize("family", [tiny.stable_diffusion, tiny.stable_diffusion_xl])
@@ -241,7 +237,7 @@ def test_a_real_pipeline(family, source: PairSource, columns: dict[str, list], t
             texts = pipeline.encode_prompt(
                 [f"prompt {row % 9}"], device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
             )
-        torch.testing.assert_close(sample.chosen[0], torch.stack([posterior.mean, posterior.logvar], 1)[0])
+        torch.testing.assert_close(sample.members[0].media[0], torch.stack([posterior.mean, posterior.logvar], 1)[0])
         found = cache.conditioning(sample.prompt)
         torch.testing.assert_close(found["encoder_hidden_states"], texts[0][0])
         if "text_embeds" in found:
@@ -281,11 +277,11 @@ def test_moments_of_videos(clips: PairSource, tmp_path: Path) -> None:
     for row in (0, 7, 11):
         sample, pair = cache.get(row), clips[row]
         crop = draw_augmentation(1, 0, pair.id, False, 0.0).crop
-        for member, media in ((sample.chosen, pair.chosen), (sample.rejected, pair.rejected)):
+        for (moments, _), media in zip(sample.members, (pair.chosen, pair.rejected), strict=True):
             pixels, _ = load_pixels(media, CLIP, crop)
-            assert torch.equal(member[0], backbone.encode_media(pixels[None])[0])
-            assert torch.equal(member[1], backbone.encode_media(pixels.flip(-1)[None])[0])
-            assert member.shape == (2, 2, 3, 3, 4, 4)
+            assert torch.equal(moments[0], backbone.encode_media(pixels[None])[0])
+            assert torch.equal(moments[1], backbone.encode_media(pixels.flip(-1)[None])[0])
+            assert moments.shape == (2, 2, 3, 3, 4, 4)
 
 
 def test_videos_resumed_and_by_two_processes(clips: PairSource, tmp_path: Path) -> None:
@@ -325,7 +321,7 @@ def test_shards_are_bounded_in_bytes(source: PairSource, tmp_path: Path) -> None
     small.verify()
     encode(source, tmp_path / "many")
     assert (Cache(tmp_path / "many").plan.pairs_per_shard, Cache(tmp_path / "many").plan.prompts_per_shard) == (4, 128)
-    assert torch.equal(small.get(9).chosen, Cache(tmp_path / "many").get(9).chosen)
+    assert torch.equal(small.get(9).members[0].media, Cache(tmp_path / "many").get(9).members[0].media)
     assert torch.equal(small.conditioning(7)["pooled"], Cache(tmp_path / "many").conditioning(7)["pooled"])
 
 

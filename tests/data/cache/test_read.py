@@ -11,7 +11,7 @@ from support.pictures import FakeEncoder, pick_a_pic, write_parquet
 from sipo.data.batches import Slot
 from sipo.data.cache import read as cache_module
 from sipo.data.cache.encode import encode_cache
-from sipo.data.cache.plan import EncodeRequest, made_by
+from sipo.data.cache.plan import EncodeRequest, made_by, require_same
 from sipo.data.cache.read import Cache
 from sipo.data.dataset import CachedPairs
 from sipo.data.pairs.open import open_pairs
@@ -43,7 +43,7 @@ def path(made: Path, tmp_path: Path) -> Path:
 def test_a_sound_cache(path: Path, source: PairSource) -> None:
     cache = Cache(path)
     cache.verify()
-    cache.require(made_by(FakeEncoder().fingerprint(), EncodeRequest(source, ROWS, SIZE)))
+    assert cache.made_by == made_by(FakeEncoder().fingerprint(), EncodeRequest(source, ROWS, SIZE))
     assert len(cache) == 5
     assert cache.get(cache.position(4)).id == "pairs.parquet:4"
     with pytest.raises(KeyError):
@@ -109,7 +109,7 @@ def test_every_difference_of_origin_is_named(path: Path, source: PairSource) -> 
         {"name": "other", "dtype": "float16"}, EncodeRequest(source, ROWS[:4], Size(16, 16, 5, 8.0), flip=True)
     )
     with pytest.raises(UserError) as caught:
-        Cache(path).require(wanted)
+        require_same(Cache(path).made_by, wanted, path)
     lines = str(caught.value).splitlines()
     named = {line.split(":")[0].strip() for line in lines[1:-1]}
     assert named == {
@@ -140,11 +140,11 @@ def test_a_cache_of_an_older_version_is_refused(path: Path, source: PairSource) 
 
 
 def test_many_shards_are_not_all_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = [Cache(path).get(n).chosen for n in range(5)]
+    expected = [Cache(path).get(n).members[0].media for n in range(5)]
     monkeypatch.setattr(cache_module, "OPEN_SHARDS", 2)
     cache = Cache(path)
     for n in (0, 1, 2, 3, 4, 0, 4, 2):
-        assert torch.equal(cache.get(n).chosen, expected[n])
+        assert torch.equal(cache.get(n).members[0].media, expected[n])
         assert len(cache._open) <= 2
 
 
@@ -160,7 +160,7 @@ def test_a_part_of_the_rows_and_dropped_prompts(path: Path) -> None:
     for epoch in range(16):
         item = pairs[Slot(0, epoch, 2)]
         assert (item.id, item.slot) == ("pairs.parquet:5", 2)
-        assert torch.equal(item.chosen, cache.get(4).chosen[0])
+        assert torch.equal(item.members[0].media, cache.get(4).members[0].media[0])
         expected = FakeEncoder().encode_prompts([item.prompt])["prompt_embeds"][0]
         assert torch.equal(item.conditioning["prompt_embeds"], expected)
         seen.add(item.prompt)

@@ -8,8 +8,9 @@ from typing import Any
 import safetensors
 from torch import Tensor
 
-from sipo.data.cache.plan import read_plan, require_format, require_same
+from sipo.data.cache.plan import read_plan, require_format
 from sipo.data.cache.shards import MANIFEST
+from sipo.data.media.load import Member
 from sipo.errors import UserError
 from sipo.files import hash_file
 
@@ -18,15 +19,14 @@ OPEN_SHARDS = 128  # mapped at the same time; of large videos a cache has many
 
 @dataclass(frozen=True)
 class CachedSample:
-    """chosen, rejected: (orientations, 2, ...) float32, mean and log-variance; orientation 1 is mirrored."""
+    """members: chosen and, if there is one, rejected: moments (orientations, 2, ...) float32, mean and log-variance, and
+    micro-conditioning (orientations, 4); orientation 1 is mirrored. prompt: for `Cache.conditioning`; 0 is the empty one.
+    """
 
     id: str
-    prompt: int  # for `Cache.conditioning`; 0 is the empty prompt
-    chosen: Tensor
-    rejected: Tensor | None
+    prompt: int
+    members: list[Member]
     strength: float
-    chosen_geometry: Tensor  # (orientations, 4); see `Cut.geometry`
-    rejected_geometry: Tensor | None
 
 
 class Cache:
@@ -64,10 +64,6 @@ class Cache:
     def __len__(self) -> int:
         return len(self.plan.rows)
 
-    def require(self, wanted: dict[str, Any]) -> None:
-        """Raises UserError that names every difference between what made this cache and `wanted` (see `made_by`)."""
-        require_same(self.made_by, wanted, self.path)
-
     def verify(self) -> None:
         """Compare every shard with its checksum (reads the whole cache). Raises UserError that names damaged ones."""
         damaged = [name for name, made in self.checksums.items() if hash_file(self.path / name) != made["sha256"]]
@@ -82,16 +78,13 @@ class Cache:
         name = self.plan.pair_shards[position // self.plan.pairs_per_shard]
         within = position % self.plan.pairs_per_shard
         shard, keys, ids = self._shard(name)
-        rejected = "rejected" in keys
-        return CachedSample(
-            id=ids[within],
-            prompt=self.plan.prompt_of[position],
-            chosen=self._row(shard, "chosen", within),
-            rejected=self._row(shard, "rejected", within) if rejected else None,
-            strength=self._row(shard, "strength", within).item(),
-            chosen_geometry=self._row(shard, "chosen_geometry", within),
-            rejected_geometry=self._row(shard, "rejected_geometry", within) if rejected else None,
-        )
+        members = [
+            Member(self._row(shard, name, within), self._row(shard, f"{name}_geometry", within))
+            for name in ("chosen", "rejected")
+            if name in keys
+        ]
+        strength = self._row(shard, "strength", within).item()
+        return CachedSample(ids[within], self.plan.prompt_of[position], members, strength)
 
     def prompt(self, number: int) -> str:
         return self.plan.prompts[number]

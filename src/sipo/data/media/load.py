@@ -1,6 +1,7 @@
 """From an encoded member of a pair to the tensor that a model of some size sees: image or video, cropped alike."""
 
 from contextlib import closing
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,10 +13,15 @@ from sipo.data.media.pictures import MAX_PIXELS, decode, to_tensor
 from sipo.size import Size
 
 
-def load_pixels(
-    media: MediaFile, size: Size, position: Position = CENTER, max_pixels: int = MAX_PIXELS
-) -> tuple[Tensor, Tensor]:
-    """Pixels `size.pixel_shape`, float32 in [-1, 1], and `Crop.micro_conditioning` (2, 4). Raises BadRow.
+class Member(NamedTuple):
+    """One side of a pair, chosen or rejected: pixels or the VAE's moments, and `Crop.micro_conditioning`."""
+
+    media: Tensor
+    micro_conditioning: Tensor
+
+
+def load_pixels(media: MediaFile, size: Size, position: Position = CENTER, max_pixels: int = MAX_PIXELS) -> Member:
+    """Pixels `size.pixel_shape`, float32 in [-1, 1], and micro-conditioning (2, 4). Raises BadRow.
 
     All frames of a video have the same crop, and are reduced as soon as they are decoded: full-size frames do not
     pile up.
@@ -23,7 +29,7 @@ def load_pixels(
     if require_kind(media, size) == "image":
         image = decode(media, max_pixels)
         crop = crop_for(image.size, size, position)
-        return to_tensor(resize_crop(image, crop)).reshape(size.pixel_shape), crop.micro_conditioning()
+        return Member(to_tensor(resize_crop(image, crop)).reshape(size.pixel_shape), crop.micro_conditioning())
     pixels = torch.empty(size.pixel_shape)
     crop: Crop | None = None
     before: Frame | None = None
@@ -37,4 +43,4 @@ def load_pixels(
             pixels[number] = to_tensor(resize_crop(image, crop))
             before = frame
     assert crop is not None  # `select_frames` gives at least one frame or raises
-    return pixels, crop.micro_conditioning()
+    return Member(pixels, crop.micro_conditioning())

@@ -1,11 +1,9 @@
 """The pixels of a pair, decoded as they are needed in training and encoding."""
 
-from torch import Tensor
-
 from sipo.data.bad_rows import BadRow
 from sipo.data.draws import Augmentation, CropMode
 from sipo.data.media.crop import CENTER
-from sipo.data.media.load import load_pixels
+from sipo.data.media.load import Member, load_pixels
 from sipo.data.pairs.rows import Pair, PairSource
 from sipo.errors import UserError
 from sipo.size import Size
@@ -13,8 +11,8 @@ from sipo.size import Size
 
 def load_pair(
     source: PairSource, row: int, size: Size, crop: CropMode, drawn: Augmentation, with_rejected: bool, max_pixels: int
-) -> tuple[Pair, list[tuple[Tensor, Tensor]]]:
-    """The pair, and of each member (chosen and, where wanted and present, rejected) what `load_pixels` returns.
+) -> tuple[Pair, list[Member]]:
+    """The pair, and its members as `load_pixels` returns them: chosen and, where wanted and present, rejected.
 
     Both share the crop. Raises UserError that names the row where a member cannot be decoded.
     """

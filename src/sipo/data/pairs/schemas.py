@@ -14,24 +14,25 @@ from sipo.errors import UserError
 
 @dataclass(frozen=True)
 class Schema:
-    """One layout of preference data. `required`: each entry is a set of columns of which one must be there."""
+    """One layout of preference data. `required`: columns, or "one or another" of which one must be present."""
 
     name: str
     prompt: str
-    required: tuple[tuple[str, ...], ...]
+    required: tuple[str, ...]
     optional: tuple[str, ...]
     read: Callable[[dict[str, Any], str, Path], Pair]  # (row, id, folder against which relative paths are resolved)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return (*(column for choice in self.required for column in choice), *self.optional)
+        return (*(column for choice in self.required for column in choice.split(" or ")), *self.optional)
 
     def fits(self, columns: Collection[str]) -> bool:
-        return all(any(column in columns for column in choice) for choice in self.required)
+        return all(any(column in columns for column in choice.split(" or ")) for choice in self.required)
 
     def describe(self) -> str:
-        needed = ", ".join(" or ".join(choice) for choice in self.required)
-        return f"{self.name}: {needed}" + (f" (optional: {', '.join(self.optional)})" if self.optional else "")
+        return f"{self.name}: {', '.join(self.required)}" + (
+            f" (optional: {', '.join(self.optional)})" if self.optional else ""
+        )
 
 
 def resolve(path: str, folder: Path) -> Path:
@@ -105,34 +106,11 @@ def read_pairs(row: dict[str, Any], id: str, folder: Path) -> Pair:
     return Pair(id, prompt(row.get("prompt")), media(row.get("chosen"), folder), rejected, float(strength))
 
 
+RAPIDATA = ("prompt", "image1 or image1_path", "image2 or image2_path", "votes_image1", "votes_image2")
 SCHEMAS = (
-    Schema(
-        name="Pick-a-Pic",
-        prompt="caption",
-        required=(("jpg_0",), ("jpg_1",), ("label_0",), ("caption",)),
-        optional=("has_label",),
-        read=read_pick_a_pic,
-    ),
-    Schema(
-        name="Rapidata",
-        prompt="prompt",
-        required=(
-            ("prompt",),
-            ("image1", "image1_path"),
-            ("image2", "image2_path"),
-            ("votes_image1",),
-            ("votes_image2",),
-        ),
-        optional=(),
-        read=read_rapidata,
-    ),
-    Schema(
-        name="pairs",
-        prompt="prompt",
-        required=(("prompt",), ("chosen",)),
-        optional=("rejected", "strength"),
-        read=read_pairs,
-    ),
+    Schema("Pick-a-Pic", "caption", ("jpg_0", "jpg_1", "label_0", "caption"), ("has_label",), read_pick_a_pic),
+    Schema("Rapidata", "prompt", RAPIDATA, (), read_rapidata),
+    Schema("pairs", "prompt", ("prompt", "chosen"), ("rejected", "strength"), read_pairs),
 )
 
 
