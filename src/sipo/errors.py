@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 
 class UserError(Exception):
-    """A mistake in the user's files or a state that the user must mend; the command exits with 1."""
+    """A mistake in the user's files or a state that the user must fix; the command exits with 1."""
 
 
 class UsageError(UserError):

@@ -39,7 +39,7 @@ class Architecture:
     sizes: Sizes
 
     def size(self, asked: Callable[[Size], Size] = lambda native: native) -> Size:
-        """From the native size to the one that is asked for, as `DataConfig.size` does.
+        """From the native size to the requested one, as `DataConfig.size` does.
 
         Raises UserError for a size that the model does not take: the one rule for planning and training.
         """

@@ -142,7 +142,7 @@ def load_backbone(
     """Load a checkpoint, whose configs may have been read before, with the adapter of its family.
 
     dtype: of computing, and of the frozen weights unless `model.dtype` differs. encoders: False leaves the VAE and the
-    text encoders on disk. size: from the native size to the one that is asked for, such as `DataConfig.size`.
+    text encoders on disk. size: from the native size to the requested one, such as `DataConfig.size`.
 
     Raises UserError for a path without a pipeline, an unknown family, missing components, weights that do not load, a
     LoRA of another model, or a size that the network cannot take.

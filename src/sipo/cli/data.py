@@ -15,7 +15,7 @@ data = typer.Typer(no_args_is_help=True, help="Look at preference pairs before t
 def data_check(
     path: Annotated[str, typer.Argument(help="Parquet shards, a datasets folder, a JSONL manifest, or miniature.")],
     ties: Annotated[str, typer.Option(help="drop: left out; error: reported as bad rows.")] = "drop",
-    max_pairs: Annotated[int | None, typer.Option(help="Look at the first so many rows.")] = None,
+    max_pairs: Annotated[int | None, typer.Option(help="Read only the first N rows.")] = None,
     max_pixels: Annotated[int, typer.Option(help="Larger images and frames are reported, not decoded.")] = 64_000_000,
     num_frames: Annotated[int | None, typer.Option(help="Frames of the video model: shorter videos are bad.")] = None,
     fps: Annotated[float | None, typer.Option(help="Rate of the video model; needed with --num-frames.")] = None,

@@ -93,7 +93,7 @@ def benchmark(
     config: ConfigFile,
     overrides: Overrides = None,
     num_steps: Annotated[int, typer.Option(min=1, help="Counted steps of each variant and round.")] = 20,
-    rounds: Annotated[int, typer.Option(min=1, help="Each variant is run so many times, in turn.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each variant is run, in turn.")] = 3,
 ) -> None:
     """Seconds per step, split by part: SIPO against Diffusion-DPO, with and without a cache."""
     from sipo.config import load_config

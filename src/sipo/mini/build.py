@@ -73,7 +73,7 @@ def build(
 def _snapshots(
     folder: Path, vae: Autoencoder, bf16: bool, every: int, console: Console
 ) -> Callable[[int, nn.Module], None]:
-    """Writes the pipeline of a denoiser in training, and prints its scores on a few prompts, every so many steps."""
+    """Writes the pipeline of a denoiser in training, and prints its scores on a few prompts, at regular steps."""
 
     def snapshot(step: int, average: nn.Module) -> None:
         if step % every == 0:

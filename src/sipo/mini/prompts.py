@@ -78,7 +78,7 @@ def balanced(groups: dict[str, list[dict]], each: int, rng: np.random.Generator)
 
 
 def write_prompts(folder: Path, each_train: int = 120, each_heldout: int = 40) -> None:
-    """Write train.jsonl and heldout.jsonl with so many prompts of every category."""
+    """Write train.jsonl and heldout.jsonl with an equal number of prompts of every category."""
     rng = np.random.default_rng([SPLIT_SEED, 1])
     for name, each, groups in zip(("train", "heldout"), (each_train, each_heldout), split_prompts(), strict=True):
         write_atomic(folder / f"{name}.jsonl", dump_jsonl(balanced(groups, each, rng)))

@@ -25,7 +25,7 @@ class Measure:
 
     scorer: str = "miniature"
     values: tuple[str, ...] = ("score",)  # "score", or details of the scorer such as "correct"
-    moments: int = 8  # the samples are drawn at the start and so many times, evenly spaced
+    moments: int = 8  # samples are drawn at the start and at this many evenly spaced steps
     prompts: str = "miniature"
     num_prompts: int = 240
 

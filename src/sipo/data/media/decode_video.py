@@ -59,7 +59,7 @@ def read_frames(
 ) -> Generator[Frame, None, None]:
     """The frames of a video, or of a folder of pictures, which are taken to be `fps` to the second; all of one size.
 
-    Nothing is decoded before it is asked for. Raises BadRow: missing_file, empty_image, truncated, undecodable,
+    Frames are decoded lazily. Raises BadRow: missing_file, empty_image, truncated, undecodable,
     too_large (pixels by the header, before anything is decoded; frames when `MAX_FRAMES` are passed), malformed.
     """
     if isinstance(media, Path) and media.is_dir():

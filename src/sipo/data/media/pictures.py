@@ -1,4 +1,4 @@
-"""Encoded pictures: whatever the file holds, an upright RGB picture comes out, or a `BadRow`."""
+"""Encoded pictures: any supported file becomes an upright RGB picture, or raises `BadRow`."""
 
 import io
 import struct

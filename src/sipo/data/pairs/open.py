@@ -19,7 +19,7 @@ def open_pairs(path: str | Path, ties: Ties = "drop", max_pairs: int | None = No
 
     path: see `ACCEPTED`; a miniature's name stands for the pairs that come with it.
     ties: whether rows without a preference are left out ("drop") or are bad rows ("error").
-    max_pairs: look at the first so many rows only.
+    max_pairs: read only the first N rows.
 
     Raises UserError where the path is missing, ambiguous or in no known schema.
     """
