@@ -128,7 +128,7 @@ def test_a_video_shorter_than_asked(sipo, clips):
     said = sipo("train", "wan", data={"path": str(clips)})
     assert "1 of 3 rows are bad" in said
     assert "shorter than the model's: clips.jsonl:2 (the first: " in said
-    assert "lasts 0.19 s (3 frames); 5 frames at 16 fps are asked for" in said
+    assert "lasts 0.19 s (3 frames); 5 frames at 16 fps are needed" in said
     said = sipo("train", "wan", data={"path": str(clips), "num_frames": 33})
     assert "3 of 3 rows are bad" in said
 

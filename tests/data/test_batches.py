@@ -66,8 +66,7 @@ def test_collate_pixels() -> None:
     assert batch.chosen.shape == batch.rejected.shape == (2, 3, 2, 2)
     assert batch.chosen[1].eq(1).all()
     assert torch.equal(batch.strength, torch.tensor([0.5, 1.5]))
-    assert batch.chosen_geometry.tolist() == [[0] * 4, [1] * 4]
-    assert batch.rejected_geometry.shape == (2, 4)
+    assert batch.micro_conditioning.tolist() == [[[0] * 4, [1] * 4], [[0] * 4] * 2]
 
 
 def test_collate_what_is_encoded_and_without_rejected() -> None:
@@ -75,6 +74,7 @@ def test_collate_what_is_encoded_and_without_rejected() -> None:
     moments = Member(torch.zeros(2, 4, 8, 8), torch.zeros(4))
     batch = collate([Item("f:0", 0, "p", conditioning, [moments], 1.0)] * 3)
     assert batch.encoded
-    assert (batch.rejected, batch.rejected_geometry) == (None, None)
+    assert batch.rejected is None
+    assert batch.micro_conditioning.shape == (1, 3, 4)
     assert batch.conditioning["prompt_embeds"].shape == (3, 7, 5)
     assert batch.conditioning["prompt_embeds"].dtype == torch.bfloat16

@@ -50,9 +50,9 @@ def test_an_item_is_what_its_draw_says(pairs: MediaPairs, columns: dict[str, lis
     for epoch in range(8):
         drawn = draw_augmentation(4, epoch, "pairs.parquet:3", flip=True, prompt_dropout=0.3)
         item = pairs[Slot(2, epoch, 9)]  # the third usable row is row 3
-        expected, geometry = load_pixels(columns["jpg_0"][3], SIZE, drawn.crop)
+        expected, crops = load_pixels(columns["jpg_0"][3], SIZE, drawn.crop)
         assert torch.equal(item.members[0].media, expected.flip(-1) if drawn.flip else expected)
-        assert torch.equal(item.members[0].micro_conditioning, geometry[int(drawn.flip)])
+        assert torch.equal(item.members[0].micro_conditioning, crops[int(drawn.flip)])
         assert torch.equal(item.members[1].micro_conditioning, item.members[0].micro_conditioning)
         assert item.prompt == ("" if drawn.empty_prompt else "prompt 3")
         assert (item.id, item.slot) == ("pairs.parquet:3", 9)
@@ -88,8 +88,8 @@ def test_sft_does_not_read_the_rejected_member(columns: dict[str, list], tmp_pat
     source = open_pairs(write_parquet(tmp_path / "pairs.parquet", broken))
     pairs = MediaPairs(source, list(range(12)), SIZE, with_rejected=False)
     batch = collate([pairs[Slot(0, 0, 0)]])
-    assert (batch.rejected, batch.rejected_geometry) == (None, None)
-    assert batch.chosen_geometry.shape == (1, 4)
+    assert batch.rejected is None
+    assert batch.micro_conditioning.shape == (1, 1, 4)
     with pytest.raises(UserError, match=r"pairs\.parquet:1: .*not an image.*sipo data check"):
         replace(pairs, with_rejected=True)[Slot(1, 0, 0)]
 
@@ -110,8 +110,8 @@ def test_loader_workers_change_nothing(pairs: MediaPairs, tmp_path: Path) -> Non
             assert (found.ids, found.prompts) == (expected.ids, expected.prompts)
             assert torch.equal(found.chosen, expected.chosen)
             assert torch.equal(found.rejected, expected.rejected)
-            assert torch.equal(found.chosen_geometry, expected.chosen_geometry)
-            assert found.chosen_geometry.shape == found.rejected_geometry.shape == (4, 4)
+            assert torch.equal(found.micro_conditioning, expected.micro_conditioning)
+            assert found.micro_conditioning.shape == (2, 4, 4)
 
 
 @pytest.fixture(scope="module")
@@ -129,10 +129,10 @@ def test_members_that_are_videos_share_crop_flip_and_frames(clips: PairSource) -
     for index in range(8):
         item = pairs[Slot(index, 0, 0)]
         drawn = draw_augmentation(1, 0, item.id, True, 0.0)
-        expected, geometry = load_pixels(clips[index].chosen, size, drawn.crop)
+        expected, crops = load_pixels(clips[index].chosen, size, drawn.crop)
         assert torch.equal(item.members[0].media, item.members[1].media)
         assert torch.equal(item.members[0].media, expected.flip(-1) if drawn.flip else expected)
-        assert torch.equal(item.members[0].micro_conditioning, geometry[int(drawn.flip)])
+        assert torch.equal(item.members[0].micro_conditioning, crops[int(drawn.flip)])
         flips.add(drawn.flip)
     assert flips == {True, False}
     assert collate([pairs[Slot(n, 0, n)] for n in range(2)]).chosen.shape == (2, 3, 3, 16, 16)

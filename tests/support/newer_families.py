@@ -75,7 +75,7 @@ class ImageAdapter:
     def schedule(self, size):
         return FlowSchedule(1000, self.configs["scheduler"]["shift"])
 
-    def conditioning_of(self, geometry, size):
+    def conditioning_of(self, micro_conditioning, size):
         return {}
 
     def sample(self, pipeline, prompts, generators, steps, guidance, size):

@@ -81,7 +81,7 @@ class TwoStage:
     def schedule(self, size):
         return VPSchedule(DDPMScheduler.from_config(self.scheduler).alphas_cumprod, "epsilon")
 
-    def conditioning_of(self, geometry, size):
+    def conditioning_of(self, micro_conditioning, size):
         return {}
 
     def latents(self, moments, noise):

@@ -1,6 +1,6 @@
 """Every shipped experiment trains, for one step on a tiny checkpoint of its family, and can be planned.
 
-The configs of an experiment differ in `loss` alone (test_configs.py), and every family trains with every objective
+The configs of an experiment differ in `loss` alone (config/test_shipped.py), and every family trains with every objective
 (test_families.py), so one config an experiment, and the demo, stand for all.
 """
 

@@ -54,8 +54,8 @@ class Backbone:
     def encode_media(self, pixels: Tensor) -> Tensor:
         return self.adapter.encode_media(self.pipeline.vae, pixels)
 
-    def conditioning_of(self, geometry: Tensor) -> Conditioning:
-        return self.adapter.conditioning_of(geometry, self.size)
+    def conditioning_of(self, micro_conditioning: Tensor) -> Conditioning:
+        return self.adapter.conditioning_of(micro_conditioning, self.size)
 
     def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
         return self.adapter.latents(moments, noise)

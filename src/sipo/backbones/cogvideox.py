@@ -51,7 +51,7 @@ class CogVideoX:
         scheduler: Any = CogVideoXDDIMScheduler.from_config(self.scheduler)
         return VPSchedule(scheduler.alphas_cumprod, scheduler.config["prediction_type"])
 
-    def conditioning_of(self, geometry: Tensor, size: Size) -> Conditioning:
+    def conditioning_of(self, micro_conditioning: Tensor, size: Size) -> Conditioning:
         return {}
 
     def latents(self, moments: Tensor, noise: Tensor) -> Tensor:

@@ -95,8 +95,8 @@ class Adapter(Protocol):
         """The path of the checkpoint's own scheduler, with its shift at this size."""
         ...
 
-    def conditioning_of(self, geometry: Tensor, size: Size) -> Conditioning:
-        """Micro-conditioning: geometry (B, 4) is each picture's original height, width, crop top, crop left."""
+    def conditioning_of(self, micro_conditioning: Tensor, size: Size) -> Conditioning:
+        """micro_conditioning (B, 4): each picture's original height, width, crop top, crop left."""
         ...
 
     def latents(self, moments: Tensor, noise: Tensor) -> Tensor:

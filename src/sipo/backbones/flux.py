@@ -55,7 +55,7 @@ class Flux:
             shift = math.exp(calculate_shift(tokens, *values))
         return FlowSchedule(config["num_train_timesteps"], shift)
 
-    def conditioning_of(self, geometry: Tensor, size: Size) -> Conditioning:
+    def conditioning_of(self, micro_conditioning: Tensor, size: Size) -> Conditioning:
         return {}
 
     def latents(self, moments: Tensor, noise: Tensor) -> Tensor:

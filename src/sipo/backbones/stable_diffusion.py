@@ -59,12 +59,12 @@ class StableDiffusion:
         scheduler: Any = DDPMScheduler.from_config(self.configs["scheduler"])
         return VPSchedule(scheduler.alphas_cumprod, scheduler.config["prediction_type"])
 
-    def conditioning_of(self, geometry: Tensor, size: Size) -> Conditioning:
+    def conditioning_of(self, micro_conditioning: Tensor, size: Size) -> Conditioning:
         """XL's `time_ids` (B, 6): original size, crop corner, target size (Podell et al. 2023, section 2.2)."""
         if not self.is_xl:
             return {}
-        target = geometry.new_tensor([size.height, size.width]).expand(len(geometry), 2)
-        return {"time_ids": torch.cat([geometry, target], dim=1)}
+        target = micro_conditioning.new_tensor([size.height, size.width]).expand(len(micro_conditioning), 2)
+        return {"time_ids": torch.cat([micro_conditioning, target], dim=1)}
 
     def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
         """x0 = scale (mean + std noise - shift), (B, C, h, w)."""

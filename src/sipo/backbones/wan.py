@@ -50,7 +50,7 @@ class Wan:
         config = self.scheduler
         return FlowSchedule(config["num_train_timesteps"], config.get("flow_shift") or config.get("shift") or 1.0)
 
-    def conditioning_of(self, geometry: Tensor, size: Size) -> Conditioning:
+    def conditioning_of(self, micro_conditioning: Tensor, size: Size) -> Conditioning:
         return {}
 
     def latents(self, moments: Tensor, noise: Tensor) -> Tensor:

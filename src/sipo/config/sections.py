@@ -69,7 +69,7 @@ class DataConfig:
             raise ValueError(f"fps must be positive, got {self.fps}")
 
     def size(self, own: Size) -> Size:
-        """The size asked for, with the model's own where nothing is said. Raises UsageError for frames of an image."""
+        """The requested size; what the config leaves open is the model's own. Raises UsageError for frames of an image."""
         if not own.is_video and (self.num_frames, self.fps) != (None, None):
             raise UsageError("data.num_frames and data.fps are for video models; this model makes images")
         sides = self.resolution or (own.height, own.width)

@@ -77,7 +77,8 @@ class PairBatch:
     encoded False: `chosen`, `rejected` are pixels (B, 3, H, W), of videos (B, F, 3, H, W), float32 in [-1, 1], and
     `conditioning` is None. encoded True: they are the VAE's moments (B, 2, ...), mean and log-variance, float32, and
     `conditioning` holds the text embeddings as the pipeline passes them, (B, ...) each. `rejected` is None in data for
-    SFT. The geometry is what SDXL is told: original height and width, crop top and left (see `Crop.micro_conditioning`).
+    SFT. micro_conditioning: original height and width, crop top and left of chosen and, if there is one, rejected (see
+    `Crop.micro_conditioning`).
     """
 
     ids: list[str]
@@ -88,8 +89,7 @@ class PairBatch:
     rejected: Tensor | None
     strength: Tensor  # (B,) float32
     encoded: bool
-    chosen_geometry: Tensor  # (B, 4) float32
-    rejected_geometry: Tensor | None
+    micro_conditioning: Tensor  # (members, B, 4) float32
 
 
 def collate(items: list[Item]) -> PairBatch:
@@ -106,6 +106,5 @@ def collate(items: list[Item]) -> PairBatch:
         rejected=media[1] if len(media) == 2 else None,
         strength=torch.tensor([item.strength for item in items], dtype=torch.float32),
         encoded=conditioning is not None,
-        chosen_geometry=crops[0],
-        rejected_geometry=crops[1] if len(crops) == 2 else None,
+        micro_conditioning=torch.stack(crops),
     )

@@ -111,6 +111,5 @@ def _conditioning(t: Training, batch: PairBatch, members: int) -> dict[str, Tens
     device = t.processes.device
     one = t.backbone.encode_prompts(batch.prompts) if batch.conditioning is None else batch.conditioning
     text = {name: torch.cat([value.to(device, non_blocking=True)] * members) for name, value in one.items()}
-    geometry = [batch.chosen_geometry, batch.rejected_geometry][:members]
-    crops = torch.cat([value for value in geometry if value is not None]).to(device, non_blocking=True)
+    crops = batch.micro_conditioning[:members].flatten(0, 1).to(device, non_blocking=True)
     return text | t.backbone.conditioning_of(crops)

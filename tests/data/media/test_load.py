@@ -24,13 +24,13 @@ def test_odd_sizes(size: tuple[int, int]) -> None:
     assert probe(encoded(Image.new("RGB", size), "JPEG"))
     content = encoded(Image.new("RGB", size, (255, 0, 127)))
     for target in (Size(64, 64), Size(40, 64)):
-        pixels, geometry = load_pixels(content, target, (0.3, 0.7))
+        pixels, crops = load_pixels(content, target, (0.3, 0.7))
         assert pixels.shape == target.pixel_shape
         assert torch.allclose(pixels[:, 0, 0], torch.tensor([1.0, -1.0, 127 / 127.5 - 1]))
-        assert geometry[0, :2].tolist() == [size[1], size[0]]
+        assert crops[0, :2].tolist() == [size[1], size[0]]
 
 
-def test_geometry_is_that_of_the_upright_picture() -> None:
+def test_micro_conditioning_is_that_of_the_upright_picture() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
     content = encoded(Image.new("RGB", (80, 40)), "JPEG", exif=exif)
@@ -43,11 +43,11 @@ def test_every_frame_is_cut_like_a_picture(side: tuple[int, int], crop: tuple[fl
     """Oracle: each full-size frame on its own, through the path of images. Odd sizes need a codec without 4:2:0."""
     frames = [np.asarray(Image.open(videos.io.BytesIO(picture(seed, side)))) for seed in range(3)]
     folder = videos.folder(tmp_path / "clip", frames)
-    pixels, geometry = load_pixels(folder, CLIP, crop)
+    pixels, crops = load_pixels(folder, CLIP, crop)
     cut = crop_for(side, CLIP, crop)
     expected = [to_tensor(resize_crop(Image.fromarray(frame), cut)) for frame in frames]
     assert torch.equal(pixels, torch.stack(expected))
-    assert torch.equal(geometry, cut.micro_conditioning())
+    assert torch.equal(crops, cut.micro_conditioning())
     assert pixels.shape == CLIP.pixel_shape == (3, 3, 16, 24)
 
 
@@ -65,12 +65,12 @@ def test_files_bytes_and_odd_sizes(format: str, tmp_path: Path) -> None:
 
 def test_a_video_whose_sides_are_odd() -> None:
     content = videos.video(videos.grey(3, (33, 21)), 8, "matroska", codec="libvpx-vp9")
-    pixels, geometry = load_pixels(content, CLIP)
-    assert geometry[0, :2].tolist() == [21, 33]
+    pixels, crops = load_pixels(content, CLIP)
+    assert crops[0, :2].tolist() == [21, 33]
     assert [videos.number((frame.mean().item() + 1) * 127.5) for frame in pixels] == [0, 1, 2]
 
 
-def test_a_rotated_video_has_its_upright_geometry() -> None:
+def test_a_rotated_video_has_its_upright_micro_conditioning() -> None:
     content = videos.video(videos.noise(3, (64, 32)), 8, rotation=90)
     assert load_pixels(content, CLIP)[1][0, :2].tolist() == [64, 32]
 

@@ -105,7 +105,7 @@ def measure(media: MediaFile, size: Size | None = None, max_pixels: int = MAX_PI
 def too_short(last: Frame | None, seen: int, size: Size) -> BadRow:
     found = f"lasts {float(last.end):.2f} s ({seen} frames)" if last else "holds no frame"
     return BadRow(
-        f"{found}; {size.num_frames} frames at {size.fps:g} fps are asked for, the last one shown at "
+        f"{found}; {size.num_frames} frames at {size.fps:g} fps are needed, the last one shown at "
         f"{size.seconds:.2f} s. Ask for fewer frames or a higher rate, or leave it out",
         "too_short",
     )

@@ -1,4 +1,4 @@
-"""What a reader hands out: a `Pair`, or a `BadRow` that says why there is none."""
+"""What readers of preference data share: the pair, and the protocol of a source of pairs."""
 
 from dataclasses import dataclass
 from functools import cached_property

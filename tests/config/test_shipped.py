@@ -11,7 +11,7 @@ from sipo.losses import DPOCM, SFT, SIPO, DiffusionDPO
 from sipo.terms import ImportanceWeight
 from sipo.timesteps import Uniform
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 OBJECTIVES = {"dpo": DiffusionDPO, "dpo-cm": DPOCM, "sipo": SIPO}
 
 # Where the paper reports it, its medium, and our precision: the paper has fp16 throughout (Table A1).
