@@ -14,9 +14,8 @@ def main(config: str, scorer: str) -> None:
     from sipo.scorers.choice import load_scorer
     from sipo.train.loop import train
 
-    console = Console()
+    console, loaded = Console(), load_scorer(scorer)  # a scorer that cannot be loaded costs no training
     run = train(load_config(config), console)
-    loaded = load_scorer(scorer)
     for step in run.sample_steps():
         score(run.samples / f"{step:06d}", loaded, console=console)
 

@@ -72,7 +72,9 @@ def test_killed_inside_a_checkpoint_and_resumed(config_of, kind, accumulation):
     for raw in (unbroken, killed):
         raw["data"] |= {"validation": 0.3}
     assert train_in_two(unbroken) == [0, 0]
-    assert train_in_two(killed, die=(0, EVENTS_OF_A_SAVE + 3)) == [-signal.SIGKILL] * 2
+    died, other = train_in_two(killed, die=(0, EVENTS_OF_A_SAVE + 3))
+    assert died == -signal.SIGKILL
+    assert other != 0  # killed too, or ended by the broken connection before that
     assert saved_steps(RunDir(killed["run"]).checkpoints) == [2]
     assert train_in_two(killed) == [0, 0]
     runs = [RunDir(raw["run"]) for raw in (killed, unbroken)]
