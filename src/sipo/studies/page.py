@@ -9,6 +9,7 @@ from sipo.scorers.choice import load_scorer
 from sipo.studies.grid import Cell, Study
 from sipo.studies.results import Row, Summary, as_csv, over_seeds, rows_of
 from sipo.studies.running import durations
+from sipo.tables import markdown_table
 
 
 def write_page(study: Study, cells: Sequence[Cell], out: Path, command: str) -> Path:
@@ -37,7 +38,7 @@ def _page(study: Study, cells: Sequence[Cell], rows: Sequence[Row], command: str
         f"{len(cells)} runs: {steps} steps, seeds {seeds}; {study.measure.num_prompts} held-out prompts, scored by "
         f"{study.measure.scorer}. A cell is the mean over seeds and its 95% interval (Student's t).",
         *(f"## {name}\n\n{_table(study, rows, name)}" for name in study.measure.values),
-        f"Every run and step: [{study.name}.csv]({study.name}.csv). {sum(seconds) / 3600:.2f} core-hours, one thread a run, on "
+        f"Every run and step: [{study.name}.csv]({study.name}.csv). {sum(seconds) / 3600:.2f} core-hours from each run's last start, one thread a run, on "
         f"{platform.machine()}, Python {platform.python_version()}.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -46,14 +47,13 @@ def _page(study: Study, cells: Sequence[Cell], rows: Sequence[Row], command: str
 def _table(study: Study, rows: Sequence[Row], name: str) -> str:
     """A line a setting: the value at the start, at its best step, at the end."""
     found = over_seeds(rows, name)
-    lines = [[*study.axes, "start", "best (step)", "end"]]
+    lines = []
     for labels in dict.fromkeys(labels for labels, _ in found):
         moments = {step: summary for (other, step), summary in found.items() if other == labels}
         best = max(moments, key=lambda step: moments[step].mean)
         first, last = min(moments), max(moments)
         lines.append([*labels, _cell(moments[first]), f"{_cell(moments[best])} ({best})", _cell(moments[last])])
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table([*study.axes, "start", "best (step)", "end"], lines, left=list(study.axes))
 
 
 def _cell(summary: Summary) -> str:

@@ -1,7 +1,5 @@
 """What the runs of a study scored, step by step, and the mean and interval of it over seeds."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from scipy.stats import t as student
 from sipo.evaluate.scores.files import read_scores
 from sipo.run import RunDir
 from sipo.studies.grid import Cell, Study
+from sipo.tables import csv_table
 
 TRAINING = (
     "loss",
@@ -90,10 +89,6 @@ def over_seeds(rows: Sequence[Row], name: str) -> dict[tuple[tuple[str, ...], in
 def as_csv(rows: Sequence[Row]) -> str:
     """All rows, one a run and step."""
     names = list(dict.fromkeys(name for row in rows for name in row.values))
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*rows[0].labels, "seed", "step", *names])
-    for row in rows:
-        values = [f"{row.values[name]:.6g}" if name in row.values else "" for name in names]
-        writer.writerow([*row.labels.values(), row.seed, row.step, *values])
-    return buffer.getvalue()
+    cells = ([f"{row.values[name]:.6g}" if name in row.values else None for name in names] for row in rows)
+    lines = ([*row.labels.values(), row.seed, row.step, *values] for row, values in zip(rows, cells, strict=True))
+    return csv_table([*rows[0].labels, "seed", "step", *names], lines)

@@ -11,9 +11,11 @@ from pathlib import Path
 from statistics import median
 
 from rich.console import Console
+from rich.markup import escape
 
 from sipo.errors import UserError
 from sipo.files import write_atomic
+from sipo.jsonl import read_json
 from sipo.run import RunDir
 from sipo.studies.grid import Cell, Study
 from sipo.yaml12 import write_yaml
@@ -29,13 +31,13 @@ class Job:
     started: float
 
 
-def is_done(cell: Cell) -> bool:
-    """Trained and scored with these settings. Raises UsageError where the directory holds a run with others."""
+def is_done(study: Study, cell: Cell) -> bool:
+    """Trained with these settings and scored by this scorer. Raises UsageError where the directory holds another run."""
     run = RunDir(Path(cell.config.run))
     if not (run.path / DONE).is_file():
         return False
     run.require_same_config(cell.config, has_checkpoint=True)
-    return True
+    return read_json(run.path / DONE).get("scorer") == study.measure.scorer
 
 
 def run_missing(study: Study, cells: Sequence[Cell], jobs: int, console: Console) -> None:
@@ -43,7 +45,7 @@ def run_missing(study: Study, cells: Sequence[Cell], jobs: int, console: Console
 
     Ctrl-C ends the processes; the same command continues them from their last checkpoints.
     """
-    waiting, running, failed = [cell for cell in cells if not is_done(cell)], [], []
+    waiting, running, failed = [cell for cell in cells if not is_done(study, cell)], [], []
     total, seconds = len(waiting), durations(cells)
     if waiting:
         console.print(
@@ -59,10 +61,10 @@ def run_missing(study: Study, cells: Sequence[Cell], jobs: int, console: Console
                 running.remove(job)
                 if job.process.returncode:
                     failed.append(job)
-                    console.print(f"[red]failed[/]: {job.cell.name}, see {job.log}", highlight=False)
+                    console.print(f"[red]failed[/]: {job.cell.name}, see {escape(str(job.log))}", highlight=False)
                     continue
                 seconds.append(time.time() - job.started)
-                _mark_done(job)
+                _mark_done(study, job)
                 left = len(waiting) + len(running)
                 expected = f", about {_clock(left * median(seconds) / jobs)} left" if left else ""
                 console.print(
@@ -80,9 +82,9 @@ def run_missing(study: Study, cells: Sequence[Cell], jobs: int, console: Console
 
 
 def durations(cells: Sequence[Cell]) -> list[float]:
-    """Seconds that the finished runs among the cells took, each from start to scores, as recorded."""
+    """Seconds of the finished runs among the cells, each from its last start to its scores."""
     records = (Path(cell.config.run) / DONE for cell in cells)
-    return [json.loads(record.read_text(encoding="utf-8"))["seconds"] for record in records if record.is_file()]
+    return [read_json(record)["seconds"] for record in records if record.is_file()]
 
 
 def _encode_caches(cells: Sequence[Cell], console: Console) -> None:
@@ -90,7 +92,7 @@ def _encode_caches(cells: Sequence[Cell], console: Console) -> None:
     first_of = {cell.config.data.cache: cell for cell in reversed(cells) if cell.config.data.cache is not None}
     for cache, cell in first_of.items():
         config, log = _write_config(cell)
-        console.print(f"encoding into {cache}, where it is not encoded yet", highlight=False)
+        console.print(f"encoding into {cache}, where it is not encoded yet", highlight=False, markup=False)
         if _launch([sys.executable, "-m", "sipo", "data", "encode", str(config)], log).wait():
             raise UserError(f"the pairs could not be encoded into {cache}: {log}:\n{_last_lines(log)}")
 
@@ -113,11 +115,15 @@ def _write_config(cell: Cell) -> tuple[Path, Path]:
 def _launch(command: Sequence[str], log: Path) -> subprocess.Popen:
     with log.open("a", encoding="utf-8") as output:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        # In a session of its own: Ctrl-C reaches the study alone, whose one SIGTERM lets a training save and stop.
+        return subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
 
 
-def _mark_done(job: Job) -> None:
-    record = {"labels": dict(job.cell.labels), "seed": job.cell.seed, "seconds": time.time() - job.started}
+def _mark_done(study: Study, job: Job) -> None:
+    record = {"labels": dict(job.cell.labels), "seed": job.cell.seed, "scorer": study.measure.scorer,
+              "seconds": time.time() - job.started}  # fmt: skip
     write_atomic(Path(job.cell.config.run) / DONE, json.dumps(record, indent=1))
 
 
@@ -134,8 +140,8 @@ def _clock(seconds: float) -> str:
 def describe(study: Study, cells: Sequence[Cell], jobs: int) -> str:
     """What `--dry-run` prints: the runs, which of them are done, and how long the others will take."""
     known = durations(cells)
-    lines = [f"{'done' if is_done(cell) else 'to run':7} {cell.name}" for cell in cells]
-    left = sum(not is_done(cell) for cell in cells)
+    lines = [f"{'done' if is_done(study, cell) else 'to run':7} {cell.name}" for cell in cells]
+    left = sum(not is_done(study, cell) for cell in cells)
     if not left:
         time_left = "nothing to run"
     elif known:
