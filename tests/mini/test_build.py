@@ -69,7 +69,7 @@ def test_the_text_encoder_resumes_exactly(tmp_path):
 
 
 def test_the_denoiser_resumes_exactly(tmp_path, vae):
-    pool = encode_pool(tmp_path / "pool.safetensors", vae, TINY.pool_size, 0, Flaws(), "cpu", False)
+    pool = encode_pool(tmp_path / "pool.safetensors", vae, TINY, Flaws(), "cpu", False)
     assert pool["latents"].shape == (6, 4, 16, 16)
 
     def run(folder, report):
@@ -85,7 +85,7 @@ def test_the_denoiser_resumes_exactly(tmp_path, vae):
 
 
 def test_a_stage_leaves_the_networks_it_starts_from_unchanged(tmp_path, vae):
-    pool = encode_pool(tmp_path / "pool.safetensors", vae, TINY.pool_size, 0, Flaws(degraded=1.0), "cpu", False)
+    pool = encode_pool(tmp_path / "pool.safetensors", vae, TINY, Flaws(degraded=1.0), "cpu", False)
     start = make_networks(0, "cpu")
     trained = train_unet(start, TINY, TINY.noisy, pool, tmp_path, silent, False)
     assert same(start, make_networks(0, "cpu"))
@@ -103,6 +103,9 @@ def test_build_writes_a_pipeline_and_refuses_another_recipe(tmp_path, monkeypatc
     assert load_pipeline(tmp_path / "out").vae.config.scaling_factor == record["scaling_factor"]
     with pytest.raises(UserError, match=r"vae.recipe.json was written for another recipe \(changed: seed\)"):
         build(tmp_path / "out", recipe=replace(TINY, seed=1), console=quiet)
+    other = {**TINY.mixture, "single_object": 0.12, "two_object": 0.05}
+    with pytest.raises(UserError, match=r"vae.recipe.json was written for another recipe \(changed: mixture\)"):
+        build(tmp_path / "out", recipe=replace(TINY, mixture=other), console=quiet)
     with pytest.raises(UserError, match=r"noisy.recipe.json was written for another recipe \(changed: noisy_data\)"):
         build(tmp_path / "out", recipe=replace(TINY, noisy_data=Flaws(degraded=0.9)), console=quiet)
 

@@ -15,7 +15,7 @@ from sipo.mini.networks import Autoencoder, make_vae
 from sipo.mini.pictures import encode_pool
 from sipo.mini.pipeline import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, assemble
 from sipo.mini.prompts import sample_prompts
-from sipo.mini.recipe import MIXTURE, Flaws, Recipe
+from sipo.mini.recipe import Flaws, Recipe
 from sipo.mini.stages import Stages
 from sipo.mini.train_text import train_text
 from sipo.mini.train_unet import make_networks, train_unet
@@ -25,7 +25,7 @@ GLANCE = 60
 """Pictures sampled for the score at each snapshot."""
 
 STAGES = {
-    "vae": ("seed", "vae", "kl", "vae_degraded"),
+    "vae": ("seed", "mixture", "vae", "kl", "vae_degraded"),
     "text": ("seed", "text"),
     "clean": ("clean", "snr_gamma", "snr_power", "t_power", "prompt_dropout", "pool_size"),
     "noisy": ("noisy", "noisy_data"),
@@ -59,7 +59,7 @@ def build(
     trained = {}
     for name, flaws in (("clean", Flaws()), ("noisy", recipe.noisy_data)):
         folder, log = stages.open(name)
-        pool = encode_pool(folder / "pool.safetensors", vae, recipe.pool_size, recipe.seed, flaws, device, bf16)
+        pool = encode_pool(folder / "pool.safetensors", vae, recipe, flaws, device, bf16)
         snapshot = _snapshots(folder, vae, bf16, snapshot_every, console)
         networks = train_unet(networks, recipe, getattr(recipe, name), pool, folder, log, bf16, snapshot)
         trained[name] = networks
@@ -121,7 +121,6 @@ def _record(
     account["seconds"]["scoring"] = round(time.monotonic() - started)
     return {
         "recipe": stages.recipe.to_dict(),
-        "mixture": MIXTURE,
         "device": device,
         "bf16": bf16,
         "torch": torch.__version__,

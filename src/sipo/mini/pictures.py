@@ -1,5 +1,6 @@
 """Seeded pictures of the world with their captions, flawless or flawed, and a pool of them as latents."""
 
+from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sipo.files import write_atomic
 from sipo.geneval.vocabulary import clause, placed
 from sipo.mini.flaws import degrade, wrong_attribute, wrong_scene
 from sipo.mini.networks import Autoencoder
-from sipo.mini.recipe import MIXTURE, Flaws
+from sipo.mini.recipe import MIXTURE, Flaws, Recipe
 from sipo.mini.scenes import sample_scene
 from sipo.mini.tokenizer import make_tokenizer, tokenize
 from sipo.mini.wording import WORLD, all_prompts
@@ -28,19 +29,21 @@ _PROMPTS = all_prompts() | {
 }
 
 
-def draw_scene(rng: np.random.Generator) -> tuple[Scene, dict]:
-    """A scene and the entry of its prompt; categories after MIXTURE."""
-    category = rng.choice(list(MIXTURE), p=list(MIXTURE.values()))
+def draw_scene(rng: np.random.Generator, mixture: Mapping[str, float] = MIXTURE) -> tuple[Scene, dict]:
+    """A scene and the entry of its prompt; `mixture`: the share of each category."""
+    category = rng.choice(list(mixture), p=list(mixture.values()))
     prompt = _PROMPTS[category][rng.integers(len(_PROMPTS[category]))]
     return sample_scene(prompt, rng), prompt
 
 
-def draw_pictures(n: int, rng: np.random.Generator, flaws: Flaws | None = None) -> tuple[np.ndarray, list[str]]:
+def draw_pictures(
+    n: int, rng: np.random.Generator, flaws: Flaws | None = None, mixture: Mapping[str, float] = MIXTURE
+) -> tuple[np.ndarray, list[str]]:
     """`n` rendered scenes as (n, 64, 64, 3) uint8, and their captions, with the shares of `flaws` (default: none)."""
     flaws = flaws or Flaws()
     pictures, captions = [], []
     for _ in range(n):
-        scene, prompt = draw_scene(rng)
+        scene, prompt = draw_scene(rng, mixture)
         picture = np.asarray(render(scene, rng))
         caption, degraded = rng.random(2)
         if degraded < flaws.degraded:
@@ -61,13 +64,14 @@ def to_pixels(pictures: np.ndarray) -> Tensor:
 
 @torch.no_grad()
 def encode_pool(
-    path: Path, vae: Autoencoder, size: int, seed: int, flaws: Flaws, device: str, autocast: bool
+    path: Path, vae: Autoencoder, recipe: Recipe, flaws: Flaws, device: str, autocast: bool
 ) -> dict[str, Tensor]:
-    """Scaled latents (N, 4, 16, 16) float16 and token ids (N, 32) int64 of N drawn pictures; made once, then read."""
+    """Scaled latents (N, 4, 16, 16) float16 and token ids (N, 32) int64 of the recipe's N pictures; made once, then read."""
     if not path.is_file():
         tokenizer, latents, tokens = make_tokenizer(), [], []
-        for part in range(0, size, 250):
-            pictures, captions = draw_pictures(min(250, size - part), np.random.default_rng([seed, 3, part]), flaws)
+        for part in range(0, recipe.pool_size, 250):
+            rng, size = np.random.default_rng([recipe.seed, 3, part]), min(250, recipe.pool_size - part)
+            pictures, captions = draw_pictures(size, rng, flaws, recipe.mixture)
             with torch.autocast(device, torch.bfloat16, enabled=autocast):
                 mean = vae.encode(to_pixels(pictures).to(device)).latent_dist.mean
             latents.append((mean.float() * vae.config.scaling_factor).half().cpu().contiguous())

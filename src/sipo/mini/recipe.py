@@ -2,6 +2,21 @@
 
 from dataclasses import asdict, dataclass, field
 
+MIXTURE = {
+    "single_object": 0.05,
+    "two_object": 0.12,
+    "counting": 0.17,
+    "colors": 0.07,
+    "position": 0.17,
+    "colored_position": 0.16,
+    "color_attr": 0.26,
+}
+"""Share of each category among the training pictures: composition is hard, so it is shown more.
+
+GenEval's position prompts name no colours. Until shapes can be told apart a caption then says little about a noisy
+picture, and a denoiser is slow to learn what relations mean. Captions that name both colours teach it sooner.
+"""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -35,7 +50,7 @@ class Flaws:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Four stages, each from the end of the one before.
+    """Four stages, each from the end of the one before, on scenes whose categories have the shares of `mixture`.
 
     vae: autoencoder, L1 + MSE on pixels in [-1, 1] plus `kl` x KL to the unit Gaussian (mean over latent dimensions),
     on pictures of which the share `vae_degraded` is degraded.
@@ -48,6 +63,7 @@ class Recipe:
     """
 
     seed: int = 0
+    mixture: dict[str, float] = field(default_factory=lambda: dict(MIXTURE))
     vae: Schedule = field(default_factory=lambda: Schedule(2400, 32, learning_rate=2e-3))
     kl: float = 1e-4
     vae_degraded: float = 0.5
@@ -69,19 +85,3 @@ class Recipe:
 
     def to_dict(self) -> dict:
         return asdict(self)
-
-
-MIXTURE = {
-    "single_object": 0.05,
-    "two_object": 0.12,
-    "counting": 0.17,
-    "colors": 0.07,
-    "position": 0.17,
-    "colored_position": 0.16,
-    "color_attr": 0.26,
-}
-"""Share of each category among the training pictures: composition is hard, so it is shown more.
-
-GenEval's position prompts name no colours. Until shapes can be told apart a caption then says little about a noisy
-picture, and a denoiser is slow to learn what relations mean. Captions that name both colours teach it sooner.
-"""

@@ -65,7 +65,7 @@ def train_text(
 
     def loss(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([recipe.seed, 4, step])
-        scenes, prompts = zip(*[draw_scene(rng) for _ in range(recipe.text.batch_size)], strict=True)
+        scenes, prompts = zip(*[draw_scene(rng, recipe.mixture) for _ in range(recipe.text.batch_size)], strict=True)
         cells = torch.from_numpy(np.stack([what_stands_where(scene) for scene in scenes])).to(device)  # (B, 16)
         tokens = tokenize(tokenizer, [prompt["prompt"] for prompt in prompts]).to(device)
         with torch.autocast(device, torch.bfloat16, enabled=autocast):

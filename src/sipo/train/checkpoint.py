@@ -45,7 +45,7 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, keep: int, processes: Pr
     tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
     path = temporary / f"{processes.rank + 1:05d}-of-{processes.world:05d}.safetensors"
     write_pieces(path, tensors, processes.is_main)
-    hashes = dict(item for item in processes.gather_objects(_sealed(path)) if item)
+    hashes = dict(item for item in processes.gather_objects(_synced(path)) if item)
     if processes.is_main:
         manifest = {
             "step": checkpoint.step,
@@ -101,7 +101,7 @@ def load_checkpoint(
     return Checkpoint(manifest["step"], parts["weights"], optimizer, parts["ema"] or None, manifest["counters"])
 
 
-def _sealed(path: Path) -> tuple[str, str] | None:
+def _synced(path: Path) -> tuple[str, str] | None:
     """A file's name and checksum once its bytes are on the disk; None where this process had nothing to write."""
     if not path.is_file():
         return None
