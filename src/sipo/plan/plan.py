@@ -37,7 +37,7 @@ class StepFlops:
 
 @dataclass(frozen=True)
 class Layout:
-    """So many GPUs, each with all of the model ("ddp") or a share of it ("sharded"), or one ("single"). `pairs`: the global batch."""
+    """`num_gpus` GPUs, each with all of the model ("ddp") or a shard of it ("sharded"), or one ("single"). `pairs`: the global batch."""
 
     num_gpus: int
     kind: str
