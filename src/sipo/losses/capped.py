@@ -23,7 +23,7 @@ from sipo.terms import PairTerms
 
 @dataclass(frozen=True)
 class CappedDPO:
-    """`-log sigmoid(beta H (rho_w - max(rho_l, -omega_t cap r_l)))`, `rho = omega_t (r - m)`.
+    """Capped DPO: `-log sigmoid(beta H (rho_w - max(rho_l, -omega_t cap r_l)))`, `rho = omega_t (r - m)`.
 
     `m` is the policy's, `r` the reference's error. Diffusion-DPO can lower its loss for ever by raising the rejected
     error, and drags the chosen one along. Here the rejected member's error has no gradient once `m_l > (1 + cap) r_l`:
@@ -54,7 +54,7 @@ class CappedDPO:
 
 @dataclass(frozen=True)
 class CappedSIPO:
-    """SIPO on the capped log-ratio of the rejected member: `max(rho_l, -omega_t cap r_l)` in the place of `rho_l`.
+    """Capped SIPO: SIPO on the capped log-ratio of the rejected member: `max(rho_l, -omega_t cap r_l)` in the place of `rho_l`.
 
     `cap`: as in CappedDPO; all others as in SIPO. Raises ValueError for values out of range.
     """

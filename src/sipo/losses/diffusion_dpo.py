@@ -12,7 +12,7 @@ from sipo.terms import PairTerms
 
 @dataclass(frozen=True)
 class DiffusionDPO:
-    """`-log sigmoid(beta H m)`.
+    """Diffusion-DPO: `-log sigmoid(beta H m)`.
 
     `beta`: the paper's temperature, with neither T nor the 1/2 absorbed: 5 is `beta_dpo = 5000` in
     SalesforceAIResearch/DiffusionDPO. `omega`: 1/2 ("constant") or the step coefficient ("transition"). `horizon`: H;

@@ -20,7 +20,7 @@ from sipo.terms import PairTerms
 
 @dataclass(frozen=True)
 class DPOCM:
-    """`-wt * mask * log sigmoid(beta H m)`, `wt = clip(w(t), 1 - e, 1 + e)`, `w(t) = min(w^w, w^l)`.
+    """DPO-C&M: `-wt * mask * log sigmoid(beta H m)`, `wt = clip(w(t), 1 - e, 1 + e)`, `w(t) = min(w^w, w^l)`.
 
     `beta`, `omega`, `horizon`: as in DiffusionDPO. `clip_range`: e. `prune_threshold`: tau; pairs with w(t) < tau count
     as 0 (0 prunes nothing). `log_iw_scale`: a factor on log w before both, ours, 1 in the paper. The weight is a sample

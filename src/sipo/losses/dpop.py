@@ -12,7 +12,7 @@ from sipo.terms import PairTerms
 
 @dataclass(frozen=True)
 class DPOP:
-    """`-log sigmoid(beta H (m - anchor max(0, -rho_w)))`, `rho_w` the chosen member's log-ratio.
+    """DPO-Positive: `-log sigmoid(beta H (m - anchor max(0, -rho_w)))`, `rho_w` the chosen member's log-ratio.
 
     `anchor`: the weight of the penalty, at least 0 (0 is Diffusion-DPO). `beta`, `omega`, `horizon`: as in DiffusionDPO.
     Raises ValueError for values out of range.

@@ -12,7 +12,7 @@ from sipo.terms import PairTerms
 
 @dataclass(frozen=True)
 class IPO:
-    """`(beta H m - 1/2)^2`.
+    """IPO: `(beta H m - 1/2)^2`.
 
     The margin is pulled back when it exceeds its target, 1 / (2 beta H). That bounds the margin, not the errors: both may
     still rise together. `beta`, `omega`, `horizon`: as in DiffusionDPO. Raises ValueError for values out of range.

@@ -12,7 +12,7 @@ from sipo.terms import PairTerms
 
 @dataclass(frozen=True)
 class NCA:
-    """`-log sigmoid(r_w) - (log sigmoid(-r_w) + log sigmoid(-r_l)) / 2`, `r = beta H rho`.
+    """Pairwise NCA: `-log sigmoid(r_w) - (log sigmoid(-r_w) + log sigmoid(-r_l)) / 2`, `r = beta H rho`.
 
     `beta`, `omega`, `horizon`: as in DiffusionDPO. Raises ValueError for values out of range.
     """

@@ -12,7 +12,9 @@ from sipo.terms import Branch, PairTerms
 
 @dataclass(frozen=True)
 class ProfileDPO:
-    """`-log sigmoid(beta (rho_w - rho_l))`, `rho = (H / 2) r log(r / m)`, `m` the policy's and `r` the reference's error.
+    """Profile-likelihood DPO: `-log sigmoid(beta (rho_w - rho_l))`, `rho = (H / 2) r log(r / m)`.
+
+    `m` is the policy's and `r` the reference's mean squared error.
 
     A Gaussian's log-likelihood with its variance profiled out is `-(d / 2) log mse` up to a constant, so this is the
     likelihood ratio of a model that also fits how large its errors are. To first order at the reference it is

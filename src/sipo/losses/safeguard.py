@@ -13,7 +13,7 @@ from sipo.terms import PairTerms
 
 @dataclass(frozen=True)
 class SafeguardedDPO:
-    """Diffusion-DPO with `m_l -> sg[m_l] + s (m_l - sg[m_l])`, `s = clip((1 - mu) |e_w|^2 / <e_w, e_l>, 0, 1)` for `<e_w, e_l> > 0`.
+    """Safeguarded DPO: `m_l -> sg[m_l] + s (m_l - sg[m_l])`, `s = clip((1 - mu) |e_w|^2 / <e_w, e_l>, 0, 1)` for `<e_w, e_l> > 0`.
 
     `e` is prediction - target, `m_l` the rejected member's error, sg stops the gradient. Where both errors point the same
     way, pushing the rejected one up also pushes the chosen one; s lets the chosen error fall, to first order in output

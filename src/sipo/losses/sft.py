@@ -10,7 +10,7 @@ from sipo.terms import PairTerms, mse
 
 @dataclass(frozen=True)
 class SFT:
-    """`mse(pred_theta(x_t^w), target)`: Eq. 3 on the chosen samples, with neither reference nor rejected."""
+    """Supervised fine-tuning on the chosen: `mse(pred_theta(x_t^w), target)`: Eq. 3 on the chosen samples, with neither reference nor rejected."""
 
     needs_reference: ClassVar[bool] = False
     needs_rejected: ClassVar[bool] = False

@@ -20,7 +20,7 @@ from sipo.terms import PairTerms
 
 @dataclass(frozen=True)
 class SIPO:
-    """`-mask * log sigmoid(beta H wi m)`, `wi = max(clip(1/w^w, 1 - e, 1 + e), clip(1/w^l, 1 - e, 1 + e))`.
+    """SIPO: `-mask * log sigmoid(beta H wi m)`, `wi = max(clip(1/w^w, 1 - e, 1 + e), clip(1/w^l, 1 - e, 1 + e))`.
 
     `beta`, `omega`, `horizon`: as in DiffusionDPO. `clip_range`, `prune_threshold`, `log_iw_scale`: as in DPOCM.
     `detach_weights`: stop the gradient through wi, which the analysis of Appendix B.2 lets flow. `weighting`:
