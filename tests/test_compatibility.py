@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from support.folders import contents
 from support.runs import train_in_two
 
 from sipo.backbones.opening import open_for_sampling
@@ -34,10 +35,6 @@ def old(tmp_path, monkeypatch) -> Path:
     shutil.copytree(FIXTURES, tmp_path / "old")
     monkeypatch.chdir(tmp_path / "old")
     return tmp_path / "old"
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def assert_as_expected(run: RunDir) -> None:

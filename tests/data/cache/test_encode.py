@@ -11,12 +11,11 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from support import checkpoints as tiny
-from support import videos
+from support.folders import contents
 from support.pictures import FakeEncoder, pick_a_pic, write_parquet
 
 from sipo.backbones import load_backbone
 from sipo.config import ModelConfig
-from sipo.data.cache import encode as encode_module
 from sipo.data.cache.encode import encode_cache
 from sipo.data.cache.plan import EncodeRequest, made_by
 from sipo.data.cache.read import Cache
@@ -47,10 +46,6 @@ def encode(source: PairSource, out: Path, backbone: FakeEncoder | None = None, *
     settings = {"crop": "random", "flip": True, "batch_size": 3, "seed": 1, "pairs_per_shard": 4}
     encode_cache(backbone, EncodeRequest(source, USABLE, SIZE, **(settings | options)), out, **share)
     return backbone
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in out.iterdir()}
 
 
 def test_what_is_stored_is_what_the_backbone_gives(
@@ -247,68 +242,6 @@ def test_a_real_pipeline(family, source: PairSource, columns: dict[str, list], t
 
 # videos, and shards of bounded size
 
-CLIP = Size(16, 16, 3, 8.0)
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> PairSource:
-    """Twelve pairs of videos in files and in folders of frames."""
-    folder = tmp_path_factory.mktemp("clips")
-    rows = []
-    for n in range(12):
-        (folder / f"{n}.mp4").write_bytes(videos.video(videos.noise(7, (48, 32), n), 16))
-        videos.folder(folder / f"frames-{n}", videos.noise(4, (40, 32), 100 + n))
-        rows.append({"prompt": f"prompt {n % 5}", "chosen": f"{n}.mp4", "rejected": f"frames-{n}"})
-    (folder / "clips.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    return open_pairs(folder / "clips.jsonl")
-
-
-def encode_clips(source: PairSource, out: Path, backbone: FakeEncoder | None = None, **options) -> FakeEncoder:
-    backbone = backbone or FakeEncoder()
-    share = {key: options.pop(key) for key in ("rank", "world_size") if key in options}
-    settings = {"crop": "random", "flip": True, "batch_size": 2, "seed": 1, "pairs_per_shard": 2}
-    encode_cache(backbone, EncodeRequest(source, list(range(12)), CLIP, **(settings | options)), out, **share)
-    return backbone
-
-
-def test_moments_of_videos(clips: PairSource, tmp_path: Path) -> None:
-    backbone = encode_clips(clips, tmp_path)
-    cache = Cache(tmp_path)
-    for row in (0, 7, 11):
-        sample, pair = cache.get(row), clips[row]
-        crop = draw_augmentation(1, 0, pair.id, False, 0.0).crop
-        for (moments, _), media in zip(sample.members, (pair.chosen, pair.rejected), strict=True):
-            pixels, _ = load_pixels(media, CLIP, crop)
-            assert torch.equal(moments[0], backbone.encode_media(pixels[None])[0])
-            assert torch.equal(moments[1], backbone.encode_media(pixels.flip(-1)[None])[0])
-            assert moments.shape == (2, 2, 3, 3, 4, 4)
-
-
-def test_videos_resumed_and_by_two_processes(clips: PairSource, tmp_path: Path) -> None:
-    class Dying(FakeEncoder):
-        def encode_media(self, pixels: torch.Tensor) -> torch.Tensor:
-            if self.pictures > 20:
-                raise KeyboardInterrupt
-            return super().encode_media(pixels)
-
-    encode_clips(clips, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        encode_clips(clips, tmp_path / "cut", Dying())
-    finished = len(list((tmp_path / "cut").glob("pairs-*.seal")))
-    assert encode_clips(clips, tmp_path / "cut").pictures == (12 - 2 * finished) * 4
-    assert 0 < finished < 6
-    context = multiprocessing.get_context("fork")
-    processes = [
-        context.Process(target=encode_clips, args=(clips, tmp_path / "two"), kwargs={"rank": rank, "world_size": 2})
-        for rank in (1, 0)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
-    assert contents(tmp_path / "whole") == contents(tmp_path / "cut") == contents(tmp_path / "two")
-
 
 def test_shards_are_bounded_in_bytes(source: PairSource, tmp_path: Path) -> None:
     """A pair of 16 x 16 here: 2 members, 2 orientations, mean and variance of 3 x 4 x 4 floats: 1,536 bytes. A prompt:
@@ -323,16 +256,3 @@ def test_shards_are_bounded_in_bytes(source: PairSource, tmp_path: Path) -> None
     assert (Cache(tmp_path / "many").plan.pairs_per_shard, Cache(tmp_path / "many").plan.prompts_per_shard) == (4, 128)
     assert torch.equal(small.get(9).members[0].media, Cache(tmp_path / "many").get(9).members[0].media)
     assert torch.equal(small.conditioning(7)["pooled"], Cache(tmp_path / "many").conditioning(7)["pooled"])
-
-
-def test_large_media_are_encoded_in_small_batches(clips: PairSource, tmp_path: Path, monkeypatch) -> None:
-    sizes = []
-
-    class Watching(FakeEncoder):
-        def encode_media(self, pixels: torch.Tensor) -> torch.Tensor:
-            sizes.append(len(pixels))
-            return super().encode_media(pixels)
-
-    monkeypatch.setattr(encode_module, "BATCH_BYTES", 2 * 4 * 3 * 3 * 16 * 16)
-    encode_clips(clips, tmp_path, Watching(), batch_size=8, pairs_per_shard=6)
-    assert sizes == [1] + [2] * 24
