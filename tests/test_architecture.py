@@ -11,6 +11,7 @@ SIBLINGS = {"train", "evaluate", "geneval", "vbench", "mini", "plan", "studies"}
 USES = {  # one floor above them
     "studies": {"train", "evaluate"},  # a run of a study trains and is scored, in a process of its own
     "mini": {"geneval", "evaluate"},  # the miniature is judged by their rules
+    "train": {"evaluate"},  # train.keep_best scores samples as `sipo score` does
     "plan": {"train"},  # a plan makes the policy of a training on the meta device; rehearsals and benchmarks train
 }
 TOP = {"cli", "__main__"}  # may import everything; nobody below imports them

@@ -30,13 +30,16 @@ def export(
     run: RunFolder,
     out: Annotated[Path, typer.Option(help="A new folder for the weights.")],
     step: Annotated[int | None, typer.Option(help="A kept checkpoint; default: the newest.")] = None,
+    best: Annotated[bool, typer.Option("--best", help="The best weights by the score of train.keep_best.")] = False,
 ) -> None:
     """Write the weights of another checkpoint, for plain diffusers."""
+    if best and step is not None:
+        raise UsageError("--best: a step is given too; choose one of them")
     quiet_libraries()
     from sipo.run import RunDir
     from sipo.train.export import export as write
 
-    typer.echo(f"step {write(RunDir(run), step, out)} in {out}")
+    typer.echo(f"step {write(RunDir(run), step, out, best)} in {out}")
 
 
 def plan(

@@ -4,6 +4,7 @@ from sipo.config.reading import differences, load_config, parse_config
 from sipo.config.sections import (
     Config,
     DataConfig,
+    KeepBest,
     LogConfig,
     ModelConfig,
     PolicyConfig,
@@ -14,6 +15,7 @@ from sipo.config.sections import (
 __all__ = [
     "Config",
     "DataConfig",
+    "KeepBest",
     "LogConfig",
     "ModelConfig",
     "PolicyConfig",

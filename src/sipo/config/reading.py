@@ -102,6 +102,9 @@ def _build(cls: type, raw: Any, prefix: str, mistakes: list[str]) -> Any:
     wrong += [f"{prefix}.{name}: missing" for name in required if name not in raw]
     values = {}
     for name in [name for name in raw if name in known]:
+        if (section := _section(hints[name])) and isinstance(raw[name], dict):
+            values[name] = _build(section, raw[name], f"{prefix}.{name}", wrong)
+            continue
         try:
             values[name] = _convert(hints[name], raw[name])
         except ValidationError as error:
@@ -113,6 +116,11 @@ def _build(cls: type, raw: Any, prefix: str, mistakes: list[str]) -> Any:
     except ValueError as error:
         mistakes.append(f"{prefix}: {error}")
         return None
+
+
+def _section(kind: Any) -> type | None:
+    """The dataclass of a field that is a section of its own, perhaps an optional one."""
+    return next((each for each in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(each)), None)  # pyright: ignore[reportReturnType]
 
 
 _adapter = functools.cache(TypeAdapter)

@@ -91,6 +91,25 @@ class PolicyConfig:
 
 
 @dataclass(frozen=True)
+class KeepBest:
+    """Which weights a run keeps: those whose samples score best on held-out prompts, the same draws every time."""
+
+    scorer: str  # as for `sipo score`: NAME, NAME=WEIGHTS or module:Class; with a worker, the name of its scores
+    worker: str | None = None  # the command of a scorer in an environment of its own
+    every: int = 100  # steps; the untrained policy and the last step are scored too
+    patience: int | None = None  # stop after so many scores without a new best; null: take all steps
+    prompts: str | None = None  # a prompt file; null: prompts of data.validation
+    num_prompts: int = 64
+    images_per_prompt: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(self, every=1, num_prompts=1, images_per_prompt=1, seed=0)
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience must be at least 1, or null, got {self.patience}")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How it is trained. The global batch is batch_size x gradient_accumulation x processes, in pairs."""
 
@@ -118,6 +137,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
     sample_every: int = 100
     validate_every: int = 100
+    keep_best: KeepBest | None = None
     on_nonfinite: Literal["stop", "skip"] = "stop"
     max_skipped_steps: int = 10
 

@@ -35,6 +35,7 @@ class RunDir:
     metrics = property(lambda self: self.path / "metrics.jsonl")
     tensorboard = property(lambda self: self.path / "tensorboard")
     checkpoints = property(lambda self: self.path / "checkpoints")
+    best = property(lambda self: self.path / "best")
     samples = property(lambda self: self.path / "samples")
     weights = property(lambda self: self.path / "weights")
     evaluation = property(lambda self: self.path / "evaluation")
@@ -51,7 +52,7 @@ class RunDir:
         return read_yaml(self.config.read_text(encoding="utf-8"))
 
     def read_metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, of one kind (train, validation, warning) or all; a torn last line is ignored."""
+        """The lines of metrics.jsonl, of one kind (train, validation, score, warning) or all; a torn last line is ignored."""
         lines = read_jsonl(self.metrics) if self.metrics.is_file() else []
         return [line for line in lines if kind is None or line.get("kind") == kind]
 

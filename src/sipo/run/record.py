@@ -16,6 +16,7 @@ class RunRecord:
     config: dict[str, Any]
     train: list[dict[str, Any]]  # lines of metrics.jsonl, in order
     validation: list[dict[str, Any]]
+    scores: list[dict[str, Any]]  # of held-out samples, by train.keep_best
     warnings: list[dict[str, Any]]
     env: dict[str, Any] | None
     data: dict[str, Any] | None
@@ -33,10 +34,16 @@ class RunRecord:
 def read_run(run: RunDir) -> RunRecord:
     """Read everything but samples and evaluations. Raises `UserError` if the folder is no run or a file is damaged."""
     metrics = run.require().read_metrics()
-    train, validation, warnings = (
-        [line for line in metrics if line.get("kind") == kind] for kind in ("train", "validation", "warning")
+    train, validation, scores, warnings = (
+        [line for line in metrics if line.get("kind") == kind] for kind in ("train", "validation", "score", "warning")
     )
-    return RunRecord(run.read_config() or {}, train, validation, warnings, read_json(run.env), read_json(run.data))
+    env, data = read_json(run.env), read_json(run.data)
+    return RunRecord(run.read_config() or {}, train, validation, scores, warnings, env, data)
+
+
+def best_score(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The line with the highest held-out score, the earliest of equal ones; None without any."""
+    return dict(max(scores, key=lambda line: (line["score"], -line["step"]))) if scores else None
 
 
 def best_validation(validation: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -13,6 +13,8 @@ from sipo.errors import UserError
 from sipo.files import sync_directory, write_atomic
 from sipo.registry import miniature
 from sipo.run import RunDir
+from sipo.run.record import best_score
+from sipo.train.best import read_best
 from sipo.train.checkpoint import load_checkpoint, saved_steps
 from sipo.train.policy import Policy, make_policy, save_policy
 from sipo.yaml12 import write_yaml
@@ -38,11 +40,11 @@ def write_weights(
     sync_directory(folder.parent)
 
 
-def export(run: RunDir, step: int | None, out: Path) -> int:
-    """Write the weights of a kept checkpoint (the newest by default) to `out`; returns its step.
+def export(run: RunDir, step: int | None, out: Path, best: bool = False) -> int:
+    """Write the weights of a kept checkpoint (the newest by default), or the best ones, to `out`; returns their step.
 
-    Where the run keeps a moving average, that is what is written. Raises UserError for a step that is not kept, or an
-    `out` that exists.
+    Where the run keeps a moving average, that is what is written. Raises UserError for a step that is not kept, a run
+    without held-out scores, or an `out` that exists.
     """
     from sipo.backbones import load_backbone
 
@@ -52,12 +54,20 @@ def export(run: RunDir, step: int | None, out: Path) -> int:
         raise UserError(f"{run.path} has no checkpoint yet")
     if out.exists():
         raise UserError(f"{out} exists already; choose another folder")
-    checkpoint = load_checkpoint(run.checkpoints, steps[-1] if step is None else step)
+    if best:
+        found = best_score(run.read_metrics("score"))
+        if found is None:
+            raise UserError(f"{run.path} has no held-out scores: train.keep_best makes them")
+        at: int = found["step"]
+        weights = read_best(run.best, at)
+    else:
+        checkpoint = load_checkpoint(run.checkpoints, steps[-1] if step is None else step)
+        at, weights = checkpoint.step, checkpoint.ema or checkpoint.weights
     backbone = load_backbone(config.model, size=config.data.size)
     policy = make_policy(backbone, config.policy, needs_reference=False, seed=config.train.seed)
-    policy.load_state(checkpoint.ema or checkpoint.weights)
-    write_weights(policy, backbone, config, out, checkpoint.step, policy.state())
-    return checkpoint.step
+    policy.load_state(weights)
+    write_weights(policy, backbone, config, out, at, policy.state())
+    return at
 
 
 def model_card(config: Config, step: int) -> str:

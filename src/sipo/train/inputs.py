@@ -83,8 +83,9 @@ def open_inputs(
             if validation.source is not train.source:
                 cache = _encoded(config, validation, f"{data.cache}-validation", backbone, processes, console)
             second = CachedPairs(cache, validation.usable, with_rejected=rejected)
-    shown = validation or train
-    return Inputs(first, second, shown.source.prompts(shown.usable[: 50 * config.sample.num_prompts]))
+    shown, keep = validation or train, config.train.keep_best
+    num_prompts = max(config.sample.num_prompts, keep.num_prompts if keep else 0)
+    return Inputs(first, second, shown.source.prompts(shown.usable[: 50 * num_prompts]))
 
 
 def _checked(

@@ -1,8 +1,9 @@
-"""Looks at the weights during training: held-out pairs, and sample grids of the same prompts and seeds at every step."""
+"""Looks at the weights during training: held-out pairs, a held-out score, and sample grids of the same prompts and seeds at every step."""
 
 import contextlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import torch
 from sipo.config import SampleConfig
 from sipo.data.batches import Slot, collate
 from sipo.data.dataset import PairDataset
+from sipo.errors import UserError
 from sipo.run import RunDir
 from sipo.samples.folder import PromptItem
 from sipo.samples.generate import generate
 from sipo.samples.prompts import read_prompts
 from sipo.terms import term_metrics
+from sipo.train.best import Best
 from sipo.train.record import Clock
 from sipo.train.step import batch_terms
 from sipo.train.table import gather_pairs, pair_rows, summarise
@@ -31,6 +34,13 @@ def look(t: Training, step: int) -> None:
     with t.ema.swapped_in() if t.ema else contextlib.nullcontext():
         if t.validation and due(step, settings.validate_every, last):
             t.recorder.write(validate(t, t.validation, step))
+        if t.best and due(step, t.best.config.every, last):
+            line = score_held_out(t, t.best, step)
+            t.recorder.write(line)
+            if t.best.add(line):
+                weights = t.engine.unsharded_weights()
+                if t.processes.is_main:
+                    t.best.write(step, weights)
         if due(step, settings.sample_every, last):
             if t.processes.is_main:
                 write_samples(t, t.run, step)
@@ -68,6 +78,31 @@ def validate(t: Training, pairs: PairDataset, step: int) -> dict[str, Any]:
     return {"kind": "validation", "step": step, "num_pairs": len(slots), **line}
 
 
+def score_held_out(t: Training, best: Best, step: int) -> dict[str, Any]:
+    """The mean score of samples of the held-out prompts, the same draws every time: a line of metrics.jsonl.
+
+    Each process takes its share of the prompts; where a forward needs all of them, all sample and the first one scores.
+    """
+    from sipo.evaluate.scores.score import score  # here: it needs libraries that other trainings do not
+
+    rank, world = (0, 1) if t.engine.collective else (t.processes.rank, t.processes.world)
+    mine, values = best.prompts[rank::world], []
+    with tempfile.TemporaryDirectory() as scratch:
+        if mine:
+            folder = draw_samples(t, mine, Path(scratch) / f"step {step}", step)
+            if t.processes.is_main or not t.engine.collective:
+                values = [(each.value, each.error) for each in score(folder, best.scorer, t.sample.batch_size)]
+    found = [each for part in t.processes.gather_objects(values) for each in part]
+    if failed := [error for _, error in found if error]:
+        raise UserError(
+            f"train.keep_best: the scorer {best.scorer.name} failed on a sample of step {step}: {failed[0]}"
+        )
+    scores = np.array([value for value, _ in found])
+    error = scores.std(ddof=1) / len(scores) ** 0.5 if len(scores) > 1 else 0.0
+    return {"kind": "score", "step": step, "scorer": best.scorer.name, "score": float(scores.mean()),
+            "standard_error": float(error), "num_samples": len(scores)}  # fmt: skip
+
+
 def sample_prompts(sample: SampleConfig, of_pairs: list[str]) -> list[PromptItem]:
     """The prompts of the config's file, else the first distinct ones of the pairs; one seed each."""
     if sample.prompts:
@@ -85,10 +120,16 @@ def drop_samples_after(run: RunDir, step: int) -> None:
 
 def write_samples(t: Training, run: RunDir, step: int) -> None:
     """Write `samples/<step>/`, or replace it."""
-    folder, sample, backbone = run.samples / f"{step:06d}", t.sample, t.backbone
+    folder = run.samples / f"{step:06d}"
     shutil.rmtree(folder, ignore_errors=True)
+    draw_samples(t, t.prompts, folder, step)
+
+
+def draw_samples(t: Training, prompts: Sequence[PromptItem], folder: Path, step: int) -> Path:
+    """Samples of the weights as they are now, by the config's sample settings; returns the folder."""
+    sample, backbone = t.sample, t.backbone
     settings = {"model": backbone.model.path, "weights": f"step {step}", "guidance_scale": sample.guidance_scale,
                 "num_inference_steps": sample.num_inference_steps, **backbone.size.to_dict()}  # fmt: skip
     with backbone.encoders():
         sampler = backbone.sampler(sample.num_inference_steps, sample.guidance_scale)
-        generate(sampler, t.prompts, folder, settings, sample.batch_size)
+        return generate(sampler, prompts, folder, settings, sample.batch_size)

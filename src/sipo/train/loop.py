@@ -11,7 +11,7 @@ from rich.console import Console
 from sipo.config import Config
 from sipo.errors import Stopped
 from sipo.run import RunDir
-from sipo.train.checkpoint import Checkpoint, save_checkpoint
+from sipo.train.checkpoint import Checkpoint, save_checkpoint, saved_steps
 from sipo.train.export import write_weights
 from sipo.train.look import due, look
 from sipo.train.opening import open_training
@@ -30,11 +30,11 @@ def train(config: Config, console: Console, take_step: Step = take_step) -> RunD
     with StopRequest() as stop, open_training(config, console) as t:
         if t.start == 0:
             look(t, 0)
-        for step in range(t.start + 1, t.settings.num_steps + 1):
+        for step in () if ends_early(t) else range(t.start + 1, t.settings.num_steps + 1):
             update = take_step(t, step, stop.requested)
             t.recorder.update(update)
             look(t, step)
-            last = step == t.settings.num_steps
+            last = step == t.settings.num_steps or ends_early(t)
             if update.stop or due(step, t.settings.checkpoint_every, last):
                 save(t, step)
             if update.stop and not last:
@@ -42,12 +42,22 @@ def train(config: Config, console: Console, take_step: Step = take_step) -> RunD
                     f"stopped after step {step} as requested; a checkpoint is saved. "
                     f"The same command resumes ({t.run.path})."
                 )
+            if last:
+                break
         with t.ema.swapped_in() if t.ema else contextlib.nullcontext():
-            weights = t.engine.unsharded_weights()
+            weights, step = t.engine.unsharded_weights(), t.settings.num_steps
             if t.processes.is_main:
-                write_weights(t.engine.policy, t.backbone, config, t.run.weights, t.settings.num_steps, weights)
+                if t.best:
+                    weights, step = t.best.read(), t.best.step
+                    console.print(f"the best held-out score is that of step {step}: weights/ holds it", highlight=False)
+                write_weights(t.engine.policy, t.backbone, config, t.run.weights, step, weights)
         t.processes.barrier()
         return t.run
+
+
+def ends_early(t: Training) -> bool:
+    """Whether the held-out score has not risen for as long as `train.keep_best.patience` allows."""
+    return t.best is not None and t.best.exhausted
 
 
 def save(t: Training, step: int) -> None:
@@ -56,6 +66,8 @@ def save(t: Training, step: int) -> None:
     average = t.ema.average if t.ema else None
     checkpoint = Checkpoint(step, t.engine.policy.state(), t.updater.state_dict(), average, counters)
     save_checkpoint(t.run.checkpoints, checkpoint, t.settings.keep_checkpoints, t.processes)
+    if t.best and t.processes.is_main:
+        t.best.drop(saved_steps(t.run.checkpoints))
 
 
 class StopRequest:

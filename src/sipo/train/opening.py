@@ -23,6 +23,7 @@ from sipo.files import write_atomic
 from sipo.losses import Objective, beta_equivalents, resolve_horizon
 from sipo.losses.common import PreferenceObjective
 from sipo.run import RunDir, environment
+from sipo.train.best import Best, prompts_to_score, require_held_out
 from sipo.train.checkpoint import Checkpoint, load_checkpoint, saved_steps
 from sipo.train.engine import Engine, Processes, join_processes, make_engine
 from sipo.train.guard import Guard
@@ -43,6 +44,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
     kernels, random state, its group of processes) is as before when the context ends.
     """
     require_services(config)
+    require_held_out(config)
     run, settings = RunDir(Path(config.run)), config.train
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(join_processes())
@@ -66,6 +68,8 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
         ema = Ema(weights, settings.ema_decay) if settings.ema_decay else None
         if start:
             resume(load_checkpoint(run.checkpoints, start, dict(weights), processes), engine, updater, guard, ema)
+        keep = settings.keep_best
+        best = Best(run, keep, prompts_to_score(keep, inputs.prompts), start) if keep else None
         announce(console, config, engine, objective, processes, inputs, start)
         if processes.is_main:
             write_record(run, config, processes, checked, start)
@@ -93,6 +97,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
             guard=guard,
             clock=Clock(processes.device),
             recorder=stack.enter_context(recorder),
+            best=best,
             sample=config.sample,
             prompts=sample_prompts(config.sample, inputs.prompts),
         )

@@ -15,6 +15,7 @@ from sipo.run import RunDir
 from sipo.samples.folder import PromptItem
 from sipo.terms import ImportanceWeight
 from sipo.timesteps import Timesteps
+from sipo.train.best import Best
 from sipo.train.engine import Engine, Processes
 from sipo.train.guard import Guard
 from sipo.train.optim import Ema, Updater
@@ -50,6 +51,7 @@ class Training:
     guard: Guard
     clock: Clock
     recorder: Recorder | NoRecorder
+    best: Best | None
     # The sample grids.
     sample: SampleConfig
     prompts: list[PromptItem]

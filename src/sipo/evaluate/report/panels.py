@@ -70,6 +70,11 @@ VALIDATION = (
     Panel("validation-gap", "Held-out reward gap", "chosen − rejected", (Series("reward_gap"),), levels=(0.0,)),
 )  # fmt: skip
 
+HELD_OUT = (
+    Panel("held-out-score", "Held-out score", "mean over samples", (Series("score"),),
+          "Samples of held-out prompts, the same seeds every time. Dashed: the best, whose weights the run keeps."),
+)  # fmt: skip
+
 
 def with_loss_settings(panel: Panel, loss: Mapping) -> Panel:
     """The panel with the objective's own limits drawn in: the pruning threshold and the clip range around w = 1."""

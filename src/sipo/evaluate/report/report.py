@@ -22,11 +22,11 @@ from sipo.evaluate.report.contents import (
     score_curves,
     tables,
 )
-from sipo.evaluate.report.panels import BY_TIMESTEP, TRAINING, VALIDATION, with_loss_settings
+from sipo.evaluate.report.panels import BY_TIMESTEP, HELD_OUT, TRAINING, VALIDATION, with_loss_settings
 from sipo.evaluate.report.plots import Drawing, Panel, Series, draw_bins, draw_curves
 from sipo.files import write_atomic
 from sipo.run import RunDir, RunRecord, read_run
-from sipo.run.record import best_validation, seconds_per_step
+from sipo.run.record import best_score, best_validation, seconds_per_step
 
 LAST_PART = 0.5  # the share of the run, from its end, that the curves by timestep are averaged over
 STRIP_VIDEOS = 5_000_000  # bytes of videos among the samples over training
@@ -58,6 +58,7 @@ def report(run: RunDir) -> Path:
         gallery=sections(main, run.evaluation / name) if main else [],
         plots=plots,
         best=best_validation(record.validation),
+        best_score=best_score(record.scores),
         strip=_strip(run),
         speed=_speed(record),
         tables=tables(record),
@@ -73,6 +74,8 @@ def summary(run: RunDir) -> str:
     lines = [f"{_title(record)}: {record.last_step:,} of {record.num_steps:,} steps", *_results(comparisons)]
     if best := best_validation(record.validation):
         lines.append(f"  lowest held-out loss: {best['loss']:.4f} at step {best['step']:,}")
+    if kept := best_score(record.scores):
+        lines.append(f"  best held-out score: {kept['score']:.4f} by {kept['scorer']} at step {kept['step']:,}")
     lines += [f"  warning: {text}" for text in grouped_warnings(record.warnings)]
     if run.report.is_file():
         lines.append(f"  report: {run.report}")
@@ -93,14 +96,15 @@ def _results(comparisons: Sequence[tuple[str, Mapping]]) -> list[str]:
 
 
 def draw_all(record: RunRecord) -> dict[str, list[Drawing]]:
-    """Every panel that has data, in three groups: training, by_timestep, validation."""
+    """Every panel that has data, in groups: training, by_timestep, validation, held_out."""
     loss = record.config.get("loss") or {}
-    best = best_validation(record.validation)
+    best, kept = best_validation(record.validation), best_score(record.scores)
     tail = record.train[int(len(record.train) * (1 - LAST_PART)) :]
     drawn = {
         "training": [draw_curves(with_loss_settings(panel, loss), record.train) for panel in TRAINING],
         "by_timestep": [draw_bins(with_loss_settings(panel, loss), tail) for panel in BY_TIMESTEP],
         "validation": [draw_curves(p, record.validation, True, best["step"] if best else None) for p in VALIDATION],
+        "held_out": [draw_curves(p, record.scores, True, kept["step"] if kept else None) for p in HELD_OUT],
     }
     return {group: [drawing for drawing in drawings if drawing] for group, drawings in drawn.items()}
 
