@@ -7,8 +7,9 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src"
 CORE = ("schedule", "rng", "timesteps", "kernels", "terms", "losses")  # each may import itself and those before it
-SIBLINGS = {"train", "evaluate", "geneval", "vbench", "mini", "plan", "studies"}  # tools that meet in files
+SIBLINGS = {"train", "evaluate", "geneval", "vbench", "mini", "plan", "studies", "annotate"}  # tools that meet in files
 USES = {  # one floor above them
+    "annotate": {"evaluate"},  # votes become verdicts
     "studies": {"train", "evaluate"},  # a run of a study trains and is scored, in a process of its own
     "mini": {"geneval", "evaluate"},  # the miniature is judged by their rules
     "train": {"evaluate"},  # train.keep_best scores samples as `sipo score` does
@@ -17,6 +18,7 @@ USES = {  # one floor above them
 TOP = {"cli", "__main__"}  # may import everything; nobody below imports them
 UTILITIES = {"errors", "files", "jsonl", "tables", "progress", "registry", "yaml12"}
 HOMES = {  # library -> the only units that may import it
+    **{name: {"annotate"} for name in ("fastapi", "starlette", "uvicorn", "sqlalchemy", "psycopg")},
     "diffusers": {"backbones", "scorers", "mini"},
     "transformers": {"backbones", "scorers", "geneval.detectors", "mini"},
     "peft": {"backbones.lora"},
@@ -58,6 +60,8 @@ def violation(module: str, imported: str) -> str | None:
     home = module.removeprefix("sipo.")
     if imported == "a relative import":
         return "imports are absolute"
+    if here == "annotate" and library == "torch":
+        return "a page of votes needs no torch"
     if library != "sipo":
         if here in CORE and library != "torch" and library not in sys.stdlib_module_names:
             return "the core needs torch alone"
@@ -96,6 +100,8 @@ def test_the_rules_catch_what_they_should():
         ("sipo.geneval.judging", "sipo.mini.detector"),
         ("sipo.train.loop", "sipo.cli"),
         ("sipo.config", "sipo.train.loop"),
+        ("sipo.evaluate.report.report", "sipo.annotate.votes"),
+        ("sipo.annotate.votes", "torch"),
     ]:
         assert violation(module, imported), f"{module} imports {imported} unseen"
     assert violation("sipo.mini.score", "sipo.geneval.rules") is None
