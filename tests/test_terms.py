@@ -117,7 +117,50 @@ def test_expected_weights_are_the_step_coefficient_times_mse(name, kernel):
     assert (posterior.chosen.log_iw < 0).all()
 
 
-@pytest.mark.parametrize("denominator", ["posterior", "reference"])
+@pytest.mark.parametrize("estimate", ["sampled", "expected"])
+def test_against_the_old_policy_the_weight_is_one_where_that_is_the_policy(estimate):
+    terms = terms_of(stable_diffusion(), ImportanceWeight("old", estimate), old=network(0.5))
+    assert (terms.chosen.log_iw == 0).all()
+    assert (terms.rejected.log_iw == 0).all()
+    assert (terms.chosen.gain != 0).all()  # the reference is another one
+
+
+@pytest.mark.parametrize("estimate", ["sampled", "expected"])
+@pytest.mark.parametrize("old", [None, network(0.4)])
+def test_where_the_reference_produced_the_data_old_is_the_reference(estimate, old):
+    mine = terms_of(stable_diffusion(), ImportanceWeight("old", estimate), old=old)
+    theirs = terms_of(stable_diffusion(), ImportanceWeight("reference", estimate))
+    assert mine.chosen.log_iw.equal(theirs.chosen.log_iw)
+    assert mine.rejected.log_iw.equal(theirs.rejected.log_iw)
+
+
+@pytest.mark.parametrize("name", every_schedule())
+def test_the_expected_weight_against_the_old_policy_is_the_coefficient_times_its_gain(name):
+    """log p_theta / p_old under q: step_coefficient (mse_old - mse_theta), whatever the reference is."""
+    schedule = every_schedule()[name]
+    terms = terms_of(schedule, ImportanceWeight("old", "expected"), old=network(0.1))
+    for branch, x0 in ((terms.chosen, X0_W), (terms.rejected, X0_L)):
+        old = network(0.1)(add_noise(schedule, x0, EPS, terms.t), terms.t)
+        gain = ((old - branch.target) ** 2).mean((1, 2, 3)) - ((branch.policy - branch.target) ** 2).mean((1, 2, 3))
+        torch.testing.assert_close(branch.log_iw, terms.step_coefficient * gain, rtol=1e-6, atol=1e-9)
+
+
+def test_the_old_policy_runs_once_without_a_gradient():
+    calls, scale = [], f64(0.5).requires_grad_()
+
+    def old(xt, t):
+        calls.append((len(xt), torch.is_grad_enabled()))
+        return scale * xt
+
+    terms = terms_of(stable_diffusion(), ImportanceWeight("old"), policy=lambda xt, t: scale * xt, old=old)
+    assert calls == [(6, False)]
+    assert terms.chosen.log_iw.requires_grad
+    with pytest.raises(ValueError, match="old policy"):
+        pair_terms(network(0.5), None, stable_diffusion(), DDIM(), 50, ImportanceWeight("old"), X0_W, X0_L, EPS, T, Z,
+                   True)  # fmt: skip
+
+
+@pytest.mark.parametrize("denominator", ["posterior", "reference", "old"])
 @pytest.mark.parametrize(
     ("name", "kernel"), [("epsilon", DDIM()), ("v_prediction", DDIM(0.5)), ("flow", DDIM()), ("flow", FlowSDE())]
 )
@@ -146,7 +189,7 @@ def test_against_the_reference_the_weight_starts_at_one(estimate):
 
 
 @pytest.mark.parametrize(
-    "weight", [ImportanceWeight(d, e) for d in ("posterior", "reference") for e in ("sampled", "expected")]
+    "weight", [ImportanceWeight(d, e) for d in ("posterior", "reference", "old") for e in ("sampled", "expected")]
 )
 def test_the_weights_gradient_reaches_the_policy(weight):
     def log_iw(flat):

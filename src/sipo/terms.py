@@ -18,17 +18,17 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 class ImportanceWeight:
     """Which `w(x_t, t)` of Eq. 5 is formed.
 
-    `denominator`: "posterior", `q(x_{t-1} | x_t, x_0)` of the data (Eq. 5, left), or "reference",
-    `p_ref(x_{t-1} | x_t)` in the place of `p_old` (Eq. 5, right). `estimate`: "sampled", one draw of `x_{t-1} ~ q` per
+    `denominator`: "posterior", `q(x_{t-1} | x_t, x_0)` of the data (Eq. 5, left); "old", `p_old(x_{t-1} | x_t)` of the
+    policy that produced the data (Eq. 5, right); or "reference", `p_ref` in the place of `p_old`. `estimate`: "sampled", one draw of `x_{t-1} ~ q` per
     pair (the paper), or "expected", the mean of log w under q in closed form. Raises ValueError for any other value.
     """
 
-    denominator: Literal["posterior", "reference"] = "posterior"
+    denominator: Literal["posterior", "reference", "old"] = "posterior"
     estimate: Literal["sampled", "expected"] = "sampled"
 
     def __post_init__(self):
-        if self.denominator not in ("posterior", "reference"):
-            raise ValueError(f"denominator is {self.denominator!r}; it must be posterior or reference")
+        if self.denominator not in ("posterior", "reference", "old"):
+            raise ValueError(f"denominator is {self.denominator!r}; it must be posterior, reference or old")
         if self.estimate not in ("sampled", "expected"):
             raise ValueError(f"estimate is {self.estimate!r}; it must be sampled or expected")
 
@@ -92,28 +92,29 @@ def pair_terms(
     t: Tensor,
     z: Tensor | None = None,
     with_importance_weights: bool = False,
+    old: Predict | None = None,
 ) -> PairTerms:
     """Noise both members with the same `eps` (B, ...) and `t` (B,), run the networks, and gather what objectives read.
 
     The networks see the chosen rows, then the rejected ones (N = 2B; N = B if `x0_rejected` is None), in one forward
-    each: the reference first, under no-grad, then the policy. `z` (B, ...) is the standard normal of the transition,
+    each: the reference and `old` first, under no-grad, then the policy. `old` is the policy that produced the data, for
+    the denominator of that name; None if the reference did. `z` (B, ...) is the standard normal of the transition,
     shared by both members: `x_s = q.mean + q.std z`. All that follows the networks is in float32 (float64 stays).
 
     Raises ValueError if importance weights are asked for and the kernel is deterministic, or `z` is missing for the
-    sampled estimate, or the reference is missing for the reference denominator.
+    sampled estimate, or the network is missing that the denominator needs.
     """
     if with_importance_weights:
-        _require_weight_inputs(weight, kernel, reference, z)
+        _require_weight_inputs(weight, kernel, reference, old, z)
     members = 1 if x0_rejected is None else 2
     x0 = x0_chosen if x0_rejected is None else torch.cat([x0_chosen, x0_rejected])  # (N, ...)
     eps, t_all = _repeat(eps, members), _repeat(t, members)
     s_all = previous_timestep(schedule, t_all, num_inference_steps)
     xt = add_noise(schedule, x0, eps, t_all)
 
-    pred_reference = None
-    if reference is not None:
-        with torch.no_grad():
-            pred_reference = at_least_float32(reference(xt, t_all))
+    with torch.no_grad():
+        pred_reference = None if reference is None else at_least_float32(reference(xt, t_all))
+        pred_old = pred_reference if old is None else at_least_float32(old(xt, t_all))
     pred_policy = at_least_float32(policy(xt, t_all))  # (N, ...)
 
     def step(pred: Tensor | None) -> Gaussian:
@@ -123,7 +124,8 @@ def pair_terms(
     log_iw = None
     if with_importance_weights:
         q = step(None)
-        denominator = q if weight.denominator == "posterior" else step(pred_reference)
+        denominators = {"posterior": None, "reference": pred_reference, "old": pred_old}
+        denominator = step(denominators[weight.denominator])
         if weight.estimate == "expected" or z is None:
             log_iw = log_importance_weight(step(pred_policy), denominator, under=q)
         else:
@@ -165,11 +167,15 @@ def _repeat(x: Tensor, members: int) -> Tensor:
 
 
 def _require_weight_inputs(
-    weight: ImportanceWeight, kernel: Kernel, reference: Predict | None, z: Tensor | None
+    weight: ImportanceWeight, kernel: Kernel, reference: Predict | None, old: Predict | None, z: Tensor | None
 ) -> None:
     if kernel.deterministic:
         raise ValueError(f"{kernel} adds no noise: importance weights need a kernel with eta > 0")
     if weight.denominator == "reference" and reference is None:
         raise ValueError("the importance weight's denominator is the reference, and no reference was given")
+    if weight.denominator == "old" and old is None and reference is None:
+        raise ValueError(
+            "the importance weight's denominator is the old policy, and neither it nor a reference was given"
+        )
     if weight.estimate == "sampled" and z is None:
         raise ValueError("the sampled importance weight needs z, the standard normal of the transition")

@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from sipo.backbones import checkpoint, denoisers, lora
 from sipo.backbones.architecture import Architecture, read_architecture, resolve_path
 from sipo.backbones.family import Conditioning, Media, Sampler
-from sipo.config import ModelConfig
+from sipo.config import ModelConfig, PolicyConfig
 from sipo.errors import UserError
 from sipo.size import Size
 
@@ -127,6 +127,12 @@ class Backbone:
         """Write the whole pipeline, which `from_pretrained` of diffusers loads, its denoiser with these weights."""
         with self.encoders():
             checkpoint.save_full(self.pipeline, self.family, self.denoiser, folder, weights)
+
+    def read_weights(self, policy: PolicyConfig, folder: Path) -> dict[str, Tensor]:
+        """The weights that `save_lora` or `save_full` wrote, by their names in the denoiser. Raises UserError."""
+        if policy.kind == "full":
+            return checkpoint.read_full(self.family, self.denoiser, folder)
+        return lora.read_lora(self.family.denoisers, self.denoiser, folder, policy.alpha)
 
     def _load(self, given: dict):
         return checkpoint.load_pipeline(self.architecture, self.folder, self.dtype, given)

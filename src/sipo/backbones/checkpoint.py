@@ -5,10 +5,12 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sipo.backbones.architecture import Architecture
-from sipo.backbones.denoisers import by_part
+from sipo.backbones.denoisers import by_part, prefix_of
 from sipo.backbones.family import Family
 from sipo.config import ModelConfig
 from sipo.errors import UserError
@@ -79,6 +81,23 @@ def save_full(
         pipeline.save_pretrained(folder, safe_serialization=True)
     finally:
         pipeline.register_modules(**ours)
+
+
+def read_full(family: Family, denoiser: nn.Module, folder: Path) -> dict[str, Tensor]:
+    """The denoisers' weights in a pipeline that `save_full` wrote, by their names in the denoiser. Raises UserError."""
+    found = {}
+    for part in family.denoisers:
+        files = sorted((folder / part).glob("*.safetensors"))
+        if not files:
+            raise UserError(
+                f"{folder} holds no weights of the {part}; expected the pipeline that a run of kind full wrote"
+            )
+        for file in files:
+            try:
+                found |= {prefix_of(denoiser, part) + name: weight for name, weight in load_file(file).items()}
+            except SafetensorError as error:
+                raise UserError(f"{file} is truncated or damaged ({error})") from error
+    return found
 
 
 def _hash_folder(folder: Path) -> str:

@@ -53,12 +53,17 @@ def networks_of(denoiser: nn.Module) -> list[Any]:
     return list(denoiser.networks.values()) if isinstance(denoiser, Switched) else [denoiser]
 
 
+def prefix_of(denoiser: nn.Module, part: str) -> str:
+    """What names in the denoiser have before the names in the part's own network."""
+    return f"networks.{part}." if isinstance(denoiser, Switched) else ""
+
+
 def by_part(
     denoiser: nn.Module, parts: Iterable[str], weights: dict[str, Tensor]
 ) -> Iterator[tuple[str, Any, dict[str, Tensor]]]:
     """(part, its network, those of the weights that are its own, by their names in it)."""
     for part, network in zip(parts, networks_of(denoiser), strict=True):
-        prefix = f"networks.{part}." if isinstance(denoiser, Switched) else ""
+        prefix = prefix_of(denoiser, part)
         own = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
         yield part, network, own
 

@@ -79,15 +79,19 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """What is trained: low-rank adapters on the denoiser, or all of it."""
+    """What is trained: low-rank adapters on the denoiser, or all of it; and where it starts."""
 
     kind: Literal["lora", "full"] = "lora"
     rank: int = 16
     alpha: float = 16.0
     target_modules: list[str] | None = None  # null: the backbone's attention projections
+    start: str | None = None  # a run, or a folder of weights that one wrote; null: the model. Also p_old, see `weight`
+    reference: Literal["base", "start"] = "base"  # base: the model, whatever the policy starts from
 
     def __post_init__(self) -> None:
         _at_least(self, rank=1)
+        if self.reference == "start" and self.start is None:
+            raise ValueError("reference: start needs the weights that the policy starts from, under start")
 
 
 @dataclass(frozen=True)
@@ -205,9 +209,15 @@ class Config:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the objective reads the reference, or an importance weight whose denominator is the reference."""
-        weighs = self.loss.needs_importance_weights and self.weight.denominator == "reference"
-        return self.loss.needs_reference or weighs
+        """Whether the objective reads the reference, or an importance weight whose denominator it is."""
+        weighs = self.loss.needs_importance_weights and self.weight.denominator != "posterior"
+        return self.loss.needs_reference or (weighs and not self.needs_old)
+
+    @property
+    def needs_old(self) -> bool:
+        """Whether an importance weight reads p_old, the policy that produced the data, and that is not the reference."""
+        weighs = self.loss.needs_importance_weights and self.weight.denominator == "old"
+        return weighs and self.policy.start is not None and self.policy.reference == "base"
 
     def to_dict(self) -> dict[str, Any]:
         """The config as in YAML, every default written out."""

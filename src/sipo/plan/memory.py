@@ -16,7 +16,7 @@ class Memory:
     """Bytes on each GPU.
 
     `weights`: frozen ones in their dtype. `trained`: float32 masters of what is trained. `weight_copies`: the trained
-    weights in the autocast dtype, kept from forward to backward. `reference`: the frozen copy of full fine-tuning.
+    weights in the autocast dtype, kept from forward to backward. `reference`: the frozen copies of full fine-tuning.
     `gradients`, `optimizer`, `average` (EMA): of the trained weights. `encoders`: VAE and text encoders, without a cache.
     `activations`: of one micro-batch. `communication`: gradient buckets of DDP, or the block that sharding gathers.
     """

@@ -73,7 +73,7 @@ def make_plan(config: Config, gpu: Gpu, num_gpus: list[int]) -> Plan:
     """Count everything on the meta device, without weights; seconds even for the largest models.
 
     A step is a forward and a backward of the policy over all samples of the batch (both members of a pair where the
-    objective needs them), a forward of the reference where it needs one, and with gradient checkpointing the forward of
+    objective needs them), a forward of the reference and of the old policy where it needs them, and with gradient checkpointing the forward of
     the blocks once more. Raises UserError for a model, a size or a precision that cannot be planned.
     """
     settings, compute = config.train, config.train.compute_dtype
@@ -87,7 +87,7 @@ def make_plan(config: Config, gpu: Gpu, num_gpus: list[int]) -> Plan:
     denoiser = backbone.denoiser
     parameters, block = _numel(denoiser.parameters()), max(_numel(part.parameters()) for part in blocks_of(denoiser))
     plain_forward = forward_flops(lambda: backbone.predict(denoiser, 1, compute), compute) // len(networks_of(denoiser))
-    policy = make_policy(backbone, config.policy, config.needs_reference, settings.seed)
+    policy = make_policy(backbone, config.policy, config.needs_reference, settings.seed, config.needs_old)
     counted = count(denoiser, lambda: backbone.predict(denoiser, 1, compute), compute)
     samples = (2 if config.loss.needs_rejected else 1) * settings.batch_size
     encoder_parameters, encoder_bytes, encoder_flops = _encoders(config, backbone, frozen, samples)
@@ -111,12 +111,11 @@ def _memory(config: Config, policy: Policy, counted: Counted, samples: int, enco
     """Of one GPU that holds everything. `encoders`: bytes of the VAE and the text encoders."""
     settings, trained = config.train, list(policy.trainable.values())
     masters = _bytes(trained)
-    copy = policy.frozen_copy
     return Memory(
         weights=_bytes(weight for weight in policy.denoiser.parameters() if not weight.requires_grad),
         trained=masters,
         weight_copies=counted.weight_copies,
-        reference=_bytes(copy.parameters()) if copy is not None else 0,
+        reference=sum(_bytes(copy.parameters()) for copy in policy.networks[1:]),
         gradients=masters,
         optimizer=OPTIMIZERS[settings.optimizer]([weight.numel() for weight in trained]),
         average=masters if settings.ema_decay else 0,
@@ -132,7 +131,7 @@ def _step_flops(config: Config, counted: Counted, plain_forward: int, samples: i
         policy_forward=times * counted.forward,
         policy_backward=times * counted.backward,
         recomputed=times * counted.recomputed if repeated else 0,
-        reference_forward=times * plain_forward if config.needs_reference else 0,
+        reference_forward=times * plain_forward * (config.needs_reference + config.needs_old),
         encoders=config.train.gradient_accumulation * encoder_flops,
     )
 

@@ -16,7 +16,7 @@ from sipo.run import RunDir
 from sipo.run.record import best_score
 from sipo.train.best import read_best
 from sipo.train.checkpoint import load_checkpoint, saved_steps
-from sipo.train.policy import Policy, make_policy, save_policy
+from sipo.train.policy import RECORD, Policy, make_policy, save_policy
 from sipo.yaml12 import write_yaml
 
 
@@ -32,9 +32,7 @@ def write_weights(
     temporary.mkdir(parents=True)
     save_policy(policy, backbone, temporary, weights)
     write_atomic(temporary / "README.md", model_card(config, step))
-    write_atomic(
-        temporary / "sipo.json", json.dumps({"base": config.model.path, "kind": config.policy.kind, "step": step})
-    )
+    write_atomic(temporary / RECORD, json.dumps({"base": config.model.path, "kind": config.policy.kind, "step": step}))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
     sync_directory(folder.parent)

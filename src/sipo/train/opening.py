@@ -31,7 +31,7 @@ from sipo.train.inputs import Inputs, open_inputs, open_rows
 from sipo.train.loggers import require_services
 from sipo.train.look import drop_samples_after, sample_prompts
 from sipo.train.optim import Ema, Updater
-from sipo.train.policy import make_policy
+from sipo.train.policy import make_policy, start_folder
 from sipo.train.record import Clock, NoRecorder, Recorder
 from sipo.train.training import Training
 
@@ -45,6 +45,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
     """
     require_services(config)
     require_held_out(config)
+    start_folder(config.policy)
     run, settings = RunDir(Path(config.run)), config.train
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(join_processes())
@@ -85,6 +86,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
             compute=settings.compute_dtype,
             objective=objective,
             needs_reference=config.needs_reference,
+            needs_old=config.needs_old,
             timesteps=config.timesteps,
             kernel=config.kernel,
             num_inference_steps=config.num_inference_steps,
@@ -137,7 +139,9 @@ def open_model(config: Config, architecture: Architecture, processes: Processes)
     """
     settings, compute = config.train, config.train.compute_dtype
     backbone = load_backbone(architecture, "cpu", compute, encoders=config.data.cache is None, size=config.data.size)
-    policy = make_policy(backbone, config.policy, config.needs_reference, settings.seed)
+    folder = start_folder(config.policy)
+    weights = backbone.read_weights(config.policy, folder) if folder else None
+    policy = make_policy(backbone, config.policy, config.needs_reference, settings.seed, config.needs_old, weights)
     if settings.gradient_checkpointing:
         policy.denoiser.enable_gradient_checkpointing()
     if settings.compile:

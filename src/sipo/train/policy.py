@@ -1,4 +1,4 @@
-"""The policy and its reference: LoRA adapters that switch off, or a network and its frozen copy."""
+"""The policy, its reference and its start: LoRA adapters that switch, or a network and its frozen copies."""
 
 import contextlib
 import copy
@@ -11,9 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from sipo.backbones import Backbone
-from sipo.backbones.lora import add_adapters, without_adapters
+from sipo.backbones.lora import POLICY, activate, add_adapters, with_adapters, without_adapters
 from sipo.config import PolicyConfig
 from sipo.errors import UserError
+from sipo.jsonl import read_json
+from sipo.run import RunDir
+
+START = "start"  # the frozen adapters of what the policy started from
+RECORD = "sipo.json"  # in a folder of weights: base, kind and step
 
 
 class Trainable(Protocol):
@@ -26,57 +31,113 @@ class Trainable(Protocol):
     def lora_targets(self) -> Sequence[str]: ...
 
 
+Other = Literal["reference", "old"]
+
+
 @dataclass(frozen=True)
 class Policy:
     """What is trained. `trainable` maps names to the float32 master weights, in the network's order.
 
-    Sharded (see `sipo.train.engine`), they are DTensors, of which each process holds a shard.
+    Sharded (see `sipo.train.engine`), they are DTensors, of which each process holds a shard. In full fine-tuning
+    `frozen_copy` is the model, and `start_copy` the network that the policy started from, each only where it is needed;
+    with LoRA the model is the network without adapters, and the start has frozen adapters of its own.
     """
 
     config: PolicyConfig
     denoiser: Any  # an nn.Module; its methods for adapters come from mixins of diffusers
     trainable: dict[str, nn.Parameter]
-    frozen_copy: nn.Module | None = None  # full fine-tuning with a reference only
+    frozen_copy: nn.Module | None = None
+    start_copy: nn.Module | None = None
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The policy's and the frozen ones."""
+        return [each for each in (self.denoiser, self.frozen_copy, self.start_copy) if each is not None]
 
     @contextlib.contextmanager
-    def network(self, which: Literal["reference"]) -> Iterator[nn.Module]:
-        """The network as it was before training, for no-grad use; the adapters are on again when the context ends."""
+    def network(self, which: Other) -> Iterator[nn.Module]:
+        """A network that does not train, for no-grad use; the policy's adapters are on again when the context ends.
+
+        "reference": the model, or what the policy started from where the config says so. "old": what it started from.
+        """
+        at_start = which == "old" or self.config.reference == "start"
         if self.config.kind == "full":
-            assert self.frozen_copy is not None, f"make_policy was told that no {which} is needed"
-            yield self.frozen_copy
+            copied = self.start_copy if at_start else self.frozen_copy
+            assert copied is not None, f"make_policy was told that no {which} is needed"
+            yield copied
             return
-        with without_adapters(self.denoiser, self.trainable.values()) as network:
+        with with_adapters(self.denoiser, START) if at_start else without_adapters(self.denoiser) as network:
             yield network
 
     def state(self) -> dict[str, Tensor]:
         """The trained weights by name, sharing memory with the network."""
         return {name: weight.detach() for name, weight in self.trainable.items()}
 
-    @torch.no_grad()
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Copy weights of the same names and shapes into the network. Raises UserError when they do not fit."""
-        if missing := self.trainable.keys() ^ state.keys():
-            raise UserError(f"the weights are of another policy: {len(missing)} names differ, such as {min(missing)}")
-        for name, weight in self.trainable.items():
-            weight.copy_(state[name])
+        load_into(self.trainable, state)
 
 
-def make_policy(backbone: Trainable, config: PolicyConfig, needs_reference: bool, seed: int) -> Policy:
-    """Prepare the backbone's denoiser for training. LoRA starts as the identity, so the policy equals its reference."""
+def make_policy(
+    backbone: Trainable, config: PolicyConfig, needs_reference: bool, seed: int, needs_old: bool = False,
+    start: dict[str, Tensor] | None = None,
+) -> Policy:  # fmt: skip
+    """Prepare the backbone's denoiser for training. LoRA starts as the identity, so the policy equals its reference.
+
+    start: the weights of `config.start`, by the names of the trained ones; None leaves the network as it is (on the meta
+    device, or where others are loaded afterwards).
+    """
     denoiser: Any = backbone.denoiser
-    frozen_copy = None
+    needs_start = needs_old or (needs_reference and config.reference == "start")
+    frozen_copy = start_copy = None
+    denoiser.requires_grad_(config.kind == "full")
+    targets = config.target_modules or backbone.lora_targets
     if config.kind == "lora":
         torch.manual_seed(seed)
-        add_adapters(denoiser, config.target_modules or backbone.lora_targets, config.rank, config.alpha)
+        trainable = add_adapters(denoiser, targets, config.rank, config.alpha)
     else:
-        if needs_reference:
+        if needs_reference and config.reference == "base":
             frozen_copy = copy.deepcopy(denoiser).requires_grad_(False).eval()
-        denoiser.requires_grad_(True)
-    trainable = {name: weight for name, weight in denoiser.named_parameters() if weight.requires_grad}
+        trainable = dict(denoiser.named_parameters())
     for weight in trainable.values():
         weight.data = weight.data.float()  # in bfloat16 a small update would be lost to rounding
+    if start is not None:
+        load_into(trainable, start)
+    if needs_start and config.kind == "lora":
+        stored = add_adapters(denoiser, targets, config.rank, config.alpha, START)
+        for name, weight in stored.items():
+            own = trainable[name.replace(f".{START}.", f".{POLICY}.")].requires_grad_(True)
+            weight.requires_grad_(False).data = own.detach().clone()
+        activate(denoiser, POLICY)
+    elif needs_start:
+        start_copy = copy.deepcopy(denoiser).requires_grad_(False).eval()
     denoiser.train()
-    return Policy(config, denoiser, trainable, frozen_copy)
+    return Policy(config, denoiser, trainable, frozen_copy, start_copy)
+
+
+@torch.no_grad()
+def load_into(weights: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
+    """Copy a state of the same names and shapes into the weights. Raises UserError when it does not fit."""
+    if missing := weights.keys() ^ state.keys():
+        raise UserError(f"the weights are of another policy: {len(missing)} names differ, such as {min(missing)}")
+    for name, weight in weights.items():
+        if weight.shape != state[name].shape:
+            found, expected = (" x ".join(map(str, each.shape)) for each in (state[name], weight))
+            raise UserError(f"the weights are of another policy: {name} is {found}; expected {expected}")
+        weight.copy_(state[name])
+
+
+def start_folder(config: PolicyConfig) -> Path | None:
+    """The weights that the policy starts from. Raises UserError where there are none, or of another kind."""
+    if config.start is None:
+        return None
+    folder = RunDir(Path(config.start)).weights if RunDir(Path(config.start)).config.is_file() else Path(config.start)
+    written = read_json(folder / RECORD)
+    if written is None:
+        raise UserError(f"policy.start: {folder} holds no weights of a run: it has no {RECORD}")
+    if written["kind"] != config.kind:
+        raise UserError(f"policy.start: {folder} holds weights of kind {written['kind']}; policy.kind is {config.kind}")
+    return folder
 
 
 def save_policy(policy: Policy, backbone: Backbone, folder: Path, weights: dict[str, Tensor]) -> None:

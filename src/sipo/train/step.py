@@ -11,6 +11,7 @@ from sipo.terms import PairTerms, pair_terms, term_metrics
 from sipo.timesteps import draw_timesteps
 from sipo.train.guard import nonfinite_flags
 from sipo.train.optim import learning_rate
+from sipo.train.policy import Other
 from sipo.train.record import Clock
 from sipo.train.table import Update, gather_pairs, pair_rows
 from sipo.train.training import Training
@@ -78,17 +79,20 @@ def batch_terms(t: Training, batch: PairBatch, step: int, global_batch: int, clo
 
         return run
 
-    def reference(xt: Tensor, t_all: Tensor) -> Tensor:
-        with t.engine.policy.network("reference") as network:
-            prediction = predict(network)(xt, t_all)
-        clock.mark("reference")
-        return prediction
+    def frozen(which: Other) -> Callable[[Tensor, Tensor], Tensor]:
+        def run(xt: Tensor, t_all: Tensor) -> Tensor:
+            with t.engine.policy.network(which) as network:
+                prediction = predict(network)(xt, t_all)
+            clock.mark("reference")
+            return prediction
+
+        return run
 
     with torch.autocast(device.type, t.compute, enabled=t.compute != torch.float32):
         return pair_terms(
-            predict(t.engine.network), reference if t.needs_reference else None, t.backbone.schedule, t.kernel,
+            predict(t.engine.network), frozen("reference") if t.needs_reference else None, t.backbone.schedule, t.kernel,
             t.num_inference_steps, t.weight, x0_chosen, x0_rejected, eps, timesteps, z,
-            t.objective.needs_importance_weights,
+            t.objective.needs_importance_weights, frozen("old") if t.needs_old else None,
         )  # fmt: skip
 
 

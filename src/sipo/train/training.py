@@ -37,6 +37,7 @@ class Training:
     # The objective, and the transition whose importance weights it reads.
     objective: Objective
     needs_reference: bool
+    needs_old: bool
     timesteps: Timesteps
     kernel: Kernel
     num_inference_steps: int

@@ -39,9 +39,8 @@ class Replicated:
 
 def replicate(policy: Policy, processes: Processes, compute: torch.dtype) -> Replicated:
     """The policy on this process's device, ready to train."""
-    for network in (policy.denoiser, policy.frozen_copy):
-        if network is not None:
-            network.to(processes.device)
+    for network in policy.networks:
+        network.to(processes.device)
     if compute != torch.float32:
         policy.denoiser.register_forward_hook(_output_in_float32)  # the samplers' arithmetic is in float32 then
     if processes.world == 1:

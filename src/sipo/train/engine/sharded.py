@@ -56,7 +56,7 @@ class Sharded:
 
 
 def shard(policy: Policy, processes: Processes, compute: torch.dtype, reshard: bool) -> Sharded:
-    """Shard the policy's network and its frozen copy in place; its `trainable` are DTensors from now on.
+    """Shard the policy's network and its frozen copies in place; its `trainable` are DTensors from now on.
 
     Weights move to the device block by block, so a network that is on the CPU never lies on one GPU as a whole. Every
     process must hold the same weights. With LoRA, blocks are gathered in their own dtype, and autocast does the rest as
@@ -68,8 +68,8 @@ def shard(policy: Policy, processes: Processes, compute: torch.dtype, reshard: b
     masters = MixedPrecisionPolicy(compute, torch.float32, cast_forward_inputs=False)
     half = policy.config.kind == "full" and compute != torch.float32
     _shard(policy.denoiser, mesh, masters if half else unchanged)
-    if policy.frozen_copy is not None:
-        _shard(policy.frozen_copy, mesh, unchanged)
+    for frozen in policy.networks[1:]:
+        _shard(frozen, mesh, unchanged)
     trainable = {name: weight for name, weight in policy.denoiser.named_parameters() if weight.requires_grad}
     return Sharded(replace(policy, trainable=trainable), policy.denoiser, processes, reshard)
 
