@@ -67,3 +67,27 @@ def test_what_is_written_reads_back(content):
 @pytest.mark.parametrize("path", sorted((Path(__file__).parent / "fixtures").rglob("config.yaml")), ids=str)
 def test_the_config_of_an_old_run_reads_as_it_did(path):
     assert read_yaml(path.read_text()) == yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "lines"),
+    [
+        ("train: {a: 1}\ndata: {}\ntrain: {b: 2}\n", "train", "1 and 3"),
+        ("train:\n  a: 1\n  b: 2\n  a: 3\n", "a", "2 and 4"),
+        ("grid: [{x: 1, x: 1}]", "x", "1 and 1"),
+        ("1: a\n1: b\n", "1", "1 and 2"),
+    ],
+)
+def test_a_key_twice_at_any_level_is_an_error(text: str, key: str, lines: str) -> None:
+    with pytest.raises(yaml.YAMLError, match=f"'?{key}'? stands twice, in lines {lines}"):
+        read_yaml(text)
+
+
+def test_merge_keys_are_overridden_as_before() -> None:
+    assert read_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\n")["b"] == {"x": 3, "y": 2}
+
+
+def test_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    found = read_yaml("a: ~/x\nb: '~/y'\nc: ~\nd: '~'\ne: a ~/b\n")
+    assert found == {"a": "/home/somebody/x", "b": "/home/somebody/y", "c": None, "d": "~", "e": "a ~/b"}

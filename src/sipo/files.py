@@ -36,6 +36,16 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
+def visible(folder: Path, files: Iterable[Path]) -> list[Path]:
+    """Those of the files below `folder` that no program hid there (`._a.parquet`, `.ipynb_checkpoints/`), sorted."""
+    left_behind = ("__MACOSX", "@eaDir", "Thumbs.db")
+    return sorted(
+        file
+        for file in files
+        if not any(part.startswith(".") or part in left_behind for part in file.relative_to(folder).parts)
+    )
+
+
 def sync_directory(path: Path) -> None:
     """Make a rename inside `path` durable. A no-op where directories cannot be opened (Windows)."""
     if os.name == "nt":

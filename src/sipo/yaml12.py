@@ -1,6 +1,11 @@
-"""YAML with the types of version 1.2: `no` and `on` are texts, `1e-5` is a number. (PyYAML alone follows 1.1.)"""
+"""YAML with the types of version 1.2: `no` and `on` are texts, `1e-5` is a number. (PyYAML alone follows 1.1.)
 
+A key that stands twice is an error, and `~/` at the start of a text is the home folder.
+"""
+
+import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -15,6 +20,7 @@ NUMBERS = {
         "-+.0123456789",
     ),
 }
+HOME = re.compile(r"~[\w.-]*/")  # a path in the user's home, or another one's
 BOOLEANS = "tag:yaml.org,2002:bool", re.compile(r"(true|True|TRUE|false|False|FALSE)\Z"), "tTfF"
 KEPT = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")  # 1.1's rules; merge keys (<<) are a widely used extension
 
@@ -35,11 +41,35 @@ _Loader.add_implicit_resolver(*BOOLEANS[:2], list(BOOLEANS[2]))
 for _tag, (_pattern, _first) in NUMBERS.items():
     _Loader.add_implicit_resolver(_tag, _pattern, list(_first))
     _Dumper.add_implicit_resolver(_tag, _pattern, list(_first))
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[dict]:
+    """Raises ConstructorError, with both lines, for a key that stands twice; PyYAML keeps the last one without a word."""
+    lines: dict[Any, int] = {}
+    for key, _ in node.value:
+        if key.tag == "tag:yaml.org,2002:merge" or not isinstance(key, yaml.ScalarNode):
+            continue
+        name, line = loader.construct_object(key), key.start_mark.line + 1
+        if name in lines:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{name!r} stands twice, in lines {lines[name]} and {line}"
+            )
+        lines[name] = line
+    yield from loader.construct_yaml_map(node)
+
+
+def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    """A text; one that begins with ~/ is a path, in the home folder, as a shell reads it."""
+    return os.path.expanduser(node.value) if HOME.match(node.value) else node.value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.add_constructor("tag:yaml.org,2002:str", _text)
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value, 0))
 
 
 def read_yaml(text: str) -> Any:
-    """The content of one document. Raises yaml.YAMLError, or ValueError for a number that is none."""
+    """The content of one document. Raises yaml.YAMLError, for a key that stands twice too, or ValueError for a number that is none."""
     return yaml.load(text, _Loader)
 
 

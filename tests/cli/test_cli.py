@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from sipo.cli import app, main
+from sipo.cli import app, at_home, main
 from sipo.errors import Stopped
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"  # a file, where a folder is wanted
@@ -112,3 +112,13 @@ def test_a_stop_that_was_asked_for_is_no_error(monkeypatch, capsys):
         main()
     assert ended.value.code == 130
     assert capsys.readouterr().err == "stopped after step 3 as asked\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("~/a.yaml", "/home/me/a.yaml"), ("data.path=~/p", "data.path=/home/me/p"), ("--out=~/o", "--out=/home/me/o"),
+     ("hpsv2=~/w.pt", "hpsv2=/home/me/w.pt"), ("a~b", "a~b"), ("x=1", "x=1"), ("model.vae=", "model.vae=")],
+)  # fmt: skip
+def test_home_in_arguments(monkeypatch, word, meant):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert at_home(word) == meant

@@ -1,5 +1,6 @@
 """The command line: thin commands over the packages, which it alone connects."""
 
+import os
 import sys
 
 import typer
@@ -27,6 +28,7 @@ for name, group in {"data": data, "prompts": prompts, "geneval": geneval, "vbenc
 
 def main() -> None:
     """Entry point: a user's mistake is a message and an exit code, never a traceback."""
+    sys.argv[1:] = map(at_home, sys.argv[1:])
     try:
         app()
     except Stopped as stop:
@@ -42,6 +44,12 @@ def main() -> None:
         _complain(f"{error.filename}: {error.strerror}", 1)
     except KeyboardInterrupt:
         _complain("stopped", 130)
+
+
+def at_home(word: str) -> str:
+    """An argument whose path begins with ~, after `key=` or `--option=` as well, where shells leave it as it is."""
+    head, equals, tail = word.partition("=")
+    return head + equals + os.path.expanduser(tail) if equals else os.path.expanduser(word)
 
 
 def _complain(error: object, code: int) -> None:

@@ -22,7 +22,7 @@ def data_check(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
     all_rows: Annotated[bool, typer.Option("--all", help="Name every bad row, not the first few of a kind.")] = False,
 ) -> None:
-    """Go through every row and report all that is wrong. Exits with 1 when rows are bad."""
+    """Go through every row and report all that is wrong. Exits with 1 when rows are bad, or none is usable."""
     import json
 
     from sipo.data.pairs.check import check_pairs
@@ -40,7 +40,9 @@ def data_check(
     found.render(console(), None if all_rows else 5)
     if json_file:
         write_atomic(json_file, json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
-    if found.num_bad:
+    if not found.num_usable:
+        console().print("[red]nothing is usable[/]: there is no pair to train on")
+    if found.num_bad or not found.num_usable:
         raise typer.Exit(1)
 
 

@@ -16,6 +16,7 @@ KINDS: dict[str, str] = {
     "too_large": "images or videos over the cap on pixels or frames",
     "too_short": "videos shorter than the model's",
     "mismatched": "pairs of different length or of an image and a video, videos for a model of images",
+    "identical": "pairs whose two members are the same picture or video",
     "duplicate": "duplicates of an earlier pair (same prompt and media, in either order)",
 }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sipo.errors import UserError
 from sipo.files import write_atomic
+from sipo.flags import read_flag
 from sipo.geneval.vocabulary import CATEGORIES
 from sipo.jsonl import dump_jsonl, read_json, read_jsonl
 from sipo.tables import csv_table, markdown_table
@@ -78,6 +79,11 @@ def read_official(path: Path) -> dict:
         raise UserError(
             f"{path}: expected a line a picture with tag, correct and metadata, as GenEval's evaluator writes."
         )
+    flags = [read_flag(record["correct"]) for record in records]
+    if None in flags:
+        line = flags.index(None)
+        raise UserError(f"{path}, line {line + 1}: correct is {records[line]['correct']!r}; expected true or false.")
+    records = [{**record, "correct": flag} for record, flag in zip(records, flags, strict=True)]
     return summarise(records, {"name": str(path), "prompts": "not recorded", "detector": "not recorded"})
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sipo.errors import UserError
+from sipo.files import visible
 from sipo.samples.folder import SAMPLES, PromptItem, read_samples
 from sipo.vbench.totals import DIMENSIONS
 
@@ -107,7 +108,7 @@ def made_for(folder: Path) -> list[str]:
     if not (folder / SAMPLES).exists():
         return list(DIMENSIONS)
     samples = read_samples(folder)
-    number = len(list((folder / VIDEO_FOLDER).glob("*.mp4")))
+    number = len(visible(folder, (folder / VIDEO_FOLDER).glob("*.mp4")))
     if number < len(samples):
         raise UserError(f"{folder / VIDEO_FOLDER} holds {number} videos of {len(samples)}: generate the rest first.")
     found = {name for sample in samples for name in (sample.metadata or {}).get("dimensions", [])}
@@ -122,7 +123,7 @@ def read_results(folder: Path) -> dict[str, float]:
     if not Path(folder).is_dir():
         raise UserError(f"There is no folder {folder}.")
     scores: dict[str, float] = {}
-    for path in sorted(Path(folder).rglob(f"*{RESULTS}")):
+    for path in visible(folder, Path(folder).rglob(f"*{RESULTS}")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             found = {name: float(value[0]) for name, value in content.items()}
@@ -147,7 +148,7 @@ def _read_info(path: Path) -> list[tuple[str, tuple[str, ...]]]:
 
 def _read_folder(folder: Path) -> list[tuple[str, tuple[str, ...]]]:
     sharing = {name: SUITES.get(name, name) for name in DIMENSIONS}
-    files = sorted(path for path in folder.glob("*.txt") if path.stem in sharing.values())
+    files = [path for path in visible(folder, folder.glob("*.txt")) if path.stem in sharing.values()]
     if not files:
         raise UserError(f"{folder} holds no prompt file of VBench, such as {FLICKERING}.txt.")
     return [

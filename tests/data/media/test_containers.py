@@ -7,7 +7,7 @@ from PIL import Image
 from support import videos
 from support.pictures import encoded, picture
 
-from sipo.data.media.containers import HEAD, container, is_cut_short
+from sipo.data.media.containers import HEAD, container, foreign, is_cut_short
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,33 @@ def test_a_size_that_nobody_knows_is_no_cut() -> None:
     size = content.index(b"\x18\x53\x80\x67") + 4
     content[size : size + 8] = b"\x01" + b"\xff" * 7
     assert not is_cut_short(io.BytesIO(bytes(content[:-50])), "matroska")
+
+
+def test_bytes_after_the_last_box_are_no_cut() -> None:
+    """Phones and editors append trailers of their own; a cut of what stands before them is still seen."""
+    content = videos.video(videos.grey(3))
+    for trailer in (b"SEFT trailer of a phone", b"\xff" * 100, b"x", bytes(3), b"\0\0\0\x99abcd"):
+        assert not is_cut_short(io.BytesIO(content + trailer), "mov")
+        assert is_cut_short(io.BytesIO(content[:-9]), "mov")
+
+
+@pytest.mark.parametrize(
+    ("format", "codec", "name"),
+    [
+        ("mpegts", "libx264", "transport stream"),
+        ("flv", "libx264", "Flash"),
+        ("asf", "wmv2", "Windows Media"),
+        ("mpeg", "mpeg2video", "program stream"),
+        ("mpeg1video", "mpeg1video", "MPEG-1"),
+    ],
+)
+def test_other_videos_are_named(format: str, codec: str, name: str) -> None:
+    content = videos.video(videos.grey(5, (64, 48)), 25, format, codec)
+    assert name in (foreign(content[:HEAD]) or "")
+    assert container(content[:HEAD]) is None
+
+
+def test_pictures_and_read_videos_are_not_foreign() -> None:
+    for content in (picture(0), picture(0, format="JPEG"), videos.video(videos.grey(2)), b"", b"G", b"Good morning"):
+        assert foreign(content[:HEAD]) is None
+    assert foreign(picture(0, format="GIF")[:HEAD]) == "a GIF"

@@ -1,17 +1,21 @@
 """Which frames a model sees, worked out here from the stamps; and that anything but a sound video is refused."""
 
+import io
+import struct
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from PIL import Image
 from support import videos
 
 from sipo.data.bad_rows import BadRow
 from sipo.data.media import decode_video as video_module
 from sipo.data.media.decode_video import Length, measure, read_frames, select_frames
-from sipo.data.media.kinds import MediaFile
+from sipo.data.media.kinds import MediaFile, require_kind
 from sipo.size import Size
 
 FORMATS = ["mp4", "mov", "matroska", "webm", "avi"]
@@ -123,6 +127,85 @@ def test_rotation(rotation: int, turns: int) -> None:
     found = np.asarray(frame.picture()).astype(int)
     assert found.shape == np.rot90(stored, turns).shape
     assert np.abs(found - np.rot90(stored, turns)).mean() < 4
+
+
+MATRICES = {  # (a, b, c, d) -> what it makes of a picture, as numpy does it
+    (1, 0, 0, 1): lambda x: x,
+    (-1, 0, 0, 1): np.fliplr,
+    (1, 0, 0, -1): np.flipud,
+    (-1, 0, 0, -1): lambda x: np.rot90(x, 2),
+    (0, 1, -1, 0): lambda x: np.rot90(x, -1),
+    (0, -1, 1, 0): np.rot90,
+    (0, 1, 1, 0): lambda x: x.swapaxes(0, 1),
+    (0, -1, -1, 0): lambda x: np.rot90(x, 2).swapaxes(0, 1),
+}
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_display_matrices_turn_and_mirror(matrix: tuple[int, ...]) -> None:
+    """ISO 14496-12, 6.2.2: (p, q, 1) times the matrix is where the stored point is shown; phones mirror selfies."""
+    stored = np.zeros((32, 48, 3), np.uint8)
+    stored[:16, :24], stored[16:, 24:], stored[:16, 24:] = 255, 120, 60
+    content = bytearray(videos.video([stored], rotation=180))
+    turned = struct.pack(">4i", -65536, 0, 0, 0) + struct.pack(">i", -65536)
+    position = content.index(turned)
+    a, b, c, d = (65536 * value for value in matrix)
+    content[position : position + 20] = struct.pack(">5i", a, b, 0, c, d)
+    found = np.asarray(next(read_frames(bytes(content))).picture()).astype(int)
+    expected = MATRICES[matrix](stored)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).mean() < 4
+
+
+def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
+    """Music with a cover, and a film whose cover stands before its frames."""
+
+    def with_cover(film: bool) -> bytes:
+        buffer = io.BytesIO()
+        with av.open(buffer, "w", format="mp4") as out:
+            cover = out.add_stream("png", rate=1, options={})
+            cover.width, cover.height, cover.pix_fmt = 16, 16, "rgb24"
+            cover.disposition = Disposition.attached_pic
+            moving = out.add_stream("libx264", rate=8) if film else out.add_stream("aac", rate=16_000, layout="mono")
+            if film:
+                moving.width, moving.height, moving.pix_fmt = 32, 24, "yuv420p"
+            out.start_encoding()
+            red = av.VideoFrame.from_ndarray(np.full((16, 16, 3), (255, 0, 0), np.uint8), format="rgb24")
+            out.mux(cover.encode(red))
+            for pixels in videos.grey(4) if film else []:
+                out.mux(moving.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            out.mux([*cover.encode(), *moving.encode()])
+        return buffer.getvalue()
+
+    assert [frame.picture().size for frame in read_frames(with_cover(film=True))] == [(32, 24)] * 4
+    with pytest.raises(BadRow, match="only a cover picture"):
+        list(read_frames(with_cover(film=False)))
+
+
+@pytest.mark.parametrize(
+    ("format", "codec", "name"),
+    [
+        ("mpegts", "libx264", "a.mp4"),
+        ("flv", "libx264", "a.flv"),
+        ("asf", "wmv2", "a.wmv"),
+        ("mpeg", "mpeg2video", "a"),
+    ],
+)
+def test_other_containers_are_called_by_their_name(tmp_path: Path, format: str, codec: str, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(videos.video(videos.grey(5, (64, 48)), 25, format, codec))
+    assert require_kind(path, Size(8, 8, 5, 8.0)) == "video"
+    with pytest.raises(BadRow, match=r"is (an MPEG|a Flash|a Windows).*mp4, mov, mkv, webm and avi are read"):
+        next(read_frames(path))
+
+
+def test_a_gif_is_one_picture(tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    frames = [Image.fromarray(pixels) for pixels in videos.grey(3)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    assert require_kind(path, Size(8, 8)) == "image"
+    with pytest.raises(BadRow, match="is a GIF, which is read as one image; the model makes videos"):
+        require_kind(path, Size(8, 8, 5, 8.0))
 
 
 def test_frames_of_a_folder_must_agree_in_size(tmp_path: Path) -> None:

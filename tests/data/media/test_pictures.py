@@ -1,12 +1,13 @@
 """Pictures of every kind come out as the right RGB. Expected values are worked out here, not taken from the code."""
 
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from support import videos
 from support.pictures import encoded, picture, raw_png
 
@@ -190,3 +191,35 @@ def test_tensor() -> None:
     tensor = to_tensor(image)
     assert tensor.dtype == torch.float32
     assert torch.allclose(tensor[:, 0], torch.tensor([[-1.0, 1.0], [1.0, -1.0], [-0.6, -0.2]]), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["text before", "text after", "uncompressed", "international", "profile"])
+def test_large_texts_and_profiles_do_not_matter(kind: str) -> None:
+    """A workflow, parameters or a colour profile beyond what Pillow unpacks (1 MiB): the pixels are the file's own."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8))
+    large, info = "x" * 2_000_000, PngImagePlugin.PngInfo()
+    if kind == "profile":
+        content = encoded(image, icc_profile=large.encode())
+    else:
+        (info.add_itxt if kind == "international" else info.add_text)("workflow", large, zip=kind != "uncompressed")
+        content = encoded(image, pnginfo=info)
+    if kind == "text after":
+        body = b"zTXt" + b"workflow\0\0" + zlib.compress(large.encode())
+        chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+        plain = encoded(image)
+        content = plain[:-12] + chunk + plain[-12:]
+    assert np.array_equal(pixels(content), np.asarray(image))
+    assert probe(content)[0] == content
+    with pytest.raises(BadRow) as caught:
+        probe(content[:-5])
+    assert caught.value.kind == "truncated"
+
+
+def test_the_orientation_in_a_text_still_counts() -> None:
+    """ImageMagick writes EXIF as a text, hexadecimal; Pillow reads it there."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    info = PngImagePlugin.PngInfo()
+    data = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
+    info.add_text("Raw profile type exif", f"\nexif\n{len(data):8}\n{data.hex()}\n", zip=True)
+    assert pixels(encoded(Image.new("RGB", (8, 4)), pnginfo=info)).shape == (8, 4, 3)

@@ -5,10 +5,12 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 from support import videos
-from support.pictures import pick_a_pic, picture, raw_png, write_parquet
+from support.pictures import encoded, pick_a_pic, picture, raw_png, write_parquet
 from typer.testing import CliRunner
 
 from sipo.cli import app
@@ -27,8 +29,8 @@ def check(path: Path, **options) -> CheckReport:
 
 def spoilt() -> tuple[dict[str, list], dict[str, list[int]]]:
     """Rows 0 and 1 are sound, then every fault that a table can have; and which rows have which."""
-    columns = pick_a_pic(16) | {"has_label": [True] * 16}
-    columns["caption"] = [f"prompt {n}" for n in range(16)]
+    columns = pick_a_pic(17) | {"has_label": [True] * 17}
+    columns["caption"] = [f"prompt {n}" for n in range(17)]
 
     def put(row: int, **cells: object) -> None:
         for name, value in cells.items():
@@ -48,6 +50,7 @@ def spoilt() -> tuple[dict[str, list], dict[str, list[int]]]:
     put(13, jpg_1=raw_png(50_000, 50_000, 8, 2, b""))
     put(14, caption="prompt 0", jpg_0=columns["jpg_0"][0], jpg_1=columns["jpg_1"][0], label_0=1.0)
     put(15, caption="prompt 1", jpg_0=columns["jpg_1"][1], jpg_1=columns["jpg_0"][1], label_0=0.0)
+    put(16, jpg_1=columns["jpg_0"][16])
     faults = {
         "tie": [2],
         "unlabelled": [3],
@@ -58,6 +61,7 @@ def spoilt() -> tuple[dict[str, list], dict[str, list[int]]]:
         "undecodable": [12],
         "too_large": [13],
         "duplicate": [14, 15],
+        "identical": [16],
     }
     return columns, faults
 
@@ -67,8 +71,8 @@ def test_every_fault_is_found_in_one_pass(tmp_path: Path) -> None:
     report = check(write_parquet(tmp_path / "pairs.parquet", columns))
     assert {kind: [problem.index for problem in report.rows(kind)] for kind in KINDS if report.counts[kind]} == faults
     assert report.usable == [0, 1]
-    assert report.num_usable + sum(report.counts.values()) == report.num_rows == 16
-    assert report.num_bad == 16 - 2 - 2  # the tie and the row without a label are left out, not bad
+    assert report.num_usable + sum(report.counts.values()) == report.num_rows == 17
+    assert report.num_bad == 17 - 2 - 2  # the tie and the row without a label are left out, not bad
     assert [problem.row for problem in report.rows("truncated")] == ["pairs.parquet:11"]
     details = [problem.detail for problem in report.rows("duplicate")]
     assert details == [
@@ -160,7 +164,7 @@ def test_the_table_names_counts_and_rows(tmp_path: Path) -> None:
         report.render(console, examples)
         return console.file.getvalue()
 
-    assert "16 rows (Pick-a-Pic)" in shown(None)
+    assert "17 rows (Pick-a-Pic)" in shown(None)
     assert "pairs.parquet:4, pairs.parquet:5, pairs.parquet:6 " in shown(None)
     assert "pairs.parquet:4, pairs.parquet:5 ..." in shown(2)
     assert "pairs.parquet:5 bad_label: label_0 is nan" in shown(2)
@@ -194,6 +198,44 @@ def test_an_opened_source_brings_its_own_options(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "pairs.parquet", pick_a_pic(4) | {"label_0": [1.0, 0.5, 1.0, 1.0]})
     report = check(open_pairs(path, ties="error", max_pairs=3))
     assert (report.num_rows, report.ties, report.num_bad) == (3, "error", 1)
+
+
+def test_members_that_are_one_picture(tmp_path: Path) -> None:
+    """Equal files, and equal pixels in files that differ; two pictures that differ in one pixel are a pair."""
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    other = pixels.copy()
+    other[0, 0, 0] ^= 1
+    one, two = Image.fromarray(pixels), Image.fromarray(other)
+    pairs = [
+        (encoded(one), encoded(one)),
+        (encoded(one), encoded(one, compress_level=1)),
+        (encoded(one, "JPEG"), encoded(one, "JPEG", comment=b"another file")),
+        (encoded(one), encoded(two)),
+        (encoded(one, "JPEG", quality=95), encoded(one, "JPEG", quality=90)),
+    ]
+    columns = {"jpg_0": [a for a, _ in pairs], "jpg_1": [b for _, b in pairs], "label_0": [1.0] * 5,
+               "caption": [f"p{n}" for n in range(5)]}  # fmt: skip
+    report = check(write_parquet(tmp_path / "pairs.parquet", columns))
+    assert [problem.index for problem in report.rows("identical")] == [0, 1, 2]
+    assert report.usable == [3, 4]
+    with pytest.raises(UserError, match="pairs whose two members are the same"):
+        report.require("stop")
+
+
+def test_one_video_twice(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(videos.video(videos.grey(4)))
+    (tmp_path / "b.mp4").write_bytes((tmp_path / "a.mp4").read_bytes())
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "p", "chosen": "a.mp4", "rejected": "b.mp4"}))
+    assert check(tmp_path / "pairs.jsonl").counts["identical"] == 1
+
+
+@pytest.mark.parametrize("label", [0.5, 1.0])
+def test_the_command_fails_where_nothing_is_usable(tmp_path: Path, label: float) -> None:
+    """Ties alone are no fault of any row, but there is nothing to train on."""
+    path = write_parquet(tmp_path / "pairs.parquet", pick_a_pic(3) | {"label_0": [label] * 3})
+    done = CliRunner().invoke(app, ["data", "check", str(path)])
+    assert done.exit_code == (1 if label == 0.5 else 0)
+    assert ("nothing is usable" in done.output) == (label == 0.5)
 
 
 # videos

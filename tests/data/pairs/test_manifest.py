@@ -95,3 +95,29 @@ def test_fingerprints_see_the_images(tmp_path: Path) -> None:
     stamp = there.stamp
     (tmp_path / "a.png").write_bytes(picture(1)[:-1] + b"x")
     assert open_pairs(path).stamp != stamp  # same size, another time
+
+
+def test_lines_that_end_with_commas(tmp_path: Path) -> None:
+    row = json.dumps({"prompt": "p, q,", "chosen": "a.png", "rejected": "b.png"})
+    source = open_pairs(write(tmp_path / "pairs.jsonl", f"{row},", f"{row} , ", row))
+    assert [source[n].prompt for n in range(3)] == ["p, q,"] * 3
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (json.dumps({"prompt": "p", "chosen": "a.png"}).encode("utf-16"), "is UTF-16"),
+        (json.dumps({"prompt": "p", "chosen": "a.png"}).encode("utf-16-le"), "is UTF-16"),
+        (json.dumps([{"prompt": "p", "chosen": "a.png"}]).encode(), "is one JSON list"),
+        (json.dumps([{"prompt": "p", "chosen": "a.png"}], indent=2).encode(), "is one JSON list"),
+        (json.dumps({"prompt": "p", "chosen": "a.png"}, indent=2).encode(), "pretty-printed"),
+        (b"\xef\xbb\xbf" + json.dumps({"prompt": "p", "chosen": "a.png"}, indent=2).encode(), "pretty-printed"),
+        (b"", "it is empty"),
+        (b"hello\n", "line 1: not a line of JSON"),
+        (b'{"prompt": "p", "image": "a.png"}\n', "line 1, has the columns prompt, image.* lacks chosen"),
+    ],
+)
+def test_files_that_are_no_json_lines_are_named(tmp_path: Path, content: bytes, what: str) -> None:
+    (tmp_path / "pairs.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=what):
+        open_pairs(tmp_path / "pairs.jsonl")

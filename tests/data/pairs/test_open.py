@@ -50,3 +50,12 @@ def test_options_are_judged(tmp_path: Path) -> None:
         open_pairs(tmp_path, ties="keep")
     with pytest.raises(UserError, match="at least 1"):
         open_pairs(tmp_path, max_pairs=0)
+
+
+def test_what_programs_leave_in_a_folder_is_no_data(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", pick_a_pic(2))
+    hidden = ["._a.parquet", ".ipynb_checkpoints/a-checkpoint.parquet", "__MACOSX/._a.parquet", "._pairs.jsonl"]
+    for name in hidden:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0\5\x16\7 resource fork")
+    assert len(open_pairs(tmp_path)) == 2

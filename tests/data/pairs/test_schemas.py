@@ -76,7 +76,6 @@ def test_pairs_by_name() -> None:
         (read_pick_a_pic, pick_a_pic(label_0=float("nan")), "bad_label"),
         (read_pick_a_pic, pick_a_pic(label_0=0.7), "bad_label"),
         (read_pick_a_pic, pick_a_pic(label_0=-1), "bad_label"),
-        (read_pick_a_pic, pick_a_pic(label_0="1"), "bad_label"),
         (read_pick_a_pic, pick_a_pic(caption=None), "blank_caption"),
         (read_pick_a_pic, pick_a_pic(caption=" \t\n"), "blank_caption"),
         (read_pick_a_pic, pick_a_pic(caption=["a"]), "malformed"),
@@ -131,3 +130,54 @@ def test_unknown_columns_are_listed_with_what_is_accepted() -> None:
 def test_tables_of_addresses_ask_for_a_download() -> None:
     with pytest.raises(UserError, match="Download the images first"):
         recognise(["caption", "image_0_url", "image_1_url", "label_0"], "f")
+
+
+@pytest.mark.parametrize("kind", [int, float, str, bool, lambda flag: "yes" if flag else "no"])
+def test_a_flag_of_any_type_never_makes_a_row_a_win(kind) -> None:
+    """Rows that lost their label in CSV, SQLite or pandas have label_0 0, which alone would be a win of jpg_1."""
+    labelled = read_pick_a_pic(pick_a_pic(has_label=kind(True), label_0=kind(True)), "f:0", FOLDER)
+    assert labelled.chosen == b"zero"
+    with pytest.raises(BadRow) as caught:
+        read_pick_a_pic(pick_a_pic(has_label=kind(False), label_0=kind(False)), "f:0", FOLDER)
+    assert caught.value.kind == "unlabelled"
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"has_label": None}, "unlabelled"),
+        ({"has_label": float("nan")}, "unlabelled"),
+        ({"has_label": ""}, "unlabelled"),
+        ({"has_label": "perhaps"}, "bad_label"),
+        ({"has_label": 2}, "bad_label"),
+        ({"label_0": 0, "label_1": 0}, "bad_label"),  # neither is preferred: no win of jpg_1
+        ({"label_0": 1, "label_1": "1"}, "bad_label"),
+        ({"label_0": "0.5", "label_1": 0.5}, "tie"),
+        ({"label_0": "one"}, "bad_label"),
+    ],
+)
+def test_labels_that_contradict_or_say_nothing(changes: dict, kind: str) -> None:
+    with pytest.raises(BadRow) as caught:
+        read_pick_a_pic(pick_a_pic(**changes), "f:0", FOLDER)
+    assert caught.value.kind == kind
+
+
+def test_numbers_as_texts() -> None:
+    assert read_pick_a_pic(pick_a_pic(label_0="0", label_1="1"), "f:0", FOLDER).chosen == b"one"
+    votes = read_rapidata(rapidata(votes_image1="9", votes_image2=3.0), "f:0", FOLDER)
+    assert votes.strength == 0.75
+    assert read_pairs({"prompt": "p", "chosen": "a.png", "strength": "0.8"}, "f:1", FOLDER).strength == 0.8
+    assert read_pairs({"prompt": "p", "chosen": "a.png", "strength": float("nan")}, "f:1", FOLDER).strength == 1.0
+
+
+def test_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    pair = read_pairs({"prompt": "p", "chosen": "~/a.png"}, "f:1", FOLDER)
+    assert pair.chosen == Path("/home/somebody/a.png")
+
+
+def test_what_a_table_lacks_is_named() -> None:
+    with pytest.raises(UserError, match="It lacks chosen of pairs"):
+        recognise(["prompt", "rejected"], "pairs.jsonl, line 1,")
+    with pytest.raises(UserError, match="It lacks label_0 of Pick-a-Pic"):
+        recognise(["jpg_0", "jpg_1", "caption"], "pairs.parquet")

@@ -3,9 +3,21 @@
 import os
 from typing import BinaryIO
 
-HEAD = 16  # bytes that tell a container
+HEAD = 192  # bytes that tell a container; all but one need 16 at most
 BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"}  # what an mp4 or a QuickTime file begins with
 STILLS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"}  # pictures in the same container
+LATER = BOXES | {b"moof", b"mfra", b"sidx", b"styp", b"emsg", b"udta", b"meta", b"uuid", b"pdin", b"prft", b"PICT"}
+FOREIGN = {  # other containers of moving pictures, by their first bytes
+    b"FLV\x01": "a Flash video (.flv)",
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": "a Windows Media video (.wmv, .asf)",
+    b"\x00\x00\x01\xba": "an MPEG program stream (.mpg, .vob)",
+    b"\x00\x00\x01\xb3": "an MPEG-1 or MPEG-2 video (.mpg, .m2v)",
+    b".RMF": "a RealMedia video (.rm)",
+    b"OggS": "an Ogg file (.ogv)",
+    b"GIF8": "a GIF",
+}
+PACKET = 188  # bytes of a packet of an MPEG transport stream; each begins with SYNC, in .m2ts after a stamp of 4 bytes
+SYNC = 0x47
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
@@ -16,6 +28,16 @@ def container(head: bytes) -> str | None:
     if head[:4] == EBML:
         return "matroska"
     return "avi" if head[:4] == b"RIFF" and head[8:12] == b"AVI " else None
+
+
+def foreign(head: bytes) -> str | None:
+    """What a file of moving pictures is that is not read, for people; None for anything else."""
+    for start in (0, 4):
+        if len(head) > start + PACKET - 1 and head[start] == SYNC and head[start + PACKET : start + PACKET + 1] in (
+            b"", bytes([SYNC])
+        ):  # fmt: skip
+            return "an MPEG transport stream (.ts, .m2ts)"
+    return next((name for begins, name in FOREIGN.items() if head.startswith(begins)), None)
 
 
 def is_cut_short(file: BinaryIO, kind: str) -> bool:
@@ -34,7 +56,7 @@ def _mov(file: BinaryIO, end: int) -> bool:
         file.seek(position)
         head = file.read(16)
         size = int.from_bytes(head[:4])
-        if head.strip(b"\0") == b"" and found:  # padding after the last box
+        if head[4:8] not in LATER and {b"moov", b"mdat"} <= found:  # padding, or what a program put after the last box
             break
         found.add(head[4:8])
         if size == 0:  # to the end of the file

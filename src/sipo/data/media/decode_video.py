@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import struct
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,17 +12,28 @@ from typing import BinaryIO
 
 import av
 from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideData
+from av.stream import Disposition
 from PIL import Image
 
 from sipo.data.bad_rows import BadRow
-from sipo.data.media.containers import HEAD, container, is_cut_short
+from sipo.data.media.containers import HEAD, container, foreign, is_cut_short
 from sipo.data.media.kinds import MediaFile, describe, frame_files
 from sipo.data.media.pictures import MAX_PIXELS, decode
 from sipo.size import Size
 
 MAX_FRAMES = 20_000  # of one video; more are not decoded
 SLACK = Fraction(1, 1000)  # seconds; Matroska rounds times to milliseconds
-QUARTERS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
+# The display matrix (a, b, u, c, d, v, x, y, w) shows the stored point (p, q) at (a p + c q, b p + d q).
+UPRIGHT = {  # by the signs of a, b, c, d; the smaller ones count as 0
+    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
+    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
+    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+}
 
 
 @dataclass(frozen=True)
@@ -131,9 +143,11 @@ def _read_folder(folder: Path, fps: Fraction, max_pixels: int) -> Generator[Fram
 def _read_video(media: MediaFile, max_pixels: int) -> Generator[Frame, None, None]:
     """One thread a decoder: many are at work at the same time. "explode": damage is an error, it is not painted over."""
     with _binary(media) as file, _judged(media), _container(file, media, max_pixels) as opened:
-        if not opened.streams.video:
-            raise BadRow(f"{describe(media)} holds no video stream", "undecodable")
-        stream = opened.streams.video[0]
+        covers = [bool(found.disposition & Disposition.attached_pic) for found in opened.streams.video]
+        if all(covers):
+            cover = ", only a cover picture" if covers else ""
+            raise BadRow(f"{describe(media)} holds no video stream{cover}", "undecodable")
+        stream = opened.streams.video[covers.index(False)]
         context = stream.codec_context
         first = context.width, context.height
         _require_pixels(media, first, max_pixels)
@@ -161,11 +175,20 @@ def _read_video(media: MediaFile, max_pixels: int) -> Generator[Frame, None, Non
 
 
 def _upright(frame: "av.VideoFrame", media: MediaFile) -> Image.Image:
-    """RGB, turned as the display matrix says (degrees counterclockwise)."""
+    """RGB, turned and mirrored as the display matrix says."""
     with _judged(media):
         image = frame.to_image()
-        quarters = round(frame.rotation / 90) % 4
-        return image.transpose(QUARTERS[quarters]) if quarters else image
+        matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+        how = UPRIGHT.get(_signs(bytes(matrix))) if matrix else None
+        return image.transpose(how) if how is not None else image
+
+
+def _signs(matrix: bytes) -> tuple[int, ...]:
+    """Of a, b, c, d, each row's smaller one as 0: a turn by any angle becomes one by the nearest quarter."""
+    a, b, _, c, d = struct.unpack("=5i", matrix[:20])
+    straight = abs(a) >= abs(b)
+    kept = (a, 0, 0, d) if straight else (0, b, c, 0)
+    return tuple((value > 0) - (value < 0) for value in kept)
 
 
 @contextlib.contextmanager
@@ -201,8 +224,9 @@ def _container(file: BinaryIO, media: MediaFile, max_pixels: int) -> InputContai
     head = _head(file)
     kind = container(head)
     if kind is None:
+        what = foreign(head) or f"a file that begins with {head[:8]!r}"
         raise BadRow(
-            f"{describe(media)} begins with {head[:8]!r}: not mp4, mov, mkv, webm or avi, which can be read",
+            f"{describe(media)} is {what}; mp4, mov, mkv, webm and avi are read. `ffmpeg -i IN OUT.mp4` converts",
             "undecodable",
         )
     if is_cut_short(file, kind):

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Literal
 
 from sipo.data.bad_rows import BadRow
-from sipo.data.media.containers import HEAD, container
-from sipo.files import natural_order
+from sipo.data.media.containers import HEAD, container, foreign
+from sipo.files import natural_order, visible
 from sipo.size import Size
 
 MediaFile = bytes | Path  # an encoded file's content, or its path; a folder is a video, each picture in it a frame
@@ -18,12 +18,10 @@ def media_kind(media: MediaFile) -> Kind:
     """ "frames" (a folder), else by the first bytes, else (where these are inconclusive) by the suffix."""
     if isinstance(media, Path) and media.is_dir():
         return "frames"
-    try:
-        head = media[:HEAD] if isinstance(media, bytes) else _head(media)
-    except (OSError, ValueError):
-        head = b""
+    head = media_head(media)
     named_video = isinstance(media, Path) and media.suffix.lower() in VIDEO_SUFFIXES
-    return "video" if container(head) or named_video else "image"
+    is_gif = head.startswith(b"GIF8") and not named_video  # most show a picture
+    return "video" if container(head) or named_video or (foreign(head) and not is_gif) else "image"
 
 
 def require_kind(media: MediaFile, size: Size | None) -> Kind:
@@ -32,7 +30,8 @@ def require_kind(media: MediaFile, size: Size | None) -> Kind:
     if size and kind != "image" and not size.is_video:
         raise BadRow(f"{describe(media)} is a video; the model makes images", "mismatched")
     if size and kind == "image" and size.num_frames > 1:
-        raise BadRow(f"{describe(media)} is an image; the model makes videos of {size.num_frames} frames", "too_short")
+        what = "a GIF, which is read as one image" if media_head(media).startswith(b"GIF8") else "an image"
+        raise BadRow(f"{describe(media)} is {what}; the model makes videos of {size.num_frames} frames", "too_short")
     return kind
 
 
@@ -43,10 +42,18 @@ def describe(media: MediaFile) -> str:
 
 def frame_files(folder: Path) -> list[Path]:
     """The pictures in a folder, frame-2 before frame-10; other files and hidden ones are ignored."""
-    files = [f for f in folder.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES and not f.name.startswith(".")]
-    return sorted(files, key=lambda file: natural_order(file.name))
+    files = visible(folder, folder.iterdir())
+    return sorted(
+        (file for file in files if file.suffix.lower() in PICTURE_SUFFIXES), key=lambda file: natural_order(file.name)
+    )
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(HEAD)
+def media_head(media: MediaFile) -> bytes:
+    """The first bytes; none of a file that cannot be opened."""
+    if isinstance(media, bytes):
+        return media[:HEAD]
+    try:
+        with media.open("rb") as file:
+            return file.read(HEAD)
+    except (OSError, ValueError):
+        return b""

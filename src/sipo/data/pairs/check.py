@@ -14,14 +14,14 @@ from rich.progress import track
 from sipo.data.bad_rows import BadRow
 from sipo.data.media.decode_video import Length, measure
 from sipo.data.media.kinds import MediaFile, frame_files, media_kind, require_kind
-from sipo.data.media.pictures import MAX_PIXELS, probe
+from sipo.data.media.pictures import MAX_PIXELS, decode, probe
 from sipo.data.pairs.open import open_pairs
 from sipo.data.pairs.report import CheckReport, Problem
 from sipo.data.pairs.rows import PairSource, Ties
 from sipo.files import digest, hash_file, write_atomic
 from sipo.size import Size
 
-VERSION = 2  # of the rules; part of the key of remembered results
+VERSION = 3  # of the rules; part of the key of remembered results
 
 
 @dataclass(frozen=True)
@@ -103,20 +103,41 @@ def _judge(source: PairSource, row: int, size: Size | None, max_pixels: int) -> 
         pair = source[row]
         members = [pair.chosen] if pair.rejected is None else [pair.chosen, pair.rejected]
         found = [_look(media, size, max_pixels) for media in members]
-        _require_match([length for _, length in found])
+        _require_match([look.length for look in found])
+        _require_difference(members, found)
     except BadRow as error:
         return error
-    digests = [content for content, _ in found]
+    digests = [look.content for look in found]
     prompt = pair.prompt.encode("utf-8", "surrogatepass")
     return Content(digests[0], hashlib.blake2b(b"".join(sorted(digests)) + prompt, digest_size=16).digest())
 
 
-def _look(media: MediaFile, size: Size | None, max_pixels: int) -> tuple[bytes, Length | None]:
-    """Decode a member to its end: a digest of its content and, of a video, how long it is."""
+@dataclass(frozen=True)
+class Look:
+    """A member that was decoded to its end: digests of the encoded content and, of a picture, of what was decoded."""
+
+    content: bytes
+    pixels: bytes | None = None
+    length: Length | None = None  # of a video
+
+
+def _look(media: MediaFile, size: Size | None, max_pixels: int) -> Look:
     if require_kind(media, size) == "image":
-        return hashlib.blake2b(probe(media, max_pixels), digest_size=16).digest(), None
+        content, image = probe(media, max_pixels)
+        seen = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
+        seen.update(image.tobytes())
+        return Look(hashlib.blake2b(content, digest_size=16).digest(), seen.digest())
     length = measure(media, size, max_pixels)
-    return _content_digest(media), length
+    return Look(_content_digest(media), length=length)
+
+
+def _require_difference(members: list[MediaFile], looks: list[Look]) -> None:
+    """Raises BadRow (identical) for members of equal content or, however they are encoded, of equal pixels."""
+    for (one, other), (a, b) in zip(itertools.pairwise(members), itertools.pairwise(looks), strict=True):
+        if a.content == b.content:
+            raise BadRow("chosen and rejected are the same file: there is nothing to prefer", "identical")
+        if a.pixels and a.pixels == b.pixels and decode(one).tobytes() == decode(other).tobytes():
+            raise BadRow("chosen and rejected have the same pixels: there is nothing to prefer", "identical")
 
 
 def _require_match(lengths: list[Length | None]) -> None:

@@ -80,8 +80,9 @@ class ManifestPairs:
 
 
 def parse(line: bytes) -> dict[str, Any]:
+    """The row of a line, which may end with a comma, as lines cut out of a JSON list do. Raises BadRow (malformed)."""
     try:
-        row = json.loads(line.decode("utf-8-sig"))
+        row = json.loads(line.decode("utf-8-sig").rstrip().removesuffix(","))
     except (ValueError, RecursionError) as error:  # JSON, UTF-8, and "[[[[..."
         raise BadRow(f"not a line of JSON: {error}", "malformed") from error
     if not isinstance(row, dict):
@@ -90,10 +91,15 @@ def parse(line: bytes) -> dict[str, Any]:
 
 
 def open_manifest(path: Path, ties: Ties, max_pairs: int | None) -> ManifestPairs:
-    """Scans the lines once. The schema is that of the first line that is an object."""
+    """Scans the lines once. The schema is that of the first line that is an object.
+
+    Raises UserError for a file that is JSON or text of another kind, and where no line is an object.
+    """
     offsets, lines, position = [], [], 0
     schema: Schema | None = None
+    reason = ""  # why the first line that is none is no object
     has_rejected = False
+    _require_lines(path)
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if max_pairs is not None and len(offsets) == max_pairs:
@@ -104,12 +110,26 @@ def open_manifest(path: Path, ties: Ties, max_pairs: int | None) -> ManifestPair
                 if not has_rejected:
                     try:
                         row = parse(line)
-                    except BadRow:
-                        row = None
+                    except BadRow as error:
+                        row, reason = None, reason or f"line {number}: {error}"
                     if row is not None:
                         schema = schema or recognise(list(row), f"{path}, line {number},")
                         has_rejected = schema.name != "pairs" or row.get("rejected") is not None
             position += len(line)
     if schema is None:
-        raise UserError(f"{path} holds no line that is a JSON object with prompt and chosen")
+        raise UserError(f"{path} holds no line that is a JSON object with prompt and chosen; {reason or 'it is empty'}")
     return ManifestPairs(path, schema, np.array(offsets), np.array(lines), has_rejected, ties)
+
+
+def _require_lines(path: Path) -> None:
+    """Raises UserError, which names it, for a file that begins as UTF-16, a JSON list, or an object of many lines."""
+    with path.open("rb") as file:
+        start = file.read(1024)
+    first = start.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n")[0].strip()
+    found = (
+        "is UTF-16, not UTF-8" if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start[:4] else
+        "is one JSON list, not an object a line" if first == b"[" or first.startswith(b"[{") else
+        "spreads an object over several lines (it is pretty-printed)" if first == b"{" else None
+    )  # fmt: skip
+    if found:
+        raise UserError(f"{path} {found}. `sipo data import {path.name} --out pairs.jsonl` rewrites it")

@@ -6,6 +6,7 @@ from sipo.data.pairs.manifest import open_manifest
 from sipo.data.pairs.rows import PairSource, Ties
 from sipo.data.pairs.tables import open_parquet, open_saved, training_shards
 from sipo.errors import UserError
+from sipo.files import visible
 from sipo.registry import miniature
 
 ACCEPTED = (
@@ -43,8 +44,8 @@ def open_pairs(path: str | Path, ties: Ties = "drop", max_pairs: int | None = No
 def _open_folder(folder: Path, ties: Ties, max_pairs: int | None) -> PairSource:
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         return open_saved(folder, ties, max_pairs)
-    tables = sorted(folder.rglob("*.parquet"))
-    manifests = sorted([*folder.glob("*.jsonl"), *folder.glob("*.ndjson")])
+    tables = visible(folder, folder.rglob("*.parquet"))
+    manifests = visible(folder, [*folder.glob("*.jsonl"), *folder.glob("*.ndjson")])
     if tables and manifests:
         raise UserError(f"{folder} holds parquet files and {manifests[0].name}: name the one to use")
     if len(manifests) > 1:

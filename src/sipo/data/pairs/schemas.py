@@ -10,6 +10,7 @@ from sipo.data.bad_rows import BadRow
 from sipo.data.media.kinds import MediaFile
 from sipo.data.pairs.rows import Pair
 from sipo.errors import UserError
+from sipo.flags import is_absent, read_flag, read_number
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,11 @@ class Schema:
         return (*(column for choice in self.required for column in choice.split(" or ")), *self.optional)
 
     def fits(self, columns: Collection[str]) -> bool:
-        return all(any(column in columns for column in choice.split(" or ")) for choice in self.required)
+        return not self.lacking(columns)
+
+    def lacking(self, columns: Collection[str]) -> list[str]:
+        """The required ones that are missing."""
+        return [choice for choice in self.required if not any(column in columns for column in choice.split(" or "))]
 
     def describe(self) -> str:
         return f"{self.name}: {', '.join(self.required)}" + (
@@ -39,6 +44,7 @@ def resolve(path: str, folder: Path) -> Path:
     """Where `path` of a data file in `folder` points. Relative paths may not leave the folder: absolute ones may."""
     if "://" in path:
         raise BadRow(f"{path!r} is an address, not a file: download it first", "missing_file")
+    path = os.path.expanduser(path)
     if os.path.isabs(path):
         return Path(path)
     inside = os.path.normpath(path)
@@ -73,21 +79,38 @@ def prompt(value: Any) -> str:
 
 
 def read_pick_a_pic(row: dict[str, Any], id: str, folder: Path) -> Pair:
-    label = row.get("label_0")
-    if row.get("has_label") is False:
-        raise BadRow("has_label is false", "unlabelled")
-    if not isinstance(label, int | float) or label not in (0, 0.5, 1):  # NaN equals nothing
-        raise BadRow(f"label_0 is {label!r}", "bad_label")
+    if "has_label" in row:
+        _require_label(row["has_label"])
+    label, other = _label(row.get("label_0")), row.get("label_1")
+    if label not in (0, 0.5, 1):
+        raise BadRow(f"label_0 is {row.get('label_0')!r}", "bad_label")
+    if not is_absent(other) and _label(other) != 1 - label:
+        raise BadRow(f"label_0 is {label:g} and label_1 {other!r}; expected 1 for one, 0 for the other", "bad_label")
     if label == 0.5:
         raise BadRow("label_0 is 0.5", "tie")
     chosen, rejected = ("jpg_0", "jpg_1") if label == 1 else ("jpg_1", "jpg_0")
     return Pair(id, prompt(row.get("caption")), media(row.get(chosen), folder), media(row.get(rejected), folder))
 
 
+def _label(value: Any) -> float | None:
+    number = read_number(value)
+    return read_flag(value) if number is None else number
+
+
+def _require_label(has_label: Any) -> None:
+    """Raises BadRow for a row that has none, and for a flag that cannot be read."""
+    flag = read_flag(has_label)
+    if flag is None and not is_absent(has_label):
+        raise BadRow(f"has_label is {has_label!r}; expected true or false", "bad_label")
+    if not flag:
+        raise BadRow(f"has_label is {'null' if flag is None else 'false'}", "unlabelled")
+
+
 def read_rapidata(row: dict[str, Any], id: str, folder: Path) -> Pair:
-    votes: list[Any] = [row.get("votes_image1"), row.get("votes_image2")]
-    if not all(isinstance(count, int | float) and 0 <= count < float("inf") for count in votes):
-        raise BadRow(f"the votes are {votes[0]!r} and {votes[1]!r}", "bad_label")
+    found = [row.get("votes_image1"), row.get("votes_image2")]
+    votes = [count for count in map(read_number, found) if count is not None and count >= 0]
+    if len(votes) < 2:
+        raise BadRow(f"the votes are {found[0]!r} and {found[1]!r}", "bad_label")
     if sum(votes) == 0:
         raise BadRow("nobody voted", "unlabelled")
     if votes[0] == votes[1]:
@@ -99,16 +122,18 @@ def read_rapidata(row: dict[str, Any], id: str, folder: Path) -> Pair:
 
 
 def read_pairs(row: dict[str, Any], id: str, folder: Path) -> Pair:
-    strength = 1.0 if row.get("strength") is None else row["strength"]
-    if not isinstance(strength, int | float) or not 0 <= strength <= 1:
-        raise BadRow(f"the strength is {strength!r}, not a number from 0 to 1", "bad_label")
+    strength = 1.0 if is_absent(row.get("strength")) else read_number(row["strength"])
+    if strength is None or not 0 <= strength <= 1:
+        raise BadRow(f"the strength is {row['strength']!r}, not a number from 0 to 1", "bad_label")
     rejected = None if row.get("rejected") is None else media(row["rejected"], folder)
-    return Pair(id, prompt(row.get("prompt")), media(row.get("chosen"), folder), rejected, float(strength))
+    return Pair(id, prompt(row.get("prompt")), media(row.get("chosen"), folder), rejected, strength)
 
 
 RAPIDATA = ("prompt", "image1 or image1_path", "image2 or image2_path", "votes_image1", "votes_image2")
 SCHEMAS = (
-    Schema("Pick-a-Pic", "caption", ("jpg_0", "jpg_1", "label_0", "caption"), ("has_label",), read_pick_a_pic),
+    Schema(
+        "Pick-a-Pic", "caption", ("jpg_0", "jpg_1", "label_0", "caption"), ("label_1", "has_label"), read_pick_a_pic
+    ),
     Schema("Rapidata", "prompt", RAPIDATA, (), read_rapidata),
     Schema("pairs", "prompt", ("prompt", "chosen"), ("rejected", "strength"), read_pairs),
 )
@@ -125,5 +150,9 @@ def recognise(columns: Collection[str], where: str) -> Schema:
             f"{where} holds addresses ({', '.join(urls)}) and no images. Download the images first and put their bytes "
             "in jpg_0 and jpg_1 (Pick-a-Pic), or write a JSONL manifest of the downloaded files: see docs/data.md"
         )
+    nearest = min(SCHEMAS, key=lambda schema: len(schema.lacking(columns)))
+    lacks = f"It lacks {', '.join(nearest.lacking(columns))} of {nearest.name}. Known schemas:"
     accepted = "\n".join(f"  {schema.describe()}" for schema in SCHEMAS)
-    raise UserError(f"{where} has the columns {', '.join(columns) or '(none)'}, which fit no known schema:\n{accepted}")
+    raise UserError(
+        f"{where} has the columns {', '.join(columns) or '(none)'}, which fit no known schema. {lacks}\n{accepted}"
+    )

@@ -18,7 +18,7 @@ from sipo.data.bad_rows import BadRow
 from sipo.data.pairs.rows import Pair, Ties
 from sipo.data.pairs.schemas import Schema, recognise
 from sipo.errors import UserError
-from sipo.files import digest
+from sipo.files import digest, visible
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -198,7 +198,7 @@ def open_saved(folder: Path, ties: Ties, max_pairs: int | None) -> TablePairs:
     if len(table) == 0:
         raise UserError(f"{folder} holds no rows")
     length = len(table) if max_pairs is None else min(len(table), max_pairs)
-    files = tuple(sorted(file for file in folder.iterdir() if file.is_file()))
+    files = tuple(file for file in visible(folder, folder.iterdir()) if file.is_file())
     return TablePairs((table,), layout, folder, (folder.name,), (0,), files, length, ties)
 
 

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 
 from sipo.evaluate.scores.files import Score
 from sipo.evaluate.statistics.verdicts import Verdict
+from sipo.flags import read_flag
 
 Mode = Literal["best-worst", "all"]
 T = TypeVar("T")
@@ -26,7 +27,7 @@ class Candidate:
     @property
     def is_right(self) -> bool:
         """Whether the scorer found the sample correct; True where it gives no such answer."""
-        return self.score is None or bool(self.score.details.get("correct", True))
+        return self.score is None or bool(read_flag(self.score.details.get("correct", True)))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sipo.data.media.kinds import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from sipo.errors import UserError
-from sipo.files import natural_order
+from sipo.files import natural_order, visible
 from sipo.run import RunDir
 from sipo.samples.folder import METADATA, SAMPLES, Sample, read_samples
 from sipo.samples.prompts import read_prompts
@@ -91,7 +91,7 @@ def _with_prompts(folder: Path, prompts: str) -> list[Sample]:
 
 def media_files(folder: Path) -> list[Path]:
     """Pictures and videos in the order of their names; the picture beside a video of its name is its contact sheet."""
-    files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
+    files = [file for file in visible(folder, folder.iterdir()) if file.is_file()]
     videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
     sheets = {video.stem for video in videos}
     pictures = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES and file.stem not in sheets]
