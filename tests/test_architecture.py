@@ -7,9 +7,20 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src"
 CORE = ("schedule", "rng", "timesteps", "kernels", "terms", "losses")  # each may import itself and those before it
-SIBLINGS = {"train", "evaluate", "geneval", "vbench", "mini", "plan", "studies", "annotate"}  # tools that meet in files
+SIBLINGS = {
+    "train",
+    "evaluate",
+    "geneval",
+    "vbench",
+    "mini",
+    "plan",
+    "studies",
+    "annotate",
+    "rounds",
+}  # tools that meet in files
 USES = {  # one floor above them
     "annotate": {"evaluate"},  # votes become verdicts
+    "rounds": {"train", "evaluate"},  # a round samples, scores, pairs and trains
     "studies": {"train", "evaluate"},  # a run of a study trains and is scored, in a process of its own
     "mini": {"geneval", "evaluate"},  # the miniature is judged by their rules
     "train": {"evaluate"},  # train.keep_best scores samples as `sipo score` does

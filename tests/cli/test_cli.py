@@ -31,6 +31,7 @@ def test_every_command_has_help():
         "export",
         "benchmark",
         "study",
+        "online",
         "plan",
         "rehearse",
         "list",

@@ -30,7 +30,9 @@ QUIET = Console(quiet=True)
 context = multiprocessing.get_context("forkserver")
 # Imports cost seconds, forks do not. Python before 3.12.3 does not find this module there, but the package it does.
 FAMILIES = ("stable_diffusion", "flux", "cogvideox", "wan")  # imported by name, when a checkpoint is opened
-context.set_forkserver_preload(["sipo.train.loop", *(f"sipo.backbones.{name}" for name in FAMILIES), "support.runs"])
+context.set_forkserver_preload(
+    ["sipo.train.loop", "sipo.rounds.loop", *(f"sipo.backbones.{name}" for name in FAMILIES), "support.runs"]
+)
 
 
 def train_raw(raw: dict, step: Step = take_step) -> RunDir:
@@ -54,11 +56,9 @@ def train_in_process(raw: dict, kill_in_save: int | None = None, kill_after_step
 
 def train_in_two(raw: dict, die: tuple[int, int] | None = None, step: Step = take_step) -> list[int]:
     """Exit codes of the two processes of a training. `die`: a rank and its `kill_in_saves`; the other one is ended."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     kills = [die[1] if die and die[0] == rank else None for rank in range(2)]
-    processes = [context.Process(target=one_rank, args=(raw, r, 2, port, kills[r], step)) for r in range(2)]
+    places = on_two_ports()
+    processes = [context.Process(target=one_rank, args=(raw, *places[r], kills[r], step)) for r in range(2)]
     for process in processes:
         process.start()
     if die:
@@ -71,8 +71,24 @@ def train_in_two(raw: dict, die: tuple[int, int] | None = None, step: Step = tak
     return codes
 
 
+def on_two_ports() -> list[tuple[int, int, int]]:
+    """Rank, number of processes and port of each of two processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return [(rank, 2, port) for rank in range(2)]
+
+
 def one_rank(raw: dict, rank: int, world: int, port: int, kill_in_save: int | None, step: Step) -> None:
     """Train as one of `world` processes."""
+    as_rank(rank, world, port)
+    if kill_in_save:
+        kill_in_saves(kill_in_save)
+    train_raw(raw, step)
+
+
+def as_rank(rank: int, world: int, port: int) -> None:
+    """Make this process one of `world`."""
     if world > 1:
         os.environ |= {"ACCELERATE_USE_CPU": "true", "RANK": str(rank), "LOCAL_RANK": str(rank),
                        "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
@@ -80,9 +96,6 @@ def one_rank(raw: dict, rank: int, world: int, port: int, kill_in_save: int | No
     torch.set_num_threads(1)
     # A child of the fork server would start its data workers by it too, and each would import everything again.
     multiprocessing.set_start_method("fork", force=True)
-    if kill_in_save:
-        kill_in_saves(kill_in_save)
-    train_raw(raw, step)
 
 
 # What the first process does to a checkpoint that does not count yet: open its tensors twice (sync, checksum), open the

@@ -30,7 +30,25 @@ def open_for_sampling(
     Steps and guidance default to the run's `sample` settings. Raises UserError when the run has no weights yet.
     """
     run = RunDir(Path(path))
-    config = parse_config(run.read_config(), str(run.config)) if run.config.is_file() else None
+    if not run.config.is_file():
+        return open_weights(None, ModelConfig(path), None, "base", num_inference_steps, guidance_scale)
+    config = parse_config(run.read_config(), str(run.config))
+    weights = None if base_only else run.weights
+    return open_weights(config, config.model, weights, run.path.name, num_inference_steps, guidance_scale)
+
+
+def open_weights(
+    config: Config | None,
+    model: ModelConfig,
+    weights: Path | None,
+    name: str,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+) -> Opened:
+    """A model, with the weights that a training by `config` wrote; `name` tells in the settings whose they are.
+
+    Steps and guidance default to the config's `sample`. Raises UserError where the folder holds no weights.
+    """
     sample = config.sample if config else SampleConfig()
     steps = num_inference_steps or sample.num_inference_steps
     guidance = sample.guidance_scale if guidance_scale is None else guidance_scale
@@ -38,23 +56,20 @@ def open_for_sampling(
         "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     )
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    model = config.model if config else ModelConfig(path)
-    weights = "base"
-    if config and not base_only:
-        model, weights = _with_weights(run, config)
-    backbone = load_backbone(model, device, dtype, size=config.data.size if config else lambda own: own)
-    if config and not base_only and config.policy.kind == "lora":
-        backbone.merge_lora(run.weights)
-    settings = {"model": model.path if not config else config.model.path, "weights": weights,
-                **backbone.size.to_dict(), "num_inference_steps": steps, "guidance_scale": guidance,
-                "dtype": str(dtype)}  # fmt: skip
+    is_full = config is not None and config.policy.kind == "full" and weights is not None
+    opened = ModelConfig(str(weights)) if is_full else model
+    name = "base" if weights is None else f"{name} {_hash(weights)}"
+    backbone = load_backbone(opened, device, dtype, size=config.data.size if config else lambda own: own)
+    if weights is not None and not is_full:
+        backbone.merge_lora(weights)
+    settings = {"model": model.path, "weights": name, **backbone.size.to_dict(), "num_inference_steps": steps,
+                "guidance_scale": guidance, "dtype": str(dtype)}  # fmt: skip
     return Opened(backbone.sampler(steps, guidance), settings)
 
 
-def _with_weights(run: RunDir, config: Config) -> tuple[ModelConfig, str]:
-    """The model to load, and a name for the weights that changes when they do."""
-    files = sorted(run.weights.rglob("*.safetensors"))
+def _hash(weights: Path) -> str:
+    """Of the weights; changes when they do."""
+    files = sorted(weights.rglob("*.safetensors"))
     if not files:
-        raise UserError(f"{run.path} has no weights yet: `sipo train` writes them when it ends")
-    name = f"{run.path.name} {hash_files(files)[:12]}"
-    return (config.model if config.policy.kind == "lora" else ModelConfig(str(run.weights))), name
+        raise UserError(f"{weights.parent} has no weights yet: `sipo train` writes them when it ends")
+    return hash_files(files)[:12]

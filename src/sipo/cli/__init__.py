@@ -11,6 +11,7 @@ from sipo.cli.feedback import label, prompts
 from sipo.cli.judging import compare, generate, report, score
 from sipo.cli.listing import list_names
 from sipo.cli.mini import mini
+from sipo.cli.online import online
 from sipo.cli.study import study
 from sipo.cli.training import benchmark, export, plan, rehearse, train
 from sipo.errors import Stopped, UsageError, UserError
@@ -19,7 +20,7 @@ app = typer.Typer(
     name="sipo", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Align diffusion models with human preferences: SIPO, DPO-C&M, Diffusion-DPO, SFT.",
 )  # fmt: skip
-for command in (train, generate, score, compare, label, report, export, plan, rehearse, benchmark, study):
+for command in (train, generate, score, compare, label, report, export, plan, rehearse, benchmark, study, online):
     app.command()(command)
 app.command("list")(list_names)
 for name, group in {"data": data, "prompts": prompts, "geneval": geneval, "vbench": vbench, "mini": mini}.items():

@@ -6,6 +6,7 @@ pydantic checks and converts single values here, at the border, so that the comp
 import dataclasses
 import functools
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ DEFAULTS = {"kernel": "ddim", "timesteps": "uniform"}  # names of components whe
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     """Read a YAML file, apply `key.path=value` overrides, build the config. Raises UsageError with every mistake."""
+    return parse_config(read_config(path, overrides), source=str(path))
+
+
+def read_config(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """A YAML file with `key.path=value` overrides, as plain dictionaries. Raises UsageError."""
     path = Path(path)
     try:
         raw = read_yaml(path.read_text(encoding="utf-8"))
@@ -35,20 +41,23 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         raise UsageError(f"{path} should hold keys such as run, model, data, loss; found {type(raw).__name__}")
     for override in overrides or []:
         apply_override(raw, override)
-    return parse_config(raw, source=str(path))
+    return raw
 
 
-def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
-    """Build a Config from plain dictionaries. Raises UsageError listing every mistake with the nearest right key."""
+def parse_config(raw: dict[str, Any], source: str = "config", mistakes: Sequence[str] = ()) -> Config:
+    """Build a Config from plain dictionaries. Raises UsageError listing every mistake with the nearest right key.
+
+    mistakes: those that were found elsewhere in the file.
+    """
     kinds = {key: kind for key, kind in typing.get_type_hints(Config).items() if key != "num_inference_steps"}
-    mistakes = [f"{key}: unknown key{did_you_mean(key, kinds)}" for key in raw if key not in kinds]
+    mistakes = [*mistakes, *(f"{key}: unknown key{did_you_mean(key, kinds)}" for key in raw if key not in kinds)]
     mistakes += [f"{key}: missing" for key in REQUIRED if raw.get(key) is None]
     built: dict[str, Any] = {}
     for key in [key for key in kinds if raw.get(key) is not None]:
         if key in COMPONENTS:
             built |= _build_component(key, raw[key], mistakes)
         elif key != "run":
-            built[key] = _build(kinds[key], raw[key], key, mistakes)
+            built[key] = build(kinds[key], raw[key], key, mistakes)
         elif isinstance(raw[key], str | int):
             built[key] = str(raw[key])
         else:
@@ -87,10 +96,10 @@ def _build_component(key: str, raw: Any, mistakes: list[str]) -> dict[str, Any]:
         grid = built["num_inference_steps"] = fields.pop("num_inference_steps")
         if isinstance(grid, bool) or not isinstance(grid, int) or grid < 2:
             mistakes.append(f"kernel.num_inference_steps: should be a whole number above 1; found {grid!r}")
-    return built | {key: _build(cls, fields, key, mistakes)}
+    return built | {key: build(cls, fields, key, mistakes)}
 
 
-def _build(cls: type, raw: Any, prefix: str, mistakes: list[str]) -> Any:
+def build(cls: type, raw: Any, prefix: str, mistakes: list[str]) -> Any:
     """An instance of the dataclass; None where its keys or values are wrong, which is added to `mistakes`."""
     hints, fields = typing.get_type_hints(cls), dataclasses.fields(cls)
     known = [field.name for field in fields]
@@ -103,7 +112,7 @@ def _build(cls: type, raw: Any, prefix: str, mistakes: list[str]) -> Any:
     values = {}
     for name in [name for name in raw if name in known]:
         if (section := _section(hints[name])) and isinstance(raw[name], dict):
-            values[name] = _build(section, raw[name], f"{prefix}.{name}", wrong)
+            values[name] = build(section, raw[name], f"{prefix}.{name}", wrong)
             continue
         try:
             values[name] = _convert(hints[name], raw[name])

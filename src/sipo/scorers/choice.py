@@ -73,6 +73,16 @@ def choose_scorers(
     )  # fmt: skip
 
 
+def choose_one(scorer: str, worker: str | None = None) -> ScorerChoice:
+    """The one scorer of a config: as for `sipo score`, or with a `worker`, a command, under the name `scorer`.
+
+    Raises UsageError for an unknown one.
+    """
+    chosen = choose_scorers([scorer]) if worker is None else choose_scorers(workers=[f"{scorer}={worker}"])
+    chosen.load_all()
+    return chosen
+
+
 def named_values(option: str, entries: Sequence[str], bare: bool = False) -> dict[str, str]:
     """NAME=VALUE, each name once; with `bare`, NAME alone has the value "". Raises UsageError for anything else."""
     found: dict[str, str] = {}

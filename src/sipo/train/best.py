@@ -17,7 +17,7 @@ from sipo.run.record import best_score
 from sipo.samples.folder import PromptItem
 from sipo.samples.prompts import read_prompts
 from sipo.scorers.base import FileScorer, Scorer
-from sipo.scorers.choice import choose_scorers
+from sipo.scorers.choice import choose_one
 
 
 class Best:
@@ -30,7 +30,7 @@ class Best:
         """Resume after step `start`. Raises UserError for a scorer that cannot be made."""
         self.config, self.prompts, self.folder = config, prompts, run.best
         self.scorer: Scorer | FileScorer
-        (self.scorer,) = choose(config).load_all()
+        (self.scorer,) = choose_one(config.scorer, config.worker).load_all()
         self.lines = [line for line in run.read_metrics("score") if start and line["step"] <= start]
 
     def add(self, line: Mapping[str, Any]) -> bool:
@@ -85,19 +85,12 @@ def read_best(folder: Path, step: int) -> dict[str, Tensor]:
     return load_file(path)
 
 
-def choose(config: KeepBest):
-    """The scorer of `train.keep_best`, as the command line chooses scorers. Raises UsageError for an unknown one."""
-    if config.worker is None:
-        return choose_scorers([config.scorer])
-    return choose_scorers(workers=[f"{config.scorer}={config.worker}"])
-
-
 def require_held_out(config: Config) -> None:
     """UsageError where `train.keep_best` names no scorer that exists, or no prompts that training does not see."""
     keep = config.train.keep_best
     if keep is None:
         return
-    choose(keep).load_all()
+    choose_one(keep.scorer, keep.worker)
     if keep.prompts is None and not config.data.validation:
         raise UsageError(
             "train.keep_best: there are no held-out prompts; give train.keep_best.prompts a file "

@@ -65,9 +65,13 @@ class Drawing:
 
 
 def draw_curves(
-    panel: Panel, records: Sequence[dict], marks: bool = False, best_step: int | None = None
+    panel: Panel,
+    records: Sequence[dict],
+    marks: bool = False,
+    best_step: int | None = None,
+    xlabel: str = "optimizer step",
 ) -> Drawing | None:
-    """The panel's series over optimizer steps: a thick moving average over the faint raw values; None without data.
+    """The panel's series over optimizer steps (or what `xlabel` says that "step" is): a thick moving average over the faint raw values; None without data.
 
     `marks` draws every value as a point instead, for the few values of a validation; `best_step` gets a vertical line.
     """
@@ -75,7 +79,7 @@ def draw_curves(
     if not found:
         return None
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes(panel, "optimizer step")
+        figure, axes = _axes(panel, xlabel)
         for series, c in found:
             if marks:
                 axes.plot(

@@ -1,0 +1,18 @@
+"""`sipo online`: rounds of sampling, scoring and training."""
+
+import os
+
+import typer
+
+from sipo.cli.common import ConfigFile, Overrides, console, quiet_libraries
+
+
+def online(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Align a model in rounds: sample, score, make pairs, train, again. Run the same command again to resume."""
+    quiet_libraries()
+    from sipo.rounds.config import load_online
+    from sipo.rounds.loop import run_rounds
+
+    path = run_rounds(load_online(config, overrides), console())
+    if int(os.environ.get("RANK", 0)) == 0:
+        typer.echo(f"report: {path / 'online.html'}")

@@ -1,0 +1,1 @@
+"""Online rounds: sample with the current policy, score, make pairs, train on them, and again."""
