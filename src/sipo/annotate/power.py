@@ -1,6 +1,7 @@
 """How many prompts and annotators does a study need? Exact probabilities of the two-stage majority, no simulation."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -9,6 +10,8 @@ import numpy as np
 from scipy.stats import beta, multinomial, norm
 
 from sipo.annotate.votes import Rule, majority
+from sipo.errors import UsageError
+from sipo.tables import markdown_table
 
 NODES = 200  # of the integral over items
 
@@ -77,3 +80,23 @@ def _majority_shares(shares: np.ndarray, size: int, rule: Rule) -> np.ndarray:
     counts, made = _outcomes(size, rule)
     probabilities = multinomial.pmf(counts, size, shares / shares.sum())
     return np.bincount(made, probabilities, minlength=3)
+
+
+DESIGNS = ((1, 1), (1, 3), (3, 1), (1, 12), (3, 4))  # groups, people in each
+
+
+def power_table(rates: Sequence[float], ties: float, likeness: float, power: float, rule: Rule) -> str:
+    """Items needed, a row a win rate, a column a design. Raises UsageError for an impossible rate."""
+    try:
+        rows = [
+            (f"{100 * rate:g}%", *(f"{items_needed(People(rate, ties, likeness), *d, power, rule):,}" for d in DESIGNS))
+            for rate in rates
+        ]
+    except ValueError as error:
+        raise UsageError(f"--win-rate: {error}") from error
+    head = ("win rate of a vote", *(f"{groups} x {size}" for groups, size in DESIGNS))
+    note = (
+        f"Items for which the 95% interval of the final win rate clears one half with probability {power:g}, by groups x\n"
+        f"annotators in each; {100 * ties:g}% of the votes are ties, two people's votes correlate by {likeness:g}."
+    )
+    return f"{markdown_table(head, rows)}{note}"

@@ -5,6 +5,7 @@ import sys
 
 import typer
 
+from sipo.cli.annotate import annotate
 from sipo.cli.benchmarks import geneval, vbench
 from sipo.cli.data import data
 from sipo.cli.feedback import label, prompts
@@ -23,7 +24,14 @@ app = typer.Typer(
 for command in (train, generate, score, compare, label, report, export, plan, rehearse, benchmark, study, online):
     app.command()(command)
 app.command("list")(list_names)
-for name, group in {"data": data, "prompts": prompts, "geneval": geneval, "vbench": vbench, "mini": mini}.items():
+for name, group in {
+    "data": data,
+    "prompts": prompts,
+    "geneval": geneval,
+    "vbench": vbench,
+    "mini": mini,
+    "annotate": annotate,
+}.items():
     app.add_typer(group, name=name)
 
 
