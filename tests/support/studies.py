@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -35,7 +36,7 @@ def folder_of_samples(folder: Path, level: int, prompts: Sequence[str], video: b
         ]
         name = f"{n:05d}.{'mp4' if video else 'png'}"
         if video:
-            (folder / name).write_bytes(encode_video([Image.fromarray(frame) for frame in frames], frames, fps=8))
+            (folder / name).write_bytes(encode_video([Image.fromarray(frame) for frame in frames], fps=8))
         else:
             Image.fromarray(frames[0]).save(folder / name)
         metadata = {"category": CATEGORIES[n % len(CATEGORIES)]}
@@ -90,6 +91,10 @@ class Server:
                     raise AssertionError(self.process.stdout.read().decode()) from None
                 time.sleep(0.05)
         raise AssertionError("the server did not start")
+
+    def links(self) -> dict[str, str]:
+        """The personal links of a study that was first served at another port."""
+        return {name: self.url + urlsplit(link).path for name, link in links(self.study).items()}
 
     def kill(self) -> None:
         self.process.kill()

@@ -1,6 +1,8 @@
 """`sipo annotate serve`: the study's server, and what the researcher's page shows."""
 
+import contextlib
 import os
+import socket
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ from sipo.annotate.store import Store, open_store
 from sipo.annotate.study import LINKS, read_study
 from sipo.annotate.tables import DATABASE, GIVEN_VOTES, PEOPLE, SLOTS, WITHDRAWN
 from sipo.annotate.web import Admin, make_app, read_texts
-from sipo.errors import UsageError
+from sipo.errors import UsageError, UserError
 
 SLOWEST = 10  # items that the researcher's page lists
 
@@ -42,7 +44,7 @@ class ServeRequest:
 def serve(request: ServeRequest, say=print) -> None:
     """Serve until stopped. Writes the personal links when the study is served for the first time."""
     with study_app(request, say) as app:
-        run(app, request.host, request.port)
+        run(app, bound_socket(request.host, request.port))
 
 
 @contextmanager
@@ -61,11 +63,24 @@ def study_app(request: ServeRequest, say=print) -> Iterator[FastAPI]:
         yield make_app(StudyDesk(request.study, store), load_texts(request.texts), admin)
 
 
-def run(app: FastAPI, host: str, port: int) -> None:
-    """Tokens are in addresses, so requests are not logged."""
-    uvicorn.run(
-        app, host=host, port=port, access_log=False, log_level="warning", server_header=False, date_header=False
-    )
+def bound_socket(host: str, port: int) -> socket.socket:
+    """Raises UserError where the address is taken or not ours; port 0 is a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise UserError(f"{host}:{port} cannot be used ({error.strerror}): choose another --port.") from error
+    return listening
+
+
+def run(app: FastAPI, listening: socket.socket) -> None:
+    """Until Ctrl-C or SIGTERM. Tokens are in addresses, so requests are not logged."""
+    config = uvicorn.Config(app, access_log=False, log_level="warning", server_header=False, date_header=False)
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run([listening])
 
 
 def load_texts(path: Path | None) -> dict[str, str]:
