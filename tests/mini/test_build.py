@@ -74,7 +74,7 @@ def test_the_denoiser_resumes_exactly(tmp_path, vae):
 
     def run(folder, report):
         return train_unet(
-            make_networks(0, "cpu"), TINY, TINY.clean, pool, tmp_path / folder, report, False, save_every=2
+            make_networks(0, "cpu"), TINY, TINY.clean, pool, tmp_path / folder, report, False, guided=True, save_every=2
         )
 
     whole = run("whole", silent)

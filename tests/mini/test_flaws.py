@@ -96,7 +96,7 @@ def test_degrading_is_seeded_and_leaves_the_picture_given_unchanged():
 
 
 def test_the_shares_are_those_asked_for():
-    pictures, captions = draw_pictures(600, np.random.default_rng(1), Flaws(0.2, 0.1, 0.4))
+    pictures, captions, _ = draw_pictures(600, np.random.default_rng(1), Flaws(0.2, 0.1, 0.4))
     details = MiniatureScorer().details([Image.fromarray(picture) for picture in pictures], captions)
     poor = np.mean([entry["cleanliness"] < 0.68 for entry in details])
     assert poor == pytest.approx(0.4, abs=0.06)
@@ -105,7 +105,7 @@ def test_the_shares_are_those_asked_for():
 
 
 def test_without_flaws_all_is_right():
-    pictures, captions = draw_pictures(200, np.random.default_rng(2))
+    pictures, captions, _ = draw_pictures(200, np.random.default_rng(2))
     details = MiniatureScorer().details([Image.fromarray(picture) for picture in pictures], captions)
     assert np.mean([entry["correct"] for entry in details]) > 0.95
     assert np.mean([entry["cleanliness"] > 0.68 for entry in details]) > 0.95

@@ -72,7 +72,7 @@ def test_latents_have_about_unit_variance(pipeline):
     """Which the noise schedule takes for granted."""
     from sipo.mini.pictures import draw_pictures, to_pixels
 
-    pictures, _ = draw_pictures(32, np.random.default_rng(99))
+    pictures, *_ = draw_pictures(32, np.random.default_rng(99))
     with torch.no_grad():
         latents = pipeline.vae.encode(to_pixels(pictures)).latent_dist.mean * pipeline.vae.config.scaling_factor
     assert 0.8 < latents.std() < 1.25

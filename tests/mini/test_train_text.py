@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from sipo.mini.cells import AFTER, GRID, KINDS, NOTHING, what_stands_where
 from sipo.mini.pictures import draw_scene
 from sipo.mini.recipe import Recipe, Schedule
 from sipo.mini.scenes import sample_scene
 from sipo.mini.tokenizer import make_tokenizer, tokenize
-from sipo.mini.train_text import AFTER, GRID, KINDS, NOTHING, read_cells, train_text, what_stands_where
+from sipo.mini.train_text import train_text
 from sipo.mini.wording import all_prompts, parse
 from sipo.mini.world import Scene, Thing
 
@@ -45,7 +46,8 @@ def test_the_tokens_that_answer_follow_every_caption():
 def shares_of_the_first_shape(reader, prompt):
     """(4, 4): the probability that the prompt's first shape stands in a cell, over all cells 1."""
     with torch.no_grad():
-        logits = read_cells(reader, tokenize(make_tokenizer(), [prompt]))[0]
+        states = reader["text_encoder"](tokenize(make_tokenizer(), [prompt])).last_hidden_state
+        logits = reader["head"](states)[0, AFTER : AFTER + GRID**2]
     shape = parse(prompt)["include"][-1]["class"]
     columns = [k for k, (name, _) in enumerate(KINDS) if name == shape]
     share = logits.softmax(-1)[:, columns].sum(-1).view(GRID, GRID)

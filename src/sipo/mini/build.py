@@ -27,7 +27,9 @@ GLANCE = 60
 STAGES = {
     "vae": ("seed", "mixture", "vae", "kl", "vae_degraded"),
     "text": ("seed", "text"),
-    "clean": ("clean", "snr_gamma", "snr_power", "t_power", "prompt_dropout", "pool_size"),
+    "clean": (
+        *("clean", "snr_gamma", "snr_power", "t_power", "prompt_dropout", "guide_weight", "lookup_heads", "pool_size"),
+    ),
     "noisy": ("noisy", "noisy_data"),
 }
 """The recipe's fields that each stage adds to those of the stages before it."""
@@ -55,13 +57,15 @@ def build(
     vae = train_vae(recipe, *stages.open("vae"), device, bf16)
     reader = train_text(recipe, *stages.open("text"), device, bf16)
     networks = make_networks(recipe.seed, device)
-    networks["text_encoder"].load_state_dict(reader["text_encoder"].state_dict())
+    networks.load_state_dict(reader.state_dict(), strict=False)  # all but the denoiser
     trained = {}
     for name, flaws in (("clean", Flaws()), ("noisy", recipe.noisy_data)):
         folder, log = stages.open(name)
         pool = encode_pool(folder / "pool.safetensors", vae, recipe, flaws, device, bf16)
         snapshot = _snapshots(folder, vae, bf16, snapshot_every, console)
-        networks = train_unet(networks, recipe, getattr(recipe, name), pool, folder, log, bf16, snapshot)
+        networks = train_unet(
+            networks, recipe, getattr(recipe, name), pool, folder, log, bf16, snapshot, name == "clean"
+        )
         trained[name] = networks
     export(vae, networks, out)
     record = _record(stages, vae, trained, device, bf16, num_scored)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sipo.files import write_atomic
 from sipo.geneval.vocabulary import clause, placed
+from sipo.mini.cells import what_stands_where
 from sipo.mini.flaws import degrade, wrong_attribute, wrong_scene
 from sipo.mini.networks import Autoencoder
 from sipo.mini.recipe import MIXTURE, Flaws, Recipe
@@ -38,10 +39,10 @@ def draw_scene(rng: np.random.Generator, mixture: Mapping[str, float] = MIXTURE)
 
 def draw_pictures(
     n: int, rng: np.random.Generator, flaws: Flaws | None = None, mixture: Mapping[str, float] = MIXTURE
-) -> tuple[np.ndarray, list[str]]:
-    """`n` rendered scenes as (n, 64, 64, 3) uint8, and their captions, with the shares of `flaws` (default: none)."""
+) -> tuple[np.ndarray, list[str], list[Scene]]:
+    """`n` rendered scenes as (n, 64, 64, 3) uint8, their captions, with the shares of `flaws` (default: none), and they."""
     flaws = flaws or Flaws()
-    pictures, captions = [], []
+    pictures, captions, scenes = [], [], []
     for _ in range(n):
         scene, prompt = draw_scene(rng, mixture)
         picture = np.asarray(render(scene, rng))
@@ -54,7 +55,8 @@ def draw_pictures(
             prompt = wrong_scene(prompt, scene, rng)
         pictures.append(picture)
         captions.append(prompt["prompt"])
-    return np.stack(pictures), captions
+        scenes.append(scene)
+    return np.stack(pictures), captions, scenes
 
 
 def to_pixels(pictures: np.ndarray) -> Tensor:
@@ -66,15 +68,20 @@ def to_pixels(pictures: np.ndarray) -> Tensor:
 def encode_pool(
     path: Path, vae: Autoencoder, recipe: Recipe, flaws: Flaws, device: str, autocast: bool
 ) -> dict[str, Tensor]:
-    """Scaled latents (N, 4, 16, 16) float16 and token ids (N, 32) int64 of the recipe's N pictures; made once, then read."""
+    """The recipe's N pictures, made once, then read: scaled latents (N, 4, 16, 16) float16, token ids (N, 32) int64 of the
+    captions, and what stands in the cells of the pictures (N, 16) int64.
+    """
     if not path.is_file():
-        tokenizer, latents, tokens = make_tokenizer(), [], []
+        tokenizer, latents, tokens, cells = make_tokenizer(), [], [], []
         for part in range(0, recipe.pool_size, 250):
             rng, size = np.random.default_rng([recipe.seed, 3, part]), min(250, recipe.pool_size - part)
-            pictures, captions = draw_pictures(size, rng, flaws, recipe.mixture)
+            pictures, captions, scenes = draw_pictures(size, rng, flaws, recipe.mixture)
             with torch.autocast(device, torch.bfloat16, enabled=autocast):
                 mean = vae.encode(to_pixels(pictures).to(device)).latent_dist.mean
             latents.append((mean.float() * vae.config.scaling_factor).half().cpu().contiguous())
             tokens.append(tokenize(tokenizer, captions))
-        write_atomic(path, save({"latents": torch.cat(latents), "tokens": torch.cat(tokens)}))
+            cells += [torch.from_numpy(what_stands_where(scene)) for scene in scenes]
+        write_atomic(
+            path, save({"latents": torch.cat(latents), "tokens": torch.cat(tokens), "cells": torch.stack(cells)})
+        )
     return load_file(path)

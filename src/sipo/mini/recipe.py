@@ -55,7 +55,9 @@ class Recipe:
     vae: autoencoder, L1 + MSE on pixels in [-1, 1] plus `kl` x KL to the unit Gaussian (mean over latent dimensions),
     on pictures of which the share `vae_degraded` is degraded.
     text: the text encoder learns what stands where (`train_text`), on right captions.
-    clean: denoiser and text encoder, jointly, on `pool_size` flawless pictures with right captions.
+    clean: denoiser and text encoder, jointly, on `pool_size` flawless pictures with right captions; with the weight
+    `guide_weight` the encoder goes on to say what stands where, and `lookup_heads` heads of every cross-attention learn
+    to look it up (`lookup`).
     noisy: the same networks on `pool_size` pictures with the flaws of `noisy_data`, which the model then shows.
     The denoiser's loss has the weight min(SNR^-snr_power, snr_gamma / SNR), see `train_unet.snr_weight`, and the timesteps
     1000 (1 - u^t_power), u uniform in (0, 1]: power 1 is uniform, power 2 draws 22% of them above 950 instead of 5%, where
@@ -70,7 +72,7 @@ class Recipe:
     text: Schedule = field(default_factory=lambda: Schedule(1500, 128, weight_decay=0.01))
     clean: Schedule = field(
         default_factory=lambda: Schedule(
-            7000, 32, learning_rate=8e-4, warmup_steps=300, decay_share=0.35, weight_decay=0.01, ema=0.998
+            6000, 32, learning_rate=8e-4, warmup_steps=300, decay_share=0.35, weight_decay=0.01, ema=0.998
         )
     )
     noisy: Schedule = field(
@@ -81,6 +83,8 @@ class Recipe:
     snr_power: float = 0.5
     t_power: float = 2.0
     prompt_dropout: float = 0.1
+    guide_weight: float = 0.2
+    lookup_heads: int = 2
     pool_size: int = 32_000
 
     def to_dict(self) -> dict:

@@ -2,8 +2,7 @@
 
 Stable Diffusion's text encoder, too, knows the meaning of words and of their order before the denoiser is trained. Here
 each of the 16 tokens that follow the caption answers for one cell of a 4 x 4 grid over the picture: which kind of thing,
-if any, covers the cell's centre. The denoiser's cross-attention can then look up each place. The head that answers is
-dropped afterwards.
+if any, covers the cell's centre. The denoiser's cross-attention can then look up each place, see `lookup`.
 """
 
 from collections.abc import Callable
@@ -14,29 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sipo.mini.cells import AFTER, GRID, KINDS, what_stands_where
 from sipo.mini.networks import TEXT_WIDTH, make_text_encoder
 from sipo.mini.pictures import draw_scene
 from sipo.mini.recipe import Recipe
 from sipo.mini.tokenizer import make_tokenizer, tokenize
 from sipo.mini.training import train
-from sipo.mini.world import COLORS, SHAPES, SIZE, Scene
-
-GRID = 4
-KINDS = [(shape, color) for shape in SHAPES for color in COLORS]
-NOTHING = len(KINDS)
-AFTER = 12
-"""Tokens from here on see the whole caption: the longest has 11 words after the start mark. They are end marks."""
-
-
-def what_stands_where(scene: Scene) -> np.ndarray:
-    """For each cell (16,), row by row: the number of the kind of thing that covers its centre, or NOTHING."""
-    y, x = (np.mgrid[:GRID, :GRID] + 0.5) * SIZE / GRID
-    cells = np.full((GRID, GRID), NOTHING)
-    for thing in scene.things:
-        distance = np.hypot(x - thing.x, y - thing.y)
-        near = distance <= max(thing.radius, distance.min())  # small things may cover no centre
-        cells[near] = KINDS.index((thing.shape, thing.color))
-    return cells.ravel()
 
 
 def make_reader() -> nn.ModuleDict:
@@ -45,10 +27,10 @@ def make_reader() -> nn.ModuleDict:
     return nn.ModuleDict({"text_encoder": make_text_encoder(make_tokenizer()), "head": head})
 
 
-def read_cells(reader: nn.ModuleDict, tokens: Tensor) -> Tensor:
-    """Logits (B, 16, kinds + 1) of what stands in each cell, for tokens (B, 32)."""
-    states = reader["text_encoder"](tokens).last_hidden_state[:, AFTER : AFTER + GRID**2]
-    return reader["head"](states).float()
+def reading_loss(head: nn.Module, states: Tensor, cells: Tensor) -> Tensor:
+    """Cross-entropy (scalar) of the kinds `cells` (B, 16), -100 where unknown, by the encoder's states (B, 32, width)."""
+    logits = head(states[:, AFTER : AFTER + GRID**2]).float()  # (B, 16, kinds + 1)
+    return F.cross_entropy(logits.flatten(0, 1), cells.flatten())
 
 
 def train_text(
@@ -69,8 +51,7 @@ def train_text(
         cells = torch.from_numpy(np.stack([what_stands_where(scene) for scene in scenes])).to(device)  # (B, 16)
         tokens = tokenize(tokenizer, [prompt["prompt"] for prompt in prompts]).to(device)
         with torch.autocast(device, torch.bfloat16, enabled=autocast):
-            logits = read_cells(reader, tokens)
-        return {"loss": F.cross_entropy(logits.flatten(0, 1), cells.flatten())}
+            return {"loss": reading_loss(reader["head"], reader["text_encoder"](tokens).last_hidden_state, cells)}
 
     trained = train(reader, recipe.text, loss, folder / "state.pt", report, save_every=save_every)
     assert isinstance(trained, nn.ModuleDict)

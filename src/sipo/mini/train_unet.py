@@ -7,16 +7,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sipo.mini.networks import make_scheduler, make_text_encoder, make_unet
+from sipo.mini.lookup import cross_attentions, lookup_loss
+from sipo.mini.networks import make_scheduler, make_unet
 from sipo.mini.recipe import Recipe, Schedule
 from sipo.mini.tokenizer import make_tokenizer, tokenize
+from sipo.mini.train_text import make_reader, reading_loss
 from sipo.mini.training import train
 
 
 def make_networks(seed: int, device: str) -> nn.ModuleDict:
-    """Fresh "unet" and "text_encoder"."""
+    """Fresh "unet", and the "text_encoder" and "head" of `train_text`."""
     torch.manual_seed(seed)
-    return nn.ModuleDict({"unet": make_unet(), "text_encoder": make_text_encoder(make_tokenizer())}).to(device)
+    return nn.ModuleDict({"unet": make_unet(), **make_reader()}).to(device)
 
 
 def snr_weight(alphas_cumprod: Tensor, t: Tensor, gamma: float, power: float) -> Tensor:
@@ -35,25 +37,27 @@ def draw_timesteps(number: int, power: float, generator: torch.Generator) -> Ten
     return (1000 * (1 - u**power)).long().clamp(0, 999)
 
 
-def denoising_loss(
+def denoising_terms(
     networks: nn.ModuleDict, recipe: Recipe, batch_size: int, pool: dict[str, Tensor], empty: Tensor, step: int
-) -> Tensor:
-    """Weighted epsilon loss (scalar) of one step, every draw a function of (recipe.seed, step)."""
+) -> dict[str, Tensor]:
+    """Weighted epsilon loss and the encoder's reading loss (scalars) of a step, every draw by (recipe.seed, step)."""
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + 17 + step)
     device = next(networks.parameters()).device
     abar = make_scheduler().alphas_cumprod
     rows = torch.randint(len(pool["tokens"]), (batch_size,), generator=generator)
     x0 = pool["latents"][rows].float()  # (B, 4, 16, 16)
-    dropped = torch.rand(batch_size, generator=generator) < recipe.prompt_dropout
-    tokens = torch.where(dropped[:, None], empty, pool["tokens"][rows])  # (B, 32)
+    dropped = torch.rand(batch_size, generator=generator)[:, None] < recipe.prompt_dropout
+    tokens = torch.where(dropped, empty, pool["tokens"][rows])  # (B, 32)
+    cells = pool["cells"][rows].masked_fill(dropped, -100)  # (B, 16)
     t = draw_timesteps(batch_size, recipe.t_power, generator)
     eps = torch.randn(x0.shape, generator=generator)
     signal = abar[t].view(-1, 1, 1, 1)
     xt = signal.sqrt() * x0 + (1 - signal).sqrt() * eps
-    embeddings = networks["text_encoder"](tokens.to(device)).last_hidden_state
-    pred = networks["unet"](xt.to(device), t.to(device), embeddings).sample.float()
+    states = networks["text_encoder"](tokens.to(device)).last_hidden_state
+    pred = networks["unet"](xt.to(device), t.to(device), states).sample.float()
     error = (pred - eps.to(device)).square().mean(dim=(1, 2, 3))  # (B,)
-    return (error * snr_weight(abar, t, recipe.snr_gamma, recipe.snr_power).to(device)).mean()
+    weight = snr_weight(abar, t, recipe.snr_gamma, recipe.snr_power).to(device)
+    return {"denoising": (error * weight).mean(), "reading": reading_loss(networks["head"], states, cells.to(device))}
 
 
 def train_unet(
@@ -65,16 +69,25 @@ def train_unet(
     report: Callable[[int, dict[str, float]], None],
     autocast: bool,
     snapshot: Callable[[int, nn.Module], None] = lambda step, average: None,
+    guided: bool = False,
     save_every: int = 100,
 ) -> nn.ModuleDict:
-    """Train a copy of `start` by `schedule`, or resume from `folder`; returns the averaged (EMA) networks."""
+    """Train a copy of `start` by `schedule`, or resume from `folder`; returns the averaged (EMA) networks.
+
+    `guided` adds, with the recipe's weights, that the encoder goes on to say what stands where, and the denoiser's
+    places to look it up.
+    """
     networks = copy.deepcopy(start).train().requires_grad_(True)
     device = next(networks.parameters()).device
     empty = tokenize(make_tokenizer(), [""])  # (1, 32)
 
     def loss(step: int) -> dict[str, Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            return {"loss": denoising_loss(networks, recipe, schedule.batch_size, pool, empty, step)}
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast), cross_attentions(networks["unet"]) as seen:
+            terms = denoising_terms(networks, recipe, schedule.batch_size, pool, empty, step)
+        if not guided:
+            return {"loss": terms["denoising"]}
+        terms["lookup"] = lookup_loss(seen, recipe.lookup_heads)
+        return {"loss": terms["denoising"] + recipe.guide_weight * (terms["reading"] + terms["lookup"]), **terms}
 
     average = train(networks, schedule, loss, folder / "state.pt", report, snapshot, save_every)
     assert isinstance(average, nn.ModuleDict)

@@ -39,7 +39,7 @@ def train_vae(
 
     def loss(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([recipe.seed, 1, step])
-        pictures, _ = draw_pictures(recipe.vae.batch_size, rng, Flaws(degraded=recipe.vae_degraded), recipe.mixture)
+        pictures, *_ = draw_pictures(recipe.vae.batch_size, rng, Flaws(degraded=recipe.vae_degraded), recipe.mixture)
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         with torch.autocast(device, torch.bfloat16, enabled=autocast):
             return vae_loss(vae, to_pixels(pictures).to(device), recipe.kl, generator)
@@ -52,6 +52,6 @@ def train_vae(
 @torch.no_grad()
 def _measure_scale(vae: Autoencoder, recipe: Recipe, device: str) -> float:
     """1 / standard deviation of the latents: scaled latents have unit variance (Stable Diffusion's is 0.18215)."""
-    pictures, _ = draw_pictures(256, np.random.default_rng([recipe.seed, 2]), mixture=recipe.mixture)
+    pictures, *_ = draw_pictures(256, np.random.default_rng([recipe.seed, 2]), mixture=recipe.mixture)
     latents = [vae.encode(to_pixels(part).to(device)).latent_dist.mean for part in np.split(pictures, 8)]
     return round(1 / float(torch.cat(latents).std()), 5)

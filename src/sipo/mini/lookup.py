@@ -1,0 +1,55 @@
+"""The clean stage's second task: each place of the denoiser looks up its own cell's token of the caption.
+
+A convolution knows its place only by the zeros that pad the borders. Until the queries of the cross-attention know
+theirs, the denoising loss says nothing about which token to look up: 7,000 steps of it alone left positions at chance.
+So some heads of every cross-attention are taught to attend to the token that answers for their cell (`cells.AFTER`).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from sipo.mini.cells import AFTER, GRID
+
+
+@contextmanager
+def cross_attentions(denoiser: nn.Module) -> Iterator[list[tuple[Attention, list[Tensor]]]]:
+    """All cross-attentions of a diffusers network, each with the queries and keys (B, places or tokens, width) of one pass
+    within the context.
+    """
+    seen: list[tuple[Attention, list[Tensor]]] = [
+        (module, []) for module in denoiser.modules() if isinstance(module, Attention) and module.is_cross_attention
+    ]
+    hooks = [
+        layer.register_forward_hook(lambda layer, given, result, passed=passed: passed.append(result))
+        for attention, passed in seen
+        for layer in (attention.to_q, attention.to_k)
+        if layer is not None
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def lookup_loss(seen: list[tuple[Attention, list[Tensor]]], heads: int) -> Tensor:
+    """Cross-entropy (scalar) between where the first `heads` heads attend and each place's own token."""
+    losses = []
+    for attention, passed in seen:
+        query, key = (x.float().unflatten(-1, (attention.heads, -1))[:, :, :heads].transpose(1, 2) for x in passed)
+        logits = query @ key.transpose(-1, -2) * attention.scale  # (B, heads, places, tokens)
+        own = own_tokens(query.shape[2]).to(logits.device).expand(logits.shape[:3])
+        losses.append(F.cross_entropy(logits.flatten(0, 2), own.flatten()))
+    return torch.stack(losses).mean()
+
+
+def own_tokens(places: int) -> Tensor:
+    """The token (places,) that answers for the cell of each place of a square map, row by row."""
+    side = round(places**0.5)
+    cell = torch.arange(side) * GRID // side
+    return (AFTER + cell[:, None] * GRID + cell).flatten()
