@@ -8,7 +8,7 @@ from scipy import ndimage
 from sipo.geneval.rules import Detection, judge
 from sipo.geneval.vocabulary import RELATIONS, both, counted, placed, single
 from sipo.mini.wording import WORLD, all_prompts
-from sipo.mini.world import SHAPES, SIZE, Scene
+from sipo.mini.world import SIZE, Scene
 
 _PROMPTS = all_prompts()
 
@@ -74,10 +74,7 @@ def truth(scene: Scene) -> dict[str, list[Detection]]:
     """What a perfect detector finds in `scene`."""
     found: dict[str, list[Detection]] = {}
     for thing in scene.things:
-        xs, ys = zip(*SHAPES[thing.shape], strict=True)
-        x0, x1, y0, y1 = (thing.radius * side for side in (min(xs), max(xs), min(ys), max(ys)))
-        box = (thing.x + x0, thing.y + y0, thing.x + x1, thing.y + y1)
-        found.setdefault(thing.shape, []).append(Detection(box, 1.0, thing.color))
+        found.setdefault(thing.shape, []).append(Detection(thing.box, 1.0, thing.color))
     return found
 
 

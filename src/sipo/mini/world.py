@@ -46,6 +46,13 @@ class Thing:
     y: float
     radius: float
 
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """x0, y0, x1, y1 of the outline."""
+        xs, ys = zip(*SHAPES[self.shape], strict=True)
+        x, y, r = self.x, self.y, self.radius
+        return x + r * min(xs), y + r * min(ys), x + r * max(xs), y + r * max(ys)
+
 
 @dataclass(frozen=True)
 class Scene:

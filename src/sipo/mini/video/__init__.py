@@ -1,0 +1,1 @@
+"""The video miniature: clips of moving shapes, and the rules by which they are judged."""
