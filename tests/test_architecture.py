@@ -27,7 +27,7 @@ USES = {  # one floor above them
     "plan": {"train"},  # a plan makes the policy of a training on the meta device; rehearsals and benchmarks train
 }
 TOP = {"cli", "__main__"}  # may import everything; nobody below imports them
-UTILITIES = {"errors", "files", "jsonl", "tables", "progress", "registry", "yaml12"}
+UTILITIES = {"errors", "files", "jsonl", "tables", "progress", "registry", "screen", "yaml12"}
 HOMES = {  # library -> the only units that may import it
     **{name: {"annotate"} for name in ("fastapi", "starlette", "uvicorn", "sqlalchemy", "psycopg")},
     "diffusers": {"backbones", "scorers", "mini"},

@@ -69,8 +69,10 @@ class FlowSDE:
     noise_level: float = 0.7
 
     def __post_init__(self):
-        if not self.noise_level > 0:
-            raise ValueError(f"noise_level is {self.noise_level}; it must be positive (without noise: DDIM(eta=0))")
+        if not 0 < self.noise_level < math.inf:
+            raise ValueError(
+                f"noise_level is {self.noise_level}; it must be positive and finite (without noise: DDIM(eta=0))"
+            )
 
     @property
     def deterministic(self) -> bool:

@@ -29,11 +29,14 @@ class Timesteps(Protocol):
 
 @dataclass(frozen=True)
 class Uniform:
-    """Uniform in `low <= t < high`. The paper's "60 to T" is `Uniform(low=60)`."""
+    """Uniform in `low <= t < high`. The paper's "60 to T" is `Uniform(low=60)`. Raises ValueError for an empty range."""
 
     low: float = 1
     high: float | None = None
     stratified: bool = False
+
+    def __post_init__(self):
+        _check_range(self.low, self.high)
 
     def __call__(self, schedule: Schedule, u: Tensor, num_inference_steps: int) -> Tensor:
         start, end = _unit_range(schedule, self.low, self.high, num_inference_steps)
@@ -44,7 +47,7 @@ class Uniform:
 class LogitNormal:
     """`logit(x) ~ N(mean, std^2)` (Esser et al. 2024, section 3.1), restricted to `low <= t < high` and renormalised.
 
-    Raises ValueError unless std > 0.
+    Raises ValueError unless mean is finite, std > 0 and the range is not empty.
     """
 
     mean: float = 0.0
@@ -54,8 +57,11 @@ class LogitNormal:
     stratified: bool = False
 
     def __post_init__(self):
-        if not self.std > 0:
-            raise ValueError(f"std is {self.std}; it must be positive")
+        if not math.isfinite(self.mean):
+            raise ValueError(f"mean is {self.mean}; it must be finite")
+        if not 0 < self.std < math.inf:
+            raise ValueError(f"std is {self.std}; it must be positive and finite")
+        _check_range(self.low, self.high)
 
     def __call__(self, schedule: Schedule, u: Tensor, num_inference_steps: int) -> Tensor:
         start, end = _unit_range(schedule, self.low, self.high, num_inference_steps)
@@ -88,6 +94,14 @@ def draw_timesteps(
         u = (slots + u) / global_batch
     t = timesteps(schedule, u, num_inference_steps)
     return t.float() if t.is_floating_point() else t
+
+
+def _check_range(low: float, high: float | None) -> None:
+    """Raises ValueError for a range that is empty whatever the schedule."""
+    if not 0 <= low < math.inf:
+        raise ValueError(f"low = {low}: it must not be negative")
+    if high is not None and not low < high < math.inf:
+        raise ValueError(f"high = {high}: it must be finite and above low = {low}")
 
 
 def _unit_range(schedule: Schedule, low: float, high: float | None, num_inference_steps: int) -> tuple[float, float]:

@@ -22,6 +22,7 @@ NUMBERS = {
 }
 HOME = re.compile(r"~[\w.-]*/")  # a path in the user's home, or another one's
 BOOLEANS = "tag:yaml.org,2002:bool", re.compile(r"(true|True|TRUE|false|False|FALSE)\Z"), "tTfF"
+MOST_NODES = 1_000_000
 KEPT = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")  # 1.1's rules; merge keys (<<) are a widely used extension
 
 
@@ -69,8 +70,34 @@ _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.v
 
 
 def read_yaml(text: str) -> Any:
-    """The content of one document. Raises yaml.YAMLError, for a key that stands twice too, or ValueError for a number that is none."""
-    return yaml.load(text, _Loader)
+    """The content of one document.
+
+    Raises yaml.YAMLError, for a key that stands twice too, or ValueError: for a number that is none, and for aliases or
+    a depth that no file of people has.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if (size := _size(node, {})) > MOST_NODES:
+            raise ValueError(
+                f"its aliases (*name) stand for {min(size, 10**12):,} values or more; at most {MOST_NODES:,} are read"
+            )
+        return loader.construct_document(node)
+    except RecursionError:
+        raise ValueError("it is nested too deeply, or an alias (*name) holds itself") from None
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """The number of values once every alias is written out; each node is counted once, so that a bomb costs nothing."""
+    if id(node) not in known:
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        inner = [] if isinstance(node, yaml.ScalarNode) else parts
+        known[id(node)] = 1 + sum(_size(part, known) for part in inner)
+    return known[id(node)]
 
 
 def write_yaml(value: Any) -> str:

@@ -120,8 +120,8 @@ def test_all_mistakes_at_once_each_with_its_key():
         ("loss", {"name": "sipo", "beta": -1}, "beta"),
         ("loss", {"name": "dpo"}, "'dpo' is none of"),
         ("loss", {"beta": 1}, "None is none of sft"),
-        ("train", {"num_steps": 0}, "num_steps must be at least 1"),
-        ("data", {"path": "d", "validation": 1.5}, "validation is a share"),
+        ("train", {"num_steps": 0}, "train.num_steps: found 0; expected at least 1"),
+        ("data", {"path": "d", "validation": 1.5}, "data.validation: found 1.5; expected at most 0.9"),
         ("weight", {"denominator": "policy"}, "weight.denominator"),
     ],
 )

@@ -144,7 +144,7 @@ def test_mistakes_are_reported_before_anything_is_loaded(raw):
         parse_config(changed(raw, "train.keep_best.evry=3"))
     with pytest.raises(UsageError, match=r"train.keep_best.scorer: missing"):
         parse_config(changed(raw, "train.keep_best={every: 3}"))
-    with pytest.raises(UsageError, match=r"patience must be at least 1"):
+    with pytest.raises(UsageError, match=r"patience: found 0; expected at least 1"):
         parse_config(changed(raw, "train.keep_best.patience=0"))
     for key, message in (("train.keep_best.scorer=pikscore", "did you mean pickscore"),
                          ("data.validation=null", "no held-out prompts")):  # fmt: skip

@@ -5,6 +5,8 @@ pydantic checks and converts single values here, at the border, so that the comp
 
 import dataclasses
 import functools
+import math
+import re
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +15,11 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from sipo.config.hints import hint
 from sipo.config.sections import COMPONENTS, Config, component_class
-from sipo.errors import UsageError, did_you_mean
+from sipo.errors import UsageError
+from sipo.losses.common import T
+from sipo.screen import printable, shown
 from sipo.yaml12 import read_yaml
 
 REQUIRED = ("run", "model", "data", "loss")
@@ -36,7 +41,7 @@ def read_config(path: str | Path, overrides: list[str] | None = None) -> dict[st
     except OSError as error:
         raise UsageError(f"the config file {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"{path} is not readable as YAML: {error}") from None
+        raise UsageError(f"{path} is not readable as YAML: {printable(error)}") from None
     if not isinstance(raw, dict):
         raise UsageError(f"{path} should hold keys such as run, model, data, loss; found {type(raw).__name__}")
     for override in overrides or []:
@@ -50,7 +55,7 @@ def parse_config(raw: dict[str, Any], source: str = "config", mistakes: Sequence
     mistakes: those that were found elsewhere in the file.
     """
     kinds = {key: kind for key, kind in typing.get_type_hints(Config).items() if key != "num_inference_steps"}
-    mistakes = [*mistakes, *(f"{key}: unknown key{did_you_mean(key, kinds)}" for key in raw if key not in kinds)]
+    mistakes = [*mistakes, *(f"{key}: unknown key{hint('', key, list(kinds))}" for key in raw if key not in kinds)]
     mistakes += [f"{key}: missing" for key in REQUIRED if raw.get(key) is None]
     built: dict[str, Any] = {}
     for key in [key for key in kinds if raw.get(key) is not None]:
@@ -61,7 +66,8 @@ def parse_config(raw: dict[str, Any], source: str = "config", mistakes: Sequence
         elif isinstance(raw[key], str | int):
             built[key] = str(raw[key])
         else:
-            mistakes.append(f"run: found {raw[key]!r}; expected a text, in quotes if it looks like a number")
+            mistakes.append(f"run: found {shown(raw[key])}; expected a text, in quotes if it looks like a number")
+    mistakes += [] if mistakes else _disagreements(built)
     if mistakes:
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise UsageError(f"{count} in {source}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
@@ -84,7 +90,7 @@ def _build_component(key: str, raw: Any, mistakes: list[str]) -> dict[str, Any]:
     """The component under its key; with a kernel, the `num_inference_steps` of its grid too."""
     if not isinstance(raw, dict):
         example = next(iter(COMPONENTS[key].own()))
-        mistakes.append(f"{key}: should be a mapping with a name, such as {{name: {example}}}; found {raw!r}")
+        mistakes.append(f"{key}: should be a mapping with a name, such as {{name: {example}}}; found {shown(raw)}")
         return {}
     fields, built = dict(raw), {}
     try:
@@ -94,37 +100,92 @@ def _build_component(key: str, raw: Any, mistakes: list[str]) -> dict[str, Any]:
         return {}
     if key == "kernel" and "num_inference_steps" in fields:
         grid = built["num_inference_steps"] = fields.pop("num_inference_steps")
-        if isinstance(grid, bool) or not isinstance(grid, int) or grid < 2:
-            mistakes.append(f"kernel.num_inference_steps: should be a whole number above 1; found {grid!r}")
+        if isinstance(grid, bool) or not isinstance(grid, int) or not 2 <= grid <= T:
+            mistakes.append(
+                f"kernel.num_inference_steps: found {shown(grid)}; expected a whole number from 2 to {T}, the timesteps of training"
+            )
     return built | {key: build(cls, fields, key, mistakes)}
 
 
 def build(cls: type, raw: Any, prefix: str, mistakes: list[str]) -> Any:
     """An instance of the dataclass; None where its keys or values are wrong, which is added to `mistakes`."""
-    hints, fields = typing.get_type_hints(cls), dataclasses.fields(cls)
+    hints, fields = typing.get_type_hints(cls, include_extras=True), dataclasses.fields(cls)
     known = [field.name for field in fields]
     if not isinstance(raw, dict):
-        mistakes.append(f"{prefix}: should be a mapping with keys such as {', '.join(known[:4])}; found {raw!r}")
+        mistakes.append(f"{prefix}: should be a mapping with keys such as {', '.join(known[:4])}; found {shown(raw)}")
         return None
     required = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
-    wrong = [f"{prefix}.{name}: unknown key{did_you_mean(name, known)}" for name in raw if name not in known]
+    wrong = [
+        f"{prefix}.{shown(name)[1:-1]}: unknown key{hint(prefix, name, known)}" for name in raw if name not in known
+    ]
     wrong += [f"{prefix}.{name}: missing" for name in required if name not in raw]
     values = {}
     for name in [name for name in raw if name in known]:
         if (section := _section(hints[name])) and isinstance(raw[name], dict):
             values[name] = build(section, raw[name], f"{prefix}.{name}", wrong)
             continue
+        if isinstance(raw[name], float) and math.isnan(raw[name]):
+            wrong.append(f"{prefix}.{name}: found NaN; expected a value")
+            continue
         try:
             values[name] = _convert(hints[name], raw[name])
         except ValidationError as error:
             expected = "; or ".join(dict.fromkeys(_expected(problem["msg"]) for problem in error.errors()))
-            wrong.append(f"{prefix}.{name}: found {raw[name]!r}; expected {expected}")
+            wrong.append(f"{prefix}.{name}: found {shown(raw[name])}; expected {expected}")
+    built = _construct(cls, values, prefix, [*required, *raw], wrong)
     mistakes += wrong
-    try:
-        return None if wrong else cls(**values)
-    except ValueError as error:
-        mistakes.append(f"{prefix}: {error}")
-        return None
+    return None if wrong else built
+
+
+def _construct(cls: type, values: dict[str, Any], prefix: str, given: list[str], wrong: list[str]) -> Any:
+    """The dataclass of the values. What it refuses itself is added to `wrong`, key by key, beside the wrong types.
+
+    A refused value is put back to its default and the others are tried again. given: keys of the config; of those that
+    are not among the values nothing more is said.
+    """
+    values, said = dict(values), {name for name in given if name not in values}
+    values |= dict.fromkeys({f.name for f in dataclasses.fields(cls) if f.name in said and _has_no_default(f)}, "")
+    while True:
+        try:
+            return cls(**values)
+        except TypeError:
+            if not wrong:
+                raise
+            return None  # a stand-in of the wrong type
+        except ValueError as error:
+            key = re.match(r"\w*", str(error))[0]  # pyright: ignore[reportOptionalSubscript]
+            if not said & set(re.findall(r"\w+", str(error))):
+                wrong.append(f"{prefix}.{error}" if key in values else f"{prefix}: {error}")
+            if key not in values or key in said:
+                return None
+            said.add(key)
+            del values[key]
+
+
+def _has_no_default(field: dataclasses.Field) -> bool:
+    return field.default is field.default_factory is dataclasses.MISSING
+
+
+def _disagreements(built: dict[str, Any]) -> list[str]:
+    """Values of different sections that cannot go together, and values beyond what every model family has."""
+    loss, timesteps, found = built["loss"], built.get("timesteps"), []
+    kernel, model, train = built.get("kernel"), built["model"], built.get("train")
+    if model.dtype not in (None, "float32") and (train is None or train.mixed_precision == "no"):
+        found.append(f"model.dtype: {model.dtype} weights compute under train.mixed_precision bf16 or fp16 only")
+    if kernel is not None and kernel.deterministic:
+        if loss.needs_importance_weights:
+            found.append(
+                "kernel.eta: found 0, a step without noise; the importance weights of loss.name need eta above 0"
+            )
+        if getattr(loss, "omega", None) == "transition":
+            found.append("kernel.eta: found 0, a step without noise; loss.omega: transition needs eta above 0")
+    low, high = getattr(timesteps, "low", 0), getattr(timesteps, "high", None)
+    for key, value in (("low", low), ("high", high)):
+        if isinstance(value, int | float) and value > T - (key == "low"):
+            found.append(
+                f"timesteps.{key}: found {value:g}; the timesteps of training are 0 to {T - 1}, and high is not drawn"
+            )
+    return found
 
 
 def _section(kind: Any) -> type | None:
@@ -144,7 +205,12 @@ def _convert(kind: Any, value: Any) -> Any:
 def _expected(message: str) -> str:
     """What pydantic's message expects."""
     message = message.replace("Field required", "another element")
-    return message.removeprefix("Input should be ").replace("a valid boolean", "true or false")
+    for said, plain in (
+        ("Input should be ", ""), ("Value error, ", ""), ("a valid boolean", "true or false"),
+        ("greater than or equal to", "at least"), ("less than or equal to", "at most"), ("greater than", "more than"),
+    ):  # fmt: skip
+        message = message.replace(said, plain)
+    return message
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:

@@ -5,9 +5,10 @@ A component's config *is* the component's own dataclass: `loss: {name: sipo, bet
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import AfterValidator, Field
 
 from sipo import registry
 from sipo.errors import UsageError
@@ -15,6 +16,37 @@ from sipo.kernels import DDIM
 from sipo.size import Size
 from sipo.terms import ImportanceWeight
 from sipo.timesteps import Uniform
+
+# Ranges, which the reader checks with the types; a computer holds what is below the upper ones.
+NotNegative = Annotated[int, Field(ge=0, le=10**12)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
+Few = Annotated[int, Field(ge=1, le=16384)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Workers = Annotated[int, Field(ge=0, le=1024)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+FromZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Inside = Annotated[float, Field(gt=0, lt=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=0.9)]
+
+
+def _project(name: str) -> str:
+    """A project's name; YAML 1.2 reads `no` as a text, and nobody's project is called so."""
+    if name.strip().lower() in ("", "no", "n", "off", "false", "none", "yes", "y", "on", "true"):
+        raise ValueError("a project's name, or null for none")
+    return name
+
+
+def _sharding(kind: str) -> str:
+    if kind not in ("none", "full", "grads"):
+        raise ValueError(
+            f"none, full or grads{' (which replaces zero1 and zero2)' if kind in ('zero1', 'zero2') else ''}"
+        )
+    return kind
+
+
+Project = Annotated[str, AfterValidator(_project)]
 
 COMPONENTS = {"loss": registry.objectives, "kernel": registry.kernels, "timesteps": registry.timesteps}
 
@@ -28,7 +60,7 @@ class ModelConfig:
     variant: str | None = None
     vae: str | None = None  # another VAE, such as madebyollin/sdxl-vae-fp16-fix
     lora: str | None = None  # merged into base and reference before anything else
-    guidance: float = 3.5  # what a guidance-distilled model (FLUX.1-dev) is told in training
+    guidance: FromZero = 3.5  # what a guidance-distilled model (FLUX.1-dev) is told in training
     dtype: Literal["float32", "bfloat16", "float16"] | None = None  # of frozen weights; null: as mixed_precision
 
     def frozen_dtype(self, compute: torch.dtype) -> torch.dtype:
@@ -43,30 +75,18 @@ class DataConfig:
     path: str
     ties: Literal["drop", "error"] = "drop"
     on_bad_rows: Literal["stop", "skip"] = "stop"
-    max_pairs: int | None = None
-    max_pixels: int = 64_000_000  # larger images are reported, not decoded
-    resolution: int | tuple[int, int] | None = None  # pixels, a square's side or [height, width]; null: the model's own
-    num_frames: int | None = None  # of a video; null: the model's own
-    fps: float | None = None  # frames are taken at this rate, from the first on; null: the model's own
+    max_pairs: Count | None = None
+    max_pixels: Count = 64_000_000  # larger images are reported, not decoded
+    resolution: Few | tuple[Few, Few] | None = None  # pixels, a square's side or [height, width]; null: the model's own
+    num_frames: Few | None = None  # of a video; null: the model's own
+    fps: Positive | None = None  # frames are taken at this rate, from the first on; null: the model's own
     crop: Literal["center", "random"] = "center"
     flip: bool = False
-    prompt_dropout: float = 0.0
+    prompt_dropout: Probability = 0.0
     cache: str | None = None  # a folder that `sipo data encode` made, or where `sipo train` shall make it
-    validation: float | str | None = None  # a share of the prompts held out, or a file of pairs
-    max_validation_pairs: int = 256
-    workers: int = 2
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.prompt_dropout <= 1:
-            raise ValueError(f"prompt_dropout is a probability, got {self.prompt_dropout}")
-        if isinstance(self.validation, float) and not 0 < self.validation < 1:
-            raise ValueError(f"validation is a share between 0 and 1 or a file, got {self.validation}")
-        _at_least(self, workers=0, max_validation_pairs=1, max_pixels=1)
-        sides = self.resolution if isinstance(self.resolution, tuple) else [self.resolution or 1]
-        if min(sides) < 1 or (self.num_frames is not None and self.num_frames < 1):
-            raise ValueError("resolution and num_frames must be positive")
-        if self.fps is not None and self.fps <= 0:
-            raise ValueError(f"fps must be positive, got {self.fps}")
+    validation: Share | str | None = None  # a share of the prompts held out, or a file of pairs
+    max_validation_pairs: Count = 256
+    workers: Workers = 2
 
     def size(self, own: Size) -> Size:
         """The requested size; what the config leaves open is the model's own. Raises UsageError for frames of an image."""
@@ -82,14 +102,13 @@ class PolicyConfig:
     """What is trained: low-rank adapters on the denoiser, or all of it; and where it starts."""
 
     kind: Literal["lora", "full"] = "lora"
-    rank: int = 16
-    alpha: float = 16.0
+    rank: Few = 16
+    alpha: Positive = 16.0
     target_modules: list[str] | None = None  # null: the backbone's attention projections
     start: str | None = None  # a run, or a folder of weights that one wrote; null: the model. Also p_old, see `weight`
     reference: Literal["base", "start"] = "base"  # base: the model, whatever the policy starts from
 
     def __post_init__(self) -> None:
-        _at_least(self, rank=1)
         if self.reference == "start" and self.start is None:
             raise ValueError("reference: start needs the weights that the policy starts from, under start")
 
@@ -100,50 +119,47 @@ class KeepBest:
 
     scorer: str  # as for `sipo score`: NAME, NAME=WEIGHTS or module:Class; with a worker, the name of its scores
     worker: str | None = None  # the command of a scorer in an environment of its own
-    every: int = 100  # steps; the untrained policy and the last step are scored too
-    patience: int | None = None  # stop after so many scores without a new best; null: take all steps
+    every: Count = 100  # steps; the untrained policy and the last step are scored too
+    patience: Count | None = None  # stop after so many scores without a new best; null: take all steps
     prompts: str | None = None  # a prompt file; null: prompts of data.validation
-    num_prompts: int = 64
-    images_per_prompt: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _at_least(self, every=1, num_prompts=1, images_per_prompt=1, seed=0)
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience must be at least 1, or null, got {self.patience}")
+    num_prompts: Count = 64
+    images_per_prompt: Count = 1
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How it is trained. The global batch is batch_size x gradient_accumulation x processes, in pairs."""
 
-    num_steps: int = 1000
-    batch_size: int = 4
-    gradient_accumulation: int = 1
-    learning_rate: float = 2.0e-5
+    num_steps: Count = 1000
+    batch_size: Count = 4
+    gradient_accumulation: Count = 1
+    learning_rate: Positive = 2.0e-5
     lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: int = 0
+    warmup_steps: NotNegative = 0
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    epsilon: Positive = 1e-8
+    weight_decay: FromZero = 0.0
+    max_grad_norm: Positive = 1.0
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     gradient_checkpointing: bool = False
     compile: bool = False
     # Of the denoiser, over the processes: everything (full), or all but the weights between forward and backward (grads).
-    sharding: str = "none"
+    sharding: Annotated[str, AfterValidator(_sharding)] = "none"
     deterministic: bool = False  # on a GPU: deterministic kernels, so that a resumed run is exact there too
-    ema_decay: float | None = None
-    seed: int = 0
-    num_threads: int | None = None  # CPU threads; a resumed run is exact at an equal number
-    checkpoint_every: int = 100
-    keep_checkpoints: int = 2
-    sample_every: int = 100
-    validate_every: int = 100
+    ema_decay: Inside | None = None
+    seed: Seed = 0
+    num_threads: Annotated[int, Field(ge=1, le=1024)] | None = (
+        None  # CPU threads; a resumed run is exact at an equal number
+    )
+    checkpoint_every: Count = 100
+    keep_checkpoints: Count = 2
+    sample_every: NotNegative = 100
+    validate_every: NotNegative = 100
     keep_best: KeepBest | None = None
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    max_skipped_steps: int = 10
+    max_skipped_steps: NotNegative = 10
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -151,17 +167,6 @@ class TrainConfig:
         return {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.mixed_precision]
 
     def __post_init__(self) -> None:
-        _at_least(
-            self, num_steps=1, batch_size=1, gradient_accumulation=1, warmup_steps=0, checkpoint_every=1,
-            keep_checkpoints=1, sample_every=0, validate_every=0, max_skipped_steps=0, seed=0,
-        )  # fmt: skip
-        if self.learning_rate <= 0 or self.max_grad_norm <= 0:
-            raise ValueError("learning_rate and max_grad_norm must be positive")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(f"ema_decay lies between 0 and 1, got {self.ema_decay}")
-        if self.sharding not in ("none", "full", "grads"):
-            zero = " (which replaces zero1 and zero2)" if self.sharding in ("zero1", "zero2") else ""
-            raise ValueError(f"sharding: found {self.sharding!r}; expected none, full or grads{zero}")
         if self.sharding != "none" and (self.compile or self.optimizer != "adamw"):
             raise ValueError(f"sharding: {self.sharding} goes with optimizer: adamw and compile: false")
 
@@ -171,14 +176,11 @@ class SampleConfig:
     """The sample grids during training, and the default settings of `generate` and `compare`."""
 
     prompts: str | None = None  # a file; null: prompts of the pairs
-    num_prompts: int = 8
-    num_inference_steps: int = 25
-    guidance_scale: float = 7.5
-    seed: int = 0
-    batch_size: int = 8
-
-    def __post_init__(self) -> None:
-        _at_least(self, num_prompts=1, num_inference_steps=1, batch_size=1, seed=0)
+    num_prompts: Count = 8
+    num_inference_steps: Count = 25
+    guidance_scale: Annotated[float, Field(allow_inf_nan=False)] = 7.5
+    seed: Seed = 0
+    batch_size: Count = 8
 
 
 @dataclass(frozen=True)
@@ -186,8 +188,8 @@ class LogConfig:
     """Where metrics go beside metrics.jsonl. wandb and trackio take a project's name."""
 
     tensorboard: bool = True
-    wandb: str | None = None
-    trackio: str | None = None
+    wandb: Project | None = None
+    trackio: Project | None = None
 
 
 @dataclass(frozen=True)
@@ -238,10 +240,3 @@ def component_class(section: str, name: Any) -> type:
     if not isinstance(found, type) or not dataclasses.is_dataclass(found):
         raise UsageError(f"{section}.name: {name} is no dataclass, whose fields would be the keys of {section}")
     return found
-
-
-def _at_least(config, **bounds: int) -> None:
-    low = [f"{name} must be at least {bound}, got {getattr(config, name)}"
-           for name, bound in bounds.items() if getattr(config, name) < bound]  # fmt: skip
-    if low:
-        raise ValueError("; ".join(low))

@@ -41,12 +41,14 @@ class PreferenceObjective(Objective, Protocol):
 
 def check_preference(loss: PreferenceObjective) -> None:
     """Raises ValueError unless beta > 0, omega is known, and the horizon is None or positive."""
-    if not loss.beta > 0:
-        raise ValueError(f"beta is {loss.beta}; it must be positive")
+    if not 0 < loss.beta < math.inf:
+        raise ValueError(f"beta is {loss.beta}; it must be positive and finite")
     if loss.omega not in ("constant", "transition"):
         raise ValueError(f"omega is {loss.omega!r}; it must be constant or transition")
-    if loss.horizon is not None and not loss.horizon > 0:
-        raise ValueError(f"horizon is {loss.horizon}; it must be positive (or null: T for constant, K for transition)")
+    if loss.horizon is not None and not 0 < loss.horizon < math.inf:
+        raise ValueError(
+            f"horizon is {loss.horizon}; it must be positive and finite (or null: T for constant, K for transition)"
+        )
 
 
 def check_weighting(clip_range: float, prune_threshold: float, log_iw_scale: float) -> None:

@@ -10,11 +10,11 @@ from sipo.backbones import read_architecture
 from sipo.backbones.denoisers import blocks_of, networks_of
 from sipo.backbones.meta import MetaBackbone, meta_backbone, meta_text_encoders, meta_vae
 from sipo.config import Config
-from sipo.errors import UsageError
 from sipo.plan.count import Counted, count, forward_flops
 from sipo.plan.gpus import Gpu
 from sipo.plan.memory import Memory, adamw8bit_bytes, adamw_bytes, data_parallel, sharded
 from sipo.size import Size
+from sipo.train.fit import require_fit
 from sipo.train.policy import Policy, make_policy
 
 OPTIMIZERS = {"adamw": adamw_bytes, "adamw8bit": adamw8bit_bytes}
@@ -78,12 +78,10 @@ def make_plan(config: Config, gpu: Gpu, num_gpus: list[int]) -> Plan:
     """
     settings, compute = config.train, config.train.compute_dtype
     peak, frozen = gpu.peak(settings.mixed_precision), config.model.frozen_dtype(compute)
-    if compute == torch.float32 != frozen:
-        raise UsageError(
-            f"model.dtype: {config.model.dtype} weights compute under train.mixed_precision bf16 or fp16 only"
-        )
     architecture = read_architecture(config.model)
-    backbone = meta_backbone(architecture, architecture.size(config.data.size), frozen)
+    size = architecture.size(config.data.size)
+    require_fit(config, architecture, size, None)
+    backbone = meta_backbone(architecture, size, frozen)
     denoiser = backbone.denoiser
     parameters, block = _numel(denoiser.parameters()), max(_numel(part.parameters()) for part in blocks_of(denoiser))
     plain_forward = forward_flops(lambda: backbone.predict(denoiser, 1, compute), compute) // len(networks_of(denoiser))

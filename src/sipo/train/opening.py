@@ -18,7 +18,6 @@ from sipo.config import Config, TrainConfig
 from sipo.data.batches import MicroBatches, PairBatch, collate
 from sipo.data.dataset import PairDataset
 from sipo.data.workers import end_with_parent, worker_errors
-from sipo.errors import UserError
 from sipo.files import write_atomic
 from sipo.losses import Objective, beta_equivalents, resolve_horizon
 from sipo.losses.common import PreferenceObjective
@@ -26,6 +25,7 @@ from sipo.run import RunDir, environment
 from sipo.train.best import Best, prompts_to_score, require_held_out
 from sipo.train.checkpoint import Checkpoint, load_checkpoint, saved_steps
 from sipo.train.engine import Engine, Processes, join_processes, make_engine
+from sipo.train.fit import require_fit
 from sipo.train.guard import Guard
 from sipo.train.inputs import Inputs, open_inputs, open_rows
 from sipo.train.loggers import require_services
@@ -57,7 +57,9 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
         run.require_same_config(config, bool(saved_steps(run.checkpoints)))
         with processes.main_first():  # the others find what the first one checked
             architecture = read_architecture(config.model)  # the configs alone: the weights come later
-            train_rows, validation_rows, checked = open_rows(config, architecture.size(config.data.size), console)
+            size = architecture.size(config.data.size)
+            require_fit(config, architecture, size, processes.device)
+            train_rows, validation_rows, checked = open_rows(config, size, console)
         objective = resolve_horizon(config.loss, config.num_inference_steps)
         backbone, engine = open_model(config, architecture, processes)
         inputs = open_inputs(config, train_rows, validation_rows, backbone, processes, console)
@@ -107,12 +109,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
 
 @contextlib.contextmanager
 def process_settings(settings: TrainConfig, device: torch.device) -> Iterator[None]:
-    """Threads, deterministic kernels and random state of this process while the context lasts.
-
-    Raises UserError for fp16 without a GPU, which would train without a gradient scaler.
-    """
-    if settings.mixed_precision == "fp16" and device.type != "cuda":
-        raise UserError("train.mixed_precision: fp16 trains on a CUDA GPU only; use bf16, or no")
+    """Threads, deterministic kernels and random state of this process while the context lasts."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get("CUBLAS_WORKSPACE_CONFIG")
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -155,6 +152,7 @@ def encode(config: Config, console: Console) -> int:
     """Encode the pairs of a config into its cache, as a training would first; returns the number of training pairs."""
     with join_processes() as processes, process_settings(config.train, processes.device):
         architecture = read_architecture(config.model)
+        require_fit(config, architecture, architecture.size(config.data.size), processes.device)
         train_rows, validation_rows, _ = open_rows(config, architecture.size(config.data.size), console)
         compute = config.train.compute_dtype
         backbone = load_backbone(architecture, processes.device, compute, encoders=False, size=config.data.size)
