@@ -75,6 +75,29 @@ def test_every_shipped_study_is_whole(name, tmp_path):
     assert study.cells(tmp_path)
 
 
+def test_a_study_like_another_has_its_keys_under_its_own(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "{like: stabilisers, name: mine, title: T, question: '?', base: {train: {num_steps: 16}}, "
+        "measure: {num_prompts: 3}, axes: {beta: {loss.beta: [1]}}, x: beta, quick: {seeds: [7]}}"
+    )
+    parent, mine = read_study("stabilisers"), read_study(str(path))
+    config, of_parent = mine.cells(tmp_path)[0].config, parent.cells(tmp_path)[0].config
+    assert (config.train.num_steps, config.sample.num_prompts) == (16, 3)
+    assert config.train.learning_rate == of_parent.train.learning_rate
+    assert config.policy == of_parent.policy
+    assert (mine.measure.scorer, mine.seeds) == (parent.measure.scorer, parent.seeds)
+    short = mine.shortened().cells(tmp_path)
+    assert [(cell.seed, cell.config.train.num_steps) for cell in short] == [(7, parent.quick["train.num_steps"])]
+
+
+def test_a_study_like_none_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("{like: other, name: mine}")
+    with pytest.raises(UsageError, match="'other' is no study"):
+        read_study(str(path))
+
+
 def test_no_such_study():
     with pytest.raises(UsageError, match="neither a YAML file nor a study"):
         read_study("nothing")

@@ -1,9 +1,14 @@
+import json
 import math
+from types import SimpleNamespace
 
 import pytest
 from scipy import stats
 
-from sipo.studies.results import Row, as_csv, over_seeds, summarise
+from sipo.errors import UsageError
+from sipo.studies.figure import draw
+from sipo.studies.grid import parse_study
+from sipo.studies.results import Row, as_csv, measured, over_seeds, rows_of, summarise
 
 
 def test_the_interval_is_students():
@@ -32,3 +37,57 @@ def test_seeds_are_averaged_by_setting_and_step():
 def test_the_csv_has_every_run_and_step():
     rows = [Row({"beta": "1"}, 0, 0, {"score": 0.5}), Row({"beta": "1"}, 0, 4, {"score": 0.25, "loss": 1 / 3})]
     assert as_csv(rows) == "beta,seed,step,score,loss\n1,0,0,0.5,\n1,0,4,0.25,0.333333\n"
+
+
+BY_TIMESTEP = {
+    "name": "w", "title": "W", "question": "?", "x": "timestep", "curves": "K", "seeds": [0, 1],
+    "base": {"model": {"path": "m"}, "data": {"path": "d"}, "loss": {"name": "dpo_cm"}, "train": {"num_steps": 2}},
+    "axes": {"K": {"kernel.num_inference_steps": [10, 50]}}, "measure": {"values": ["w_chosen"], "moments": 1},
+}  # fmt: skip
+
+
+def write_metrics(cell, *bins):
+    """A run's lines of training metrics by bins, each (counts, means)."""
+    folder = cell.config.run
+    lines = [
+        {"kind": "train", "step": step, "bins": {"edges": [0, 250, 500, 1000], "count": count, "w_chosen": means}}
+        for step, (count, means) in enumerate(bins, start=1)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def weights_study(tmp_path):
+    study = parse_study(BY_TIMESTEP, "s")
+    cells = [SimpleNamespace(labels={"K": k}, seed=s, config=SimpleNamespace(run=tmp_path / f"{k}-{s}"))
+             for k in ("10", "50") for s in (0, 1)]  # fmt: skip
+    for cell in cells:
+        cell.config.run.mkdir()
+        write_metrics(cell, ([3, 0, 1], [0.5, None, 1.0]), ([1, 0, 1], [0.9, None, 0.8]))
+    return study, cells
+
+
+def test_means_by_timestep_weigh_every_pair_alike(weights_study):
+    """(3 x 0.5 + 0.9) / 4 in the first bin, and no row for a bin without pairs."""
+    study, cells = weights_study
+    rows = rows_of(study, cells[0], "any")
+    assert [(row.at, row.values["w_chosen"]) for row in rows] == [(0, pytest.approx(0.6)), (500, pytest.approx(0.9))]
+    assert as_csv(rows, "timestep").splitlines()[0] == "K,seed,timestep,w_chosen"
+
+
+def test_a_study_over_timesteps_has_its_figure(weights_study):
+    study, cells = weights_study
+    assert draw(study, [row for cell in cells for row in rows_of(study, cell, "any")]).startswith(b"\x89PNG")
+
+
+def test_a_metric_without_bins_is_named(weights_study):
+    _, cells = weights_study
+    study = parse_study({**BY_TIMESTEP, "measure": {"values": ["loss_of_what"]}}, "s")
+    with pytest.raises(UsageError, match="loss_of_what is not a metric by timestep of its runs; known: w_chosen"):
+        rows_of(study, cells[0], "any")
+
+
+def test_values_of_categories_are_shown_beside_the_whole():
+    study = parse_study({**BY_TIMESTEP, "x": "step", "measure": {"values": ["correct"], "categories": True}}, "s")
+    rows = [Row({"K": "10"}, 0, 0, {"correct": 0.5, "correct colors": 1.0, "loss": 2.0})]
+    assert measured(study, rows) == ["correct", "correct colors"]

@@ -23,7 +23,7 @@ def study(
     from sipo.studies.running import describe, run_missing
 
     chosen = read_study(name).shortened() if quick else read_study(name)
-    folder = runs / (f"{chosen.name}-quick" if quick else chosen.name)
+    folder = runs / (f"{chosen.name}-quick" if quick else chosen.runs or chosen.name)
     cells = chosen.cells(folder)
     if dry_run:
         typer.echo(describe(chosen, cells, jobs))

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from sipo.studies.grid import Study
-from sipo.studies.results import Row, over_seeds
+from sipo.studies.grid import STEPS, Study
+from sipo.studies.results import Row, measured, over_seeds
 
 
 def draw(study: Study, rows: Sequence[Row]) -> bytes:
-    """PNG: a row of panels for each measured value. On `x: step` the curves run over steps, else over an axis at the last."""
+    """PNG: a row of panels for each measured value. On `x: step` (or timestep) the curves run over them, else over an axis at the last."""
     panels = list(study.axes[study.panels]) if study.panels else [""]
-    names = study.measure.values
+    names = measured(study, rows)
     size = (4.2 * len(panels), 3.2 * len(names))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(names), len(panels), squeeze=False, sharey="row")
@@ -30,12 +30,12 @@ def draw(study: Study, rows: Sequence[Row]) -> bytes:
 
 
 def _panel(study: Study, place, rows: Sequence[Row], name: str) -> None:
-    last = max(row.step for row in rows)
+    last = max(row.at for row in rows)
     curves = list(study.axes[study.curves]) if study.curves else [study.title]
     for number, curve in enumerate(curves):
         mine = [row for row in rows if not study.curves or row.labels[study.curves] == curve]
-        if study.x != "step":
-            mine = [row for row in mine if row.step == last]
+        if study.x not in STEPS:
+            mine = [row for row in mine if row.at == last]
         points = _points(study, mine, name)
         xs = list(points)
         place.plot(
@@ -44,13 +44,13 @@ def _panel(study: Study, place, rows: Sequence[Row], name: str) -> None:
         place.fill_between(
             xs, [points[x].low for x in xs], [points[x].high for x in xs], color=f"C{number}", alpha=0.15, linewidth=0
         )
-    if study.x != "step" and all(_is_number(label) for label in study.axes[study.x]):
+    if study.x not in STEPS and all(_is_number(label) for label in study.axes[study.x]):
         place.set_xscale("log")
 
 
 def _points(study: Study, rows: Sequence[Row], name: str) -> dict:
     """Position on the horizontal -> summary over seeds."""
-    if study.x == "step":
+    if study.x in STEPS:
         return {
             step: summary for (_, step), summary in sorted(over_seeds(rows, name).items(), key=lambda item: item[0][1])
         }

@@ -16,6 +16,7 @@ from sipo.errors import UsageError
 from sipo.yaml12 import read_yaml
 
 NAMED = files("sipo") / "studies" / "named"
+STEPS = ("step", "timestep")  # what may lie on the horizontal beside an axis
 Settings = Mapping[str, Any]  # key.path -> value, as overrides on the command line
 
 
@@ -28,6 +29,7 @@ class Measure:
     moments: int = 8  # samples are drawn at the start and at this many evenly spaced steps
     prompts: str = "miniature"
     num_prompts: int = 240
+    categories: bool = False  # the values again for each category of the prompts, their "tag"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ class Study:
     """A base config, axes of settings, seeds, and what is measured.
 
     `axes`: axis -> label -> settings. `curves`: the axis that the lines of the figure stand for; `panels`: the axis of its
-    panels; `x`: the axis on the horizontal, or "step". `quick`: settings of the study's short form, applied to every run.
+    panels; `x`: the axis on the horizontal, or "step", or "timestep": then the values are the training's own means by
+    timestep bin, such as `w_chosen`. `quick`: settings of the study's short form, applied to every run. `runs`: the study
+    in whose folder the runs lie, so that a study with the same labels and settings shares them; default: its own.
     """
 
     name: str
@@ -64,6 +68,7 @@ class Study:
     curves: str | None = None
     panels: str | None = None
     quick: Settings = field(default_factory=dict)
+    runs: str | None = None
     settings: Settings = field(default_factory=dict)
 
     def cells(self, runs: Path) -> list[Cell]:
@@ -138,7 +143,22 @@ def read_study(name: str) -> Study:
         raw = read_yaml(text)
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{source} is not readable as YAML: {error}") from None
-    return parse_study(raw, source)
+    return parse_study(_with_parent(raw, source), source)
+
+
+def _with_parent(raw: Any, source: str) -> Any:
+    """`like: NAME`: base, measure, seeds and quick (but for its labels) of that shipped study, under this one's own keys."""
+    if not isinstance(raw, dict) or "like" not in raw:
+        return raw
+    if raw["like"] not in named_studies():
+        raise UsageError(f"{source}: like: {raw['like']!r} is no study; studies: {', '.join(named_studies())}")
+    parent = read_yaml((NAMED / f"{raw['like']}.yaml").read_text(encoding="utf-8"))
+    merged = {
+        key: nested({**flattened(parent.get(key, {})), **flattened(raw.get(key, {}))}) for key in ("base", "measure")
+    }
+    own = {key: value for key, value in raw.items() if key != "like"}
+    quick = {key: value for key, value in parent["quick"].items() if key != "labels"} | raw.get("quick", {})
+    return {"seeds": parent["seeds"], **own, **merged, "quick": quick}
 
 
 def parse_study(raw: Any, source: str) -> Study:
@@ -159,7 +179,7 @@ def parse_study(raw: Any, source: str) -> Study:
         raise UsageError(f"{source}: measure: {error}") from None
     axes = {str(axis): _axis(str(axis), options, source) for axis, options in raw["axes"].items()}
     for role in ("x", "curves", "panels"):
-        if raw.get(role) not in (None, "step", *axes):
+        if raw.get(role) not in (None, *STEPS, *axes):
             raise UsageError(f"{source}: {role}: {raw[role]!r} is no axis; axes: {', '.join(axes)}")
     if hidden := axes.keys() - {raw.get(role, "step") for role in ("x", "curves", "panels")}:
         raise UsageError(f"{source}: the axis {min(hidden)} is shown by none of x, curves and panels")

@@ -7,7 +7,7 @@ from pathlib import Path
 from sipo.files import write_atomic
 from sipo.scorers.choice import load_scorer
 from sipo.studies.grid import Cell, Study
-from sipo.studies.results import Row, Summary, as_csv, over_seeds, rows_of
+from sipo.studies.results import Row, Summary, as_csv, measured, over_seeds, rows_of
 from sipo.studies.running import durations
 from sipo.tables import markdown_table
 
@@ -19,7 +19,7 @@ def write_page(study: Study, cells: Sequence[Cell], out: Path, command: str) -> 
     scorer = load_scorer(study.measure.scorer).name  # of its files, where it was named as module:attribute
     rows = [row for cell in cells for row in rows_of(study, cell, scorer)]
     out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / f"{study.name}.csv", as_csv(rows))
+    write_atomic(out / f"{study.name}.csv", as_csv(rows, "timestep" if study.x == "timestep" else "step"))
     write_atomic(out / f"{study.name}.png", draw(study, rows))
     page = out / f"{study.name}.md"
     write_atomic(page, _page(study, cells, rows, command))
@@ -35,25 +35,35 @@ def _page(study: Study, cells: Sequence[Cell], rows: Sequence[Row], command: str
         study.question.strip(),
         f"    {command}",
         f"![{study.title}]({study.name}.png)",
-        f"{len(cells)} runs: {steps} steps, seeds {seeds}; {study.measure.num_prompts} held-out prompts, scored by "
-        f"{study.measure.scorer}. A cell is the mean over seeds and its 95% interval (Student's t).",
-        *(f"## {name}\n\n{_table(study, rows, name)}" for name in study.measure.values),
+        f"{len(cells)} runs: {steps} steps, seeds {seeds}; {_measured_on(study)}. A cell is the mean over seeds and its 95% interval (Student's t).",
+        *(f"## {name}\n\n{_table(study, rows, name)}" for name in measured(study, rows)),
         f"Every run and step: [{study.name}.csv]({study.name}.csv). {sum(seconds) / 3600:.2f} core-hours from each run's last start, one thread a run, on "
         f"{platform.machine()}, Python {platform.python_version()}.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def _measured_on(study: Study) -> str:
+    if study.x == "timestep":
+        return "means over all training steps, by timestep"
+    return f"{study.measure.num_prompts} held-out prompts, scored by {study.measure.scorer}"
+
+
 def _table(study: Study, rows: Sequence[Row], name: str) -> str:
-    """A line a setting: the value at the start, at its best step, at the end."""
+    """A line a setting: the value at the start, at its best step, at the end; over timesteps a column a bin."""
     found = over_seeds(rows, name)
+    bins = sorted({row.at for row in rows}) if study.x == "timestep" else []
+    columns = [f"t {left}" for left in bins] or ["start", "best (step)", "end"]
     lines = []
     for labels in dict.fromkeys(labels for labels, _ in found):
-        moments = {step: summary for (other, step), summary in found.items() if other == labels}
-        best = max(moments, key=lambda step: moments[step].mean)
+        moments = {at: summary for (other, at), summary in found.items() if other == labels}
+        best = max(moments, key=lambda at: moments[at].mean)
         first, last = min(moments), max(moments)
-        lines.append([*labels, _cell(moments[first]), f"{_cell(moments[best])} ({best})", _cell(moments[last])])
-    return markdown_table([*study.axes, "start", "best (step)", "end"], lines, left=list(study.axes))
+        of_bins = [f"{moments[left].mean:.3f}" if left in moments else "" for left in bins]
+        lines.append(
+            [*labels, *(of_bins or [_cell(moments[first]), f"{_cell(moments[best])} ({best})", _cell(moments[last])])]
+        )
+    return markdown_table([*study.axes, *columns], lines, left=list(study.axes))
 
 
 def _cell(summary: Summary) -> str:

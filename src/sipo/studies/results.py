@@ -8,7 +8,8 @@ from statistics import mean, stdev
 
 from scipy.stats import t as student
 
-from sipo.evaluate.scores.files import read_scores
+from sipo.errors import UsageError
+from sipo.evaluate.scores.files import Score, read_scores
 from sipo.run import RunDir
 from sipo.studies.grid import Cell, Study
 from sipo.tables import csv_table
@@ -27,11 +28,14 @@ TRAINING = (
 
 @dataclass(frozen=True)
 class Row:
-    """One run at one step: means over its samples, and over the training steps since the last one."""
+    """One run at one step: means over its samples, and over the training steps since the last one.
+
+    Or, in a study over timesteps, at the left edge of a bin: means over all its training steps.
+    """
 
     labels: dict[str, str]
     seed: int
-    step: int
+    at: int
     values: dict[str, float]
 
 
@@ -47,11 +51,17 @@ class Summary:
 
 def rows_of(study: Study, cell: Cell, scorer: str) -> list[Row]:
     """A row a moment, from the scores by `scorer`. The value "score" is the scorer's; any other name is one of its details."""
+    if study.x == "timestep":
+        return rows_by_timestep(study, cell)
     run, rows, before = RunDir(Path(cell.config.run)), [], 0
     lines = run.read_metrics("train")
     for step in run.sample_steps():
         scores = read_scores(run.samples / f"{step:06d}", scorer)
-        values = {name: mean(_value(score, name) for score in scores) for name in study.measure.values}
+        values = _means(scores, study.measure.values)
+        if study.measure.categories:
+            for tag in dict.fromkeys(score.sample.metadata["tag"] for score in scores):
+                mine = [score for score in scores if score.sample.metadata["tag"] == tag]
+                values |= {f"{name} {tag}": value for name, value in _means(mine, study.measure.values).items()}
         window = [line for line in lines if before < line["step"] <= step]
         for name in TRAINING:
             found = [line[name] for line in window if line.get(name) is not None]
@@ -62,8 +72,31 @@ def rows_of(study: Study, cell: Cell, scorer: str) -> list[Row]:
     return rows
 
 
-def _value(score, name: str) -> float:
-    return float(score.value if name == "score" else score.details[name])
+def rows_by_timestep(study: Study, cell: Cell) -> list[Row]:
+    """A row a timestep bin with pairs in it: the means of the run's metrics over all its steps."""
+    bins = [line["bins"] for line in RunDir(Path(cell.config.run)).read_metrics("train")]
+    rows = []
+    for index, left in enumerate(bins[0]["edges"][:-1]):
+        values = {}
+        for name in study.measure.values:
+            if name not in bins[0]:
+                known = ", ".join(bins[0].keys() - {"edges", "count"})
+                raise UsageError(f"study {study.name}: {name} is not a metric by timestep of its runs; known: {known}")
+            pairs = [(each[name][index], each["count"][index]) for each in bins if each[name][index] is not None]
+            total = sum(count for _, count in pairs)
+            values[name] = sum(value * count for value, count in pairs) / total if total else math.nan
+        rows.append(Row(dict(cell.labels), cell.seed, round(left), values))
+    return [row for row in rows if not all(math.isnan(value) for value in row.values.values())]
+
+
+def _means(scores: Sequence[Score], names: Sequence[str]) -> dict[str, float]:
+    return {name: mean(float(s.value if name == "score" else s.details[name]) for s in scores) for name in names}
+
+
+def measured(study: Study, rows: Sequence[Row]) -> list[str]:
+    """The values that the study shows: those it names, and where it has categories, theirs."""
+    tagged = [f"{name} " for name in study.measure.values if study.measure.categories]
+    return [name for name in rows[0].values if name in study.measure.values or name.startswith(tuple(tagged))]
 
 
 def summarise(values: Sequence[float]) -> Summary:
@@ -82,13 +115,13 @@ def over_seeds(rows: Sequence[Row], name: str) -> dict[tuple[tuple[str, ...], in
     """(labels, step) -> summary of one value."""
     groups: dict[tuple[tuple[str, ...], int], list[float]] = {}
     for row in rows:
-        groups.setdefault((tuple(row.labels.values()), row.step), []).append(row.values.get(name, math.nan))
+        groups.setdefault((tuple(row.labels.values()), row.at), []).append(row.values.get(name, math.nan))
     return {key: summarise(values) for key, values in groups.items()}
 
 
-def as_csv(rows: Sequence[Row]) -> str:
-    """All rows, one a run and step."""
+def as_csv(rows: Sequence[Row], at: str = "step") -> str:
+    """All rows, one a run and step, or timestep (`at`)."""
     names = list(dict.fromkeys(name for row in rows for name in row.values))
     cells = ([f"{row.values[name]:.6g}" if name in row.values else None for name in names] for row in rows)
-    lines = ([*row.labels.values(), row.seed, row.step, *values] for row, values in zip(rows, cells, strict=True))
-    return csv_table([*rows[0].labels, "seed", "step", *names], lines)
+    lines = ([*row.labels.values(), row.seed, row.at, *values] for row, values in zip(rows, cells, strict=True))
+    return csv_table([*rows[0].labels, "seed", at, *names], lines)
