@@ -2,7 +2,7 @@
 PYTHON ?= .venv/bin/python
 SIPO = $(PYTHON) -m sipo
 
-.PHONY: setup demo check test test-slow lint types
+.PHONY: setup demo check test test-slow test-annotate services lint types
 
 # A stamp, so that a second call costs nothing; PYTHON=python3 uses packages that are there already.
 setup: $(if $(filter .venv/bin/python,$(PYTHON)),.venv/.installed)
@@ -18,7 +18,7 @@ demo: setup
 	$(SIPO) compare runs/demo --prompts miniature --num-prompts 260 --images-per-prompt 2
 
 # What CI runs.
-check: lint types test
+check: lint types test test-annotate
 
 # All cores, a thread each; a free worker takes over tests that others have waiting.
 test: setup
@@ -26,6 +26,15 @@ test: setup
 
 test-slow: setup
 	$(PYTHON) -m pytest -n auto --dist worksteal -m slow
+
+# The pages in a real browser, votes in a real PostgreSQL.
+test-annotate: setup services
+	$(PYTHON) -m pytest -m services tests/annotate
+
+# Debian's packages, where they are missing; elsewhere install them by hand.
+services:
+	@command -v chromium >/dev/null && { command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 \
+	|| { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium postgresql; }
 
 lint: setup
 	$(PYTHON) -m ruff check .

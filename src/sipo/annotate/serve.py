@@ -66,7 +66,7 @@ def study_app(request: ServeRequest, say=print) -> Iterator[FastAPI]:
 def bound_socket(host: str, port: int) -> socket.socket:
     """Raises UserError where the address is taken or not ours; port 0 is a free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio turns off delays for TCP alone
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
