@@ -59,16 +59,16 @@ def flags(record: Record, look: float = 1.0, closed: bool = False, disagreement:
     if len(record.checks) >= 3 and binom.cdf(right, len(record.checks), 0.95) < 0.005:
         found.append(Flag("checks", f"{right} of {len(record.checks)} check items answered right"))
     alike = sum(record.others)
-    if len(record.others) >= 2 * FEW and binom.cdf(alike, len(record.others), disagreement) < SURE:
+    if len(record.others) >= 2 * FEW and binom.cdf(alike, len(record.others), disagreement) < 10 * SURE:
         found.append(Flag("disagrees", f"agrees with the others' majority on {alike} of {len(record.others)} items"))
     return found
 
 
 def all_flags(records: Mapping[str, Record], look: float = 1.0, closed: bool = False) -> dict[str, list[Flag]]:
-    """The flags of everybody; disagreement is measured against what the median annotator reaches, less a quarter."""
+    """The flags of everybody; disagreement is measured against what the median annotator reaches, less an eighth."""
     rates = [np.mean(record.others) for record in records.values() if len(record.others) >= FEW]
     usual = float(np.median(rates)) if rates else 0.5
-    return {name: flags(record, look, closed, 0.75 * usual) for name, record in records.items()}
+    return {name: flags(record, look, closed, 0.875 * usual) for name, record in records.items()}
 
 
 def _one_sided(left: Sequence[bool]) -> Flag | None:
