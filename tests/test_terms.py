@@ -18,6 +18,7 @@ from sipo import (
     training_target,
 )
 from sipo.schedule import previous_timestep
+from sipo.terms import step_terms
 
 B, SHAPE = 3, (4, 5, 6)
 X0_W, X0_L, EPS, Z = (normal(B, *SHAPE, seed=i) for i in range(4))
@@ -305,7 +306,9 @@ def test_nothing_waits_for_the_device(name, weight):
     scale = torch.ones((), device="meta", requires_grad=True)
     terms = pair_terms(lambda xt, t: scale * xt, lambda xt, t: xt, schedule, DDIM(), 50, weight, x, x, x, t, x, True)
     term_metrics(terms)
-    for objective in LOSSES.values():
-        loss, _ = objective()(terms)
+    moved = torch.zeros(2, 2, 4, 3, 3, device="meta")
+    steps = step_terms(lambda xt, t: scale * xt, lambda xt, t: xt, schedule, DDIM(), moved, moved, t, t)
+    for name, objective in LOSSES.items():
+        loss, _ = objective()(steps if name == "d3po" else terms)
         loss.mean().backward(retain_graph=True)
     assert scale.grad.is_meta

@@ -148,6 +148,40 @@ def pair_terms(
     return PairTerms(branch(0), branch(1) if members == 2 else None, t, coefficient)
 
 
+@dataclass(frozen=True, eq=False)
+class StepTerms:
+    """One sampler step of two trajectories of a pair, as D3PO sees it.
+
+    `chosen`, `rejected`: `log p_theta(x_s | x_t) / p_ref(x_s | x_t)` of the step that was taken, (B,), means over
+    dimensions, with the policy's gradient. `t`: (B,).
+    """
+
+    chosen: Tensor
+    rejected: Tensor
+    t: Tensor
+
+
+def step_terms(
+    policy: Predict, reference: Predict, schedule: Schedule, kernel: Kernel, chosen: Tensor, rejected: Tensor, t: Tensor,
+    s: Tensor,
+) -> StepTerms:  # fmt: skip
+    """The log-ratios of steps from `t` to `s`, (B,) each. `chosen`, `rejected`: (B, 2, ...), x_t and the x_s that followed.
+
+    The networks see the chosen rows, then the rejected ones, the reference first and under no-grad. Raises ValueError for
+    a kernel that adds no noise.
+    """
+    xt, xs = torch.cat([chosen, rejected]).unbind(1)  # (2B, ...) each
+    t_all, s_all = _repeat(t, 2), _repeat(s, 2)
+
+    def step(pred: Tensor) -> Gaussian:
+        return transition(kernel, schedule, *predict_x0_eps(schedule, at_least_float32(pred), xt, t_all), t_all, s_all)
+
+    with torch.no_grad():
+        p_ref = step(reference(xt, t_all))
+    ratio = log_importance_weight(step(policy(xt, t_all)), p_ref, x_s=xs)
+    return StepTerms(ratio[: len(t)], ratio[len(t) :], t)
+
+
 def term_metrics(terms: PairTerms) -> dict[str, Tensor]:
     """What the terms say whatever the objective: the mse and log w of each member that exist, (B,) each, detached."""
     metrics = {}

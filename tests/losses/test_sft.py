@@ -26,6 +26,7 @@ def test_the_registry_names_every_objective():
         "diffusion_dpo": "DiffusionDPO",
         "dpo_cm": "DPOCM",
         "sipo": "SIPO",
+        "d3po": "D3PO",
         "ipo": "IPO",
         "dpop": "DPOP",
         "nca": "NCA",

@@ -35,14 +35,14 @@ context.set_forkserver_preload(
 )
 
 
-def train_raw(raw: dict, step: Step = take_step) -> RunDir:
+def train_raw(raw: dict, step: Step | None = None) -> RunDir:
     return train(parse_config(raw), QUIET, step)
 
 
 def train_in_process(raw: dict, kill_in_save: int | None = None, kill_after_step: int | None = None) -> int:
     """The exit code of a training in a process of its own, which may be killed (see `kill_in_saves`), or once
     metrics.jsonl shows a step."""
-    process = context.Process(target=one_rank, args=(raw, 0, 1, 0, kill_in_save, take_step))
+    process = context.Process(target=one_rank, args=(raw, 0, 1, 0, kill_in_save, None))
     process.start()
     while kill_after_step is not None and process.is_alive():
         if any(line["step"] >= kill_after_step for line in RunDir(Path(raw["run"])).read_metrics("train")):
@@ -54,7 +54,7 @@ def train_in_process(raw: dict, kill_in_save: int | None = None, kill_after_step
     return process.exitcode
 
 
-def train_in_two(raw: dict, die: tuple[int, int] | None = None, step: Step = take_step) -> list[int]:
+def train_in_two(raw: dict, die: tuple[int, int] | None = None, step: Step | None = None) -> list[int]:
     """Exit codes of the two processes of a training. `die`: a rank and its `kill_in_saves`; the other one is ended."""
     kills = [die[1] if die and die[0] == rank else None for rank in range(2)]
     places = on_two_ports()
@@ -79,7 +79,7 @@ def on_two_ports() -> list[tuple[int, int, int]]:
     return [(rank, 2, port) for rank in range(2)]
 
 
-def one_rank(raw: dict, rank: int, world: int, port: int, kill_in_save: int | None, step: Step) -> None:
+def one_rank(raw: dict, rank: int, world: int, port: int, kill_in_save: int | None, step: Step | None) -> None:
     """Train as one of `world` processes."""
     as_rank(rank, world, port)
     if kill_in_save:

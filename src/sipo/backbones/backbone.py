@@ -46,6 +46,11 @@ class Backbone:
     def device(self) -> torch.device:
         return next(self.denoiser.parameters()).device
 
+    @property
+    def is_distilled(self) -> bool:
+        """Whether the network takes a guidance as an input, and is sampled without an unconditional prediction."""
+        return any(config.get("guidance_embeds") for config in self.architecture.configs.values())
+
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
         return self.adapter.encode_prompts(self.pipeline, prompts)

@@ -80,6 +80,10 @@ class CogVideoX:
         """(B, F, 3, H, W) -> (B, 2, f, C, h, w)."""
         return vae_moments(vae, pixels.transpose(1, 2)).transpose(2, 3)
 
+    def decode(self, pipeline: Any, x0: Tensor) -> Sequence[Media]:
+        frames = pipeline.decode_latents(x0.to(pipeline.vae.dtype))
+        return pipeline.video_processor.postprocess_video(frames, output_type="pil")
+
     def sample(
         self,
         pipeline: Any,

@@ -119,6 +119,10 @@ class Adapter(Protocol):
         """Pixels (B, 3, H, W) or (B, F, 3, H, W) in [-1, 1] -> mean and log-variance of the VAE, (B, 2, ...), float32."""
         ...
 
+    def decode(self, pipeline: Any, x0: Tensor) -> Sequence[Media]:
+        """Media of latents x0 (B, ...), as the pipeline ends its own loop."""
+        ...
+
     def sample(
         self,
         pipeline: Any,

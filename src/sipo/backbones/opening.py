@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from sipo.backbones.backbone import load_backbone
+from sipo.backbones.backbone import Backbone, load_backbone
 from sipo.backbones.family import Sampler
 from sipo.config import Config, ModelConfig, SampleConfig, parse_config
 from sipo.errors import UserError
@@ -16,10 +16,11 @@ from sipo.run import RunDir
 
 @dataclass(frozen=True)
 class Opened:
-    """A sampler, and the settings that tell its pictures from others."""
+    """A sampler, the settings that tell its pictures from others, and the model."""
 
     sampler: Sampler
     settings: dict[str, Any]
+    backbone: Backbone
 
 
 def open_for_sampling(
@@ -64,7 +65,7 @@ def open_weights(
         backbone.merge_lora(weights)
     settings = {"model": model.path, "weights": name, **backbone.size.to_dict(), "num_inference_steps": steps,
                 "guidance_scale": guidance, "dtype": str(dtype)}  # fmt: skip
-    return Opened(backbone.sampler(steps, guidance), settings)
+    return Opened(backbone.sampler(steps, guidance), settings, backbone)
 
 
 def _hash(weights: Path) -> str:

@@ -96,6 +96,10 @@ class StableDiffusion:
         """(B, 3, H, W) -> (B, 2, C, h, w)."""
         return vae_moments(vae, pixels)
 
+    def decode(self, pipeline: Any, x0: Tensor) -> Sequence[Media]:
+        latents = x0 / self.vae["scaling_factor"] + (self.vae.get("shift_factor") or 0.0)
+        return pipeline.image_processor.postprocess(pipeline.vae.decode(latents.to(pipeline.vae.dtype)).sample)
+
     def sample(
         self,
         pipeline: Any,

@@ -77,6 +77,11 @@ class Wan:
         """(B, F, 3, H, W) -> (B, 2, C, f, h, w)."""
         return vae_moments(vae, pixels.transpose(1, 2))
 
+    def decode(self, pipeline: Any, x0: Tensor) -> Sequence[Media]:
+        mean, std = (x0.new_tensor(self.vae[key]).view(-1, 1, 1, 1) for key in ("latents_mean", "latents_std"))
+        frames = pipeline.vae.decode((x0 * std + mean).to(pipeline.vae.dtype)).sample
+        return pipeline.video_processor.postprocess_video(frames, output_type="pil")
+
     def sample(
         self,
         pipeline: Any,

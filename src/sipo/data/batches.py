@@ -68,6 +68,7 @@ class Item:
     conditioning: dict[str, Tensor] | None
     members: list[Member]  # chosen and, if there is one, rejected; their micro-conditioning is (4,)
     strength: float
+    times: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class PairBatch:
     `conditioning` is None. encoded True: they are the VAE's moments (B, 2, ...), mean and log-variance, float32, and
     `conditioning` holds the text embeddings as the pipeline passes them, (B, ...) each. `rejected` is None in data for
     SFT. micro_conditioning: original height and width, crop top and left of chosen and, if there is one, rejected (see
-    `Crop.micro_conditioning`).
+    `Crop.micro_conditioning`). times: of steps of trajectories, from t to s; `chosen` and `rejected` are then x_t and x_s.
     """
 
     ids: list[str]
@@ -90,11 +91,13 @@ class PairBatch:
     strength: Tensor  # (B,) float32
     encoded: bool
     micro_conditioning: Tensor  # (members, B, 4) float32
+    times: Tensor | None = None  # (B, 2) float64
 
 
 def collate(items: list[Item]) -> PairBatch:
     texts = [item.conditioning for item in items if item.conditioning is not None]
     conditioning = {name: torch.stack([text[name] for text in texts]) for name in texts[0]} if texts else None
+    times = [item.times for item in items if item.times is not None]
     sides = list(zip(*(item.members for item in items), strict=True))
     media, crops = ([torch.stack([member[part] for member in side]) for side in sides] for part in (0, 1))
     return PairBatch(
@@ -107,4 +110,5 @@ def collate(items: list[Item]) -> PairBatch:
         strength=torch.tensor([item.strength for item in items], dtype=torch.float32),
         encoded=conditioning is not None,
         micro_conditioning=torch.stack(crops),
+        times=None if not times else torch.tensor(times, dtype=torch.float64),
     )

@@ -1,7 +1,10 @@
-"""The two data sets of training, pixels and cached latents, behind one protocol: `dataset[Slot] -> Item`."""
+"""The data sets of training, pixels, cached latents and steps of trajectories, behind one protocol: `dataset[Slot] -> Item`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
+
+import torch
 
 from sipo.data.batches import Item, Slot
 from sipo.data.cache.read import Cache
@@ -11,6 +14,7 @@ from sipo.data.media.pictures import MAX_PIXELS
 from sipo.data.pairs.load import load_pair
 from sipo.data.pairs.rows import PairSource
 from sipo.errors import UserError
+from sipo.samples.trajectory import read_step, read_times, trajectory_of
 from sipo.size import Size
 
 
@@ -82,3 +86,48 @@ class CachedPairs:
         members = members if self.with_rejected else members[:1]
         text = self.cache.conditioning(prompt)
         return Item(sample.id, slot.slot, self.cache.prompt(prompt), text, members, sample.strength)
+
+
+@dataclass(frozen=True)
+class TrajectorySteps:
+    """Every step of the trajectories of every pair, an item each. `times`: those of all trajectories, (n + 1,)."""
+
+    source: PairSource
+    usable: list[int]
+    times: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.usable) * (len(self.times) - 1)
+
+    def __getitem__(self, slot: Slot) -> Item:
+        row, step = divmod(slot.index, len(self.times) - 1)
+        pair = self.source[self.usable[row]]
+        members = [Member(read_step(Path(str(media)), step), torch.zeros(4)) for media in (pair.chosen, pair.rejected)]
+        times = self.times[step], self.times[step + 1]
+        return Item(f"{pair.id}, step {step}", slot.slot, pair.prompt, None, members, pair.strength, times)
+
+
+def open_trajectories(source: PairSource, usable: list[int], settings: dict[str, str]) -> TrajectorySteps:
+    """The steps of the trajectories beside the media of the pairs, which must have been sampled by the `settings`.
+
+    Raises UserError for pairs without them, or with others.
+    """
+    times, wrong = None, []
+    for row in usable:
+        for media in (source[row].chosen, source[row].rejected):
+            if not isinstance(media, Path) or not trajectory_of(media).is_file():
+                raise UserError(
+                    f"{source.id(row)}: there is no trajectory beside its media. d3po trains on samples of `sipo online`, "
+                    "which keeps their trajectories"
+                )
+            found, theirs = read_times(media)
+            times = times or found
+            wrong += [
+                f"{source.id(row)}: {key} {theirs.get(key)}" for key in settings if theirs.get(key) != settings[key]
+            ]
+            if found != times:
+                raise UserError(f"{source.id(row)}: its trajectory has other timesteps than the first one's")
+    if wrong:
+        expected = ", ".join(f"{key} {value}" for key, value in settings.items())
+        raise UserError(f"{len(wrong)} trajectories were sampled otherwise than {expected}; the first: {wrong[0]}")
+    return TrajectorySteps(source, usable, tuple(times or ()))

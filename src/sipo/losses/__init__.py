@@ -2,6 +2,7 @@
 
 from sipo.losses.capped import CappedDPO, CappedSIPO
 from sipo.losses.common import Objective, beta_equivalents, resolve_horizon
+from sipo.losses.d3po import D3PO
 from sipo.losses.diffusion_dpo import DiffusionDPO
 from sipo.losses.dpo_cm import DPOCM
 from sipo.losses.dpop import DPOP
@@ -17,6 +18,7 @@ LOSSES: dict[str, type] = {
     "diffusion_dpo": DiffusionDPO,
     "dpo_cm": DPOCM,
     "sipo": SIPO,
+    "d3po": D3PO,
     "ipo": IPO,
     "dpop": DPOP,
     "nca": NCA,
@@ -27,6 +29,7 @@ LOSSES: dict[str, type] = {
 }
 
 __all__ = [
+    "D3PO",
     "DPOCM",
     "DPOP",
     "IPO",

@@ -54,6 +54,12 @@ def nca(rho_w: Tensor, rho_l: Tensor, beta_h: float) -> Preference:
     return Preference(-logsigmoid(r_w) - (logsigmoid(-r_w) + logsigmoid(-r_l)) / 2, r_w - r_l)
 
 
+def d3po(rho_w: Tensor, rho_l: Tensor, beta: float, e: float) -> Preference:
+    """`-log sigmoid(beta (log r_w - log r_l))`, `r = clip(exp(rho), 1 - e, 1 + e)` of one step (yk7333/d3po: scripts/train.py)."""
+    logit = beta * (clip_log(rho_w, e) - clip_log(rho_l, e))
+    return Preference(-logsigmoid(logit), logit)
+
+
 def dpo_cm(
     rho_w: Tensor, rho_l: Tensor, log_w_w: Tensor, log_w_l: Tensor, beta_h: float, e: float, tau: float
 ) -> Preference:

@@ -10,6 +10,7 @@ from sipo.backbones import read_architecture
 from sipo.backbones.denoisers import blocks_of, networks_of
 from sipo.backbones.meta import MetaBackbone, meta_backbone, meta_text_encoders, meta_vae
 from sipo.config import Config
+from sipo.losses import D3PO
 from sipo.plan.count import Counted, count, forward_flops
 from sipo.plan.gpus import Gpu
 from sipo.plan.memory import Memory, adamw8bit_bytes, adamw_bytes, data_parallel, sharded
@@ -88,6 +89,8 @@ def make_plan(config: Config, gpu: Gpu, num_gpus: list[int]) -> Plan:
     policy = make_policy(backbone, config.policy, config.needs_reference, settings.seed, config.needs_old)
     counted = count(denoiser, lambda: backbone.predict(denoiser, 1, compute), compute)
     samples = (2 if config.loss.needs_rejected else 1) * settings.batch_size
+    if isinstance(config.loss, D3PO) and config.sample.guidance_scale != 1:
+        samples *= 2  # with and without the prompt, as in sampling
     encoder_parameters, encoder_bytes, encoder_flops = _encoders(config, backbone, frozen, samples)
     step = _step_flops(config, counted, plain_forward, samples, encoder_flops)
     one = _memory(config, policy, counted, samples, encoder_bytes)

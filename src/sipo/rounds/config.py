@@ -17,10 +17,12 @@ from sipo.data.pairs.open import open_pairs
 from sipo.data.pairs.rows import PairSource
 from sipo.errors import UsageError
 from sipo.files import write_atomic
+from sipo.losses import D3PO
 from sipo.registry import miniature
 from sipo.samples.folder import PromptItem
 from sipo.samples.prompts import read_prompts
 from sipo.scorers.choice import choose_one
+from sipo.train.d3po import require_trajectories
 from sipo.yaml12 import read_yaml, write_yaml
 
 FILLED_IN = (("data", "path"), ("policy", "start"), ("policy", "reference"))  # keys of a training, by every round
@@ -126,6 +128,9 @@ def parse_online(raw: dict[str, Any], source: str = "config") -> OnlineConfig:
 def require_ready(config: OnlineConfig) -> None:
     """Raises UsageError for a scorer or prompts that do not exist, too few prompts, or held-out ones among them."""
     rounds = config.rounds
+    require_trajectories(config.training)
+    if rounds.chosen is not None and isinstance(config.training.loss, D3PO):
+        raise UsageError("rounds.chosen: d3po needs trajectories of both members, which chosen media do not have")
     choose_one(rounds.scorer, rounds.worker)
     prompts, held_out = prompts_of(rounds), {item.prompt for item in held_out_items(rounds)}
     if len(prompts) < rounds.num_prompts:

@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from sipo.backbones.opening import Opened, open_weights
+from sipo.backbones.trajectory import trajectory_sampler
 from sipo.data.media.kinds import media_kind
 from sipo.errors import UserError
 from sipo.evaluate.label.files import write_pairs
@@ -29,6 +30,7 @@ from sipo.evaluate.scores.files import Score
 from sipo.evaluate.statistics.bootstrap import bootstrap_mean
 from sipo.files import write_atomic
 from sipo.jsonl import dump_jsonl, read_json, read_jsonl
+from sipo.losses import D3PO
 from sipo.rounds.config import (
     OnlineConfig,
     held_out_items,
@@ -39,9 +41,10 @@ from sipo.rounds.config import (
     require_same,
 )
 from sipo.rounds.report import record_of, report, round_folder
-from sipo.rounds.samples import sample, score_all
+from sipo.rounds.samples import Drawn, sample, score_all
 from sipo.run import RunDir
 from sipo.samples.folder import PICTURE, VIDEO
+from sipo.samples.trajectory import read_times, trajectory_settings
 from sipo.scorers.choice import choose_one
 from sipo.train.engine import Processes, join_processes
 from sipo.train.loop import train
@@ -79,11 +82,11 @@ def play(config: OnlineConfig, number: int, processes: Processes, console: Conso
         if processes.is_main and not pairs.is_file():
             write_pairs_of(config, number, scored, pairs)
         processes.barrier()
-        num_pairs = len(read_jsonl(pairs))
+        num_pairs, per_pair = len(read_jsonl(pairs)), steps_of(config, scored)
         begun = RunDir(folder / "run").config
         before = RunDir(folder / "run").read_config()["train"]["num_steps"] if begun.is_file() else None
         processes.barrier()  # the first process writes that config when it trains
-        steps = before or config.num_steps(num_pairs, processes.world)
+        steps = before or config.num_steps(num_pairs * per_pair, processes.world)
         run = train(config.round_config(number, pairs, folder, weights_before(config, number), steps), console)
         record |= {"samples": mean_of(scored), "num_pairs": num_pairs} | read_json(run.weights / "sipo.json")
     held_out = score_held_out(config, number, folder / "held-out", processes, console)
@@ -96,7 +99,8 @@ def play(config: OnlineConfig, number: int, processes: Processes, console: Conso
 def samples_of(config: OnlineConfig, number: int, folder: Path, processes: Processes, console: Console) -> Scored:
     """The round's samples, of the policy that the round before has left, with their scores."""
     items, batch = items_of_round(config.rounds, number), config.training.sample.batch_size
-    sample(items, folder, lambda: open_policy(config, number - 1), batch, processes, console)
+    open_it = open_with_trajectories if isinstance(config.training.loss, D3PO) else open_policy
+    sample(items, folder, lambda: open_it(config, number - 1), batch, processes, console)
     return score_all(folder, choose_one(config.rounds.scorer, config.rounds.worker), processes, console)
 
 
@@ -136,10 +140,33 @@ def write_pairs_of(config: OnlineConfig, number: int, scored: Scored, out: Path)
     write_atomic(out, dump_jsonl(lines))
 
 
-def open_policy(config: OnlineConfig, number: int) -> Opened:
+def after_round(config: OnlineConfig, number: int) -> Opened:
     """The policy after a round; after round 0 it is the model."""
     weights = weights_before(config, number + 1)
     return open_weights(config.training, config.training.model, weights, f"round {number}")
+
+
+def open_policy(config: OnlineConfig, number: int) -> Drawn:
+    """The policy after a round, sampled as by `sipo generate`."""
+    opened = after_round(config, number)
+    return opened.sampler, opened.settings
+
+
+def open_with_trajectories(config: OnlineConfig, number: int) -> Drawn:
+    """The same, sampled by the config's kernel; a prompt's samples begin with the same noise, as D3PO compares them."""
+    opened, training = after_round(config, number), config.training
+    guidance, grid = training.sample.guidance_scale, training.num_inference_steps
+    sampler = trajectory_sampler(opened.backbone, training.kernel, grid, guidance, config.rounds.samples_per_prompt)
+    settings = {**opened.settings, "num_inference_steps": grid, **trajectory_settings(training.kernel, grid, guidance)}
+    return sampler, settings
+
+
+def steps_of(config: OnlineConfig, scored: Scored) -> int:
+    """What one pair counts for in a pass over the pairs: every step of its trajectories with D3PO."""
+    if not isinstance(config.training.loss, D3PO):
+        return 1
+    folder, first = scored[0]
+    return len(read_times(folder / first.sample.file)[0]) - 1
 
 
 def weights_before(config: OnlineConfig, number: int) -> Path | None:

@@ -9,22 +9,26 @@ however many parts there are, and so are its samples.
 import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
-from sipo.backbones.opening import Opened
 from sipo.errors import UserError
 from sipo.evaluate.scores.files import Score, read_scores
 from sipo.evaluate.scores.score import score
 from sipo.samples.folder import SAMPLES, PromptItem
-from sipo.samples.generate import generate
+from sipo.samples.generate import Sampler, TracingSampler, generate
 from sipo.scorers.choice import ScorerChoice
 from sipo.train.engine import Processes
 
+Drawn = tuple[
+    Sampler | TracingSampler, dict[str, Any]
+]  # a policy's sampler, and the settings that tell its samples from others
+
 
 def sample(
-    items: Sequence[PromptItem], folder: Path, open_policy: Callable[[], Opened], batch_size: int, processes: Processes,
+    items: Sequence[PromptItem], folder: Path, open_policy: Callable[[], Drawn], batch_size: int, processes: Processes,
     console: Console,
 ) -> None:  # fmt: skip
     """Make what `folder` lacks of the samples of `items`. The policy is opened where some are missing."""
@@ -34,11 +38,11 @@ def sample(
         part: items_of(items, number, len(parts), batch_size) for number, part in enumerate(parts) if part in mine
     }
     if any(_num_samples(part) < len(chosen) for part, chosen in wanted.items()):
-        opened = open_policy()
+        sampler, settings = open_policy()
         for part, chosen in wanted.items():
             if chosen:
-                generate(opened.sampler, chosen, part, opened.settings, batch_size, console)
-        del opened
+                generate(sampler, chosen, part, settings, batch_size, console)
+        del sampler
         _free()
     processes.barrier()
 

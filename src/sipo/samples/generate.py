@@ -14,13 +14,16 @@ from sipo.files import write_atomic
 from sipo.jsonl import append_jsonl, cut_torn_line
 from sipo.progress import track_batches
 from sipo.samples.folder import PICTURE, SAMPLES, SETTINGS, VIDEO, PromptItem, Sample, read_samples, read_settings
+from sipo.samples.trajectory import Traced, trajectory_of
 
 Sampler = Callable[[list[str], list[int]], Sequence[Image.Image | list[Image.Image]]]
 """Prompts and seeds in, a picture or a video's frames each out, made from its own prompt and seed, never its batch."""
+TracingSampler = Callable[[list[str], list[int]], Sequence[Traced]]
+"""The same, each with the trajectory that led to it."""
 
 
 def generate(
-    sampler: Sampler,
+    sampler: Sampler | TracingSampler,
     prompts: Sequence[PromptItem],
     out: Path,
     settings: Mapping[str, object],
@@ -109,7 +112,10 @@ def _is_whole(file: Path) -> bool:
     return True
 
 
-def _write(out: Path, sample: Sample, made: Image.Image | list[Image.Image], fps: object) -> None:
+def _write(out: Path, sample: Sample, made: Image.Image | list[Image.Image] | Traced, fps: object) -> None:
+    if isinstance(made, Traced):
+        write_atomic(trajectory_of(out / sample.file), made.file())
+        made = made.media
     if isinstance(made, Image.Image) != (fps is None):
         found, expected = ("a picture", fps) if fps is not None else ("frames", "nothing")
         raise ValueError(f"The sampler returned {found} for {sample.file}, but the settings say {expected} under fps.")

@@ -11,12 +11,14 @@ from sipo.config import Config
 from sipo.data.cache.encode import encode_cache
 from sipo.data.cache.plan import EncodeRequest
 from sipo.data.cache.read import Cache
-from sipo.data.dataset import CachedPairs, MediaPairs, PairDataset
+from sipo.data.dataset import CachedPairs, MediaPairs, PairDataset, open_trajectories
 from sipo.data.pairs.check import check_pairs, default_memory
 from sipo.data.pairs.open import open_pairs
 from sipo.data.pairs.rows import PairSource
 from sipo.data.pairs.split import split_validation
 from sipo.errors import UserError
+from sipo.losses import D3PO
+from sipo.samples.trajectory import trajectory_settings
 from sipo.size import Size
 from sipo.train.engine import Processes
 
@@ -70,7 +72,10 @@ def open_inputs(
     data, seed, rejected, size = config.data, config.train.seed, config.loss.needs_rejected, backbone.size
     first: PairDataset
     second: PairDataset | None = None
-    if data.cache is None:
+    if isinstance(config.loss, D3PO):
+        settings = trajectory_settings(config.kernel, config.num_inference_steps, config.sample.guidance_scale)
+        first = open_trajectories(train.source, train.usable, settings)
+    elif data.cache is None:
         first = MediaPairs(train.source, train.usable, size, data.crop, data.flip, data.prompt_dropout, seed,
                            rejected, data.max_pixels)  # fmt: skip
         if validation:

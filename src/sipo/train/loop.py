@@ -10,23 +10,27 @@ from rich.console import Console
 
 from sipo.config import Config
 from sipo.errors import Stopped
+from sipo.losses import D3PO
 from sipo.run import RunDir
 from sipo.train.checkpoint import Checkpoint, save_checkpoint, saved_steps
+from sipo.train.d3po import take_d3po_step
 from sipo.train.export import write_weights
 from sipo.train.look import due, look
 from sipo.train.opening import open_training
-from sipo.train.step import take_step
+from sipo.train.step import take_step as take_pair_step
 from sipo.train.table import Update
 from sipo.train.training import Training
 
 Step = Callable[[Training, int, bool], Update]
 
 
-def train(config: Config, console: Console, take_step: Step = take_step) -> RunDir:
+def train(config: Config, console: Console, take_step: Step | None = None) -> RunDir:
     """Align a model as the config says; run again, it resumes after the newest checkpoint. Returns the run directory.
 
+    take_step: what takes an optimizer step, in the place of the objective's own.
     Raises UserError for what the user can fix, before the first step wherever it is known by then.
     """
+    take_step = take_step or (take_d3po_step if isinstance(config.loss, D3PO) else take_pair_step)
     with StopRequest() as stop, open_training(config, console) as t:
         if t.start == 0:
             look(t, 0)

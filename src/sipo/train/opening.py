@@ -24,6 +24,7 @@ from sipo.losses.common import PreferenceObjective
 from sipo.run import RunDir, environment
 from sipo.train.best import Best, prompts_to_score, require_held_out
 from sipo.train.checkpoint import Checkpoint, load_checkpoint, saved_steps
+from sipo.train.d3po import require_trajectories
 from sipo.train.engine import Engine, Processes, join_processes, make_engine
 from sipo.train.fit import require_fit
 from sipo.train.guard import Guard
@@ -45,6 +46,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
     """
     require_services(config)
     require_held_out(config)
+    require_trajectories(config)
     start_folder(config.policy)
     run, settings = RunDir(Path(config.run)), config.train
     with contextlib.ExitStack() as stack:

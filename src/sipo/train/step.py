@@ -1,13 +1,14 @@
 """One optimizer step: from the pairs of its slots, through terms and losses, to an update that the guard allows."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sipo.data.batches import PairBatch
 from sipo.rng import pair_generator, pair_randn
-from sipo.terms import PairTerms, pair_terms, term_metrics
+from sipo.terms import PairTerms, Predict, pair_terms, term_metrics
 from sipo.timesteps import draw_timesteps
 from sipo.train.guard import nonfinite_flags
 from sipo.train.optim import learning_rate
@@ -26,19 +27,24 @@ def take_step(t: Training, step: int, stop: bool = False) -> Update:
     return apply(t, step, rows, ids, stop)
 
 
-def accumulate(t: Training, step: int) -> tuple[Rows, dict[int, str]]:
-    """The gradients of this process's micro-batches; the columns of its pairs, and their ids by slot."""
+def accumulate(
+    t: Training, step: int, terms_of: Callable[..., Any] | None = None, metrics_of: Callable[..., Any] = term_metrics
+) -> tuple[Rows, dict[int, str]]:
+    """The gradients of this process's micro-batches; the columns of its pairs, and their ids by slot.
+
+    terms_of: from a micro-batch to what the objective reads, `batch_terms` by default; metrics_of: its metrics.
+    """
     rows, ids = [], {}
     for number in range(t.settings.gradient_accumulation):
         batch = next(t.batches)
         ids.update(zip(batch.slots.tolist(), batch.ids, strict=True))
         with t.engine.micro_step(last=number == t.settings.gradient_accumulation - 1):
-            terms = batch_terms(t, batch, step, t.global_batch, t.clock)
+            terms = (terms_of or batch_terms)(t, batch, step, t.global_batch, t.clock)
             losses, metrics = t.objective(terms)  # (B,), metrics (B,) each
             # Over ALL pairs of the global batch; every engine averages over processes, hence their number.
             t.updater.backward(losses.sum() * (t.processes.world / t.global_batch))
         flags = nonfinite_flags(losses, t.engine.local_weights(), t.updater.scaler is not None)
-        columns = {"loss": losses, **metrics, **term_metrics(terms), "nonfinite": flags}
+        columns = {"loss": losses, **metrics, **metrics_of(terms), "nonfinite": flags}
         rows.append(pair_rows(columns, terms.t, batch.slots))
         t.clock.mark("policy")
     return rows, ids
@@ -69,31 +75,45 @@ def batch_terms(t: Training, batch: PairBatch, step: int, global_batch: int, clo
         t.timesteps, t.backbone.schedule, t.num_inference_steps, seed, step, batch.slots, global_batch
     ).to(device, non_blocking=True)
     clock.mark("data")
-    # Dropout inside a network: equal micro-batches get equal masks on any rank, and both networks get the same ones.
-    dropout_seed = pair_generator(seed, step, int(batch.slots[0]), "net").initial_seed()
+    run = Networks(
+        t, step, batch, clock, lambda network, xt, t_all: t.backbone.predict(network, xt, t_all, conditioning)
+    )
+    with torch.autocast(device.type, t.compute, enabled=t.compute != torch.float32):
+        return pair_terms(
+            run.policy, run.frozen("reference") if t.needs_reference else None, t.backbone.schedule, t.kernel,
+            t.num_inference_steps, t.weight, x0_chosen, x0_rejected, eps, timesteps, z,
+            t.objective.needs_importance_weights, run.frozen("old") if t.needs_old else None,
+        )  # fmt: skip
 
-    def predict(network: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+
+class Networks:
+    """The networks of one micro-batch as functions of (x_t, t), by `predict` of (network, x_t, t)."""
+
+    def __init__(
+        self,
+        t: Training,
+        step: int,
+        batch: PairBatch,
+        clock: Clock,
+        predict: Callable[[nn.Module, Tensor, Tensor], Tensor],
+    ):
+        self.engine, self.clock, self.predict = t.engine, clock, predict
+        # Dropout inside a network: equal micro-batches get equal masks on any rank, and all networks get the same ones.
+        self.dropout_seed = pair_generator(t.settings.seed, step, int(batch.slots[0]), "net").initial_seed()
+
+    def policy(self, xt: Tensor, t_all: Tensor) -> Tensor:
+        torch.manual_seed(self.dropout_seed)
+        return self.predict(self.engine.network, xt, t_all)
+
+    def frozen(self, which: Other) -> Predict:
         def run(xt: Tensor, t_all: Tensor) -> Tensor:
-            torch.manual_seed(dropout_seed)
-            return t.backbone.predict(network, xt, t_all, conditioning)
-
-        return run
-
-    def frozen(which: Other) -> Callable[[Tensor, Tensor], Tensor]:
-        def run(xt: Tensor, t_all: Tensor) -> Tensor:
-            with t.engine.policy.network(which) as network:
-                prediction = predict(network)(xt, t_all)
-            clock.mark("reference")
+            torch.manual_seed(self.dropout_seed)
+            with self.engine.policy.network(which) as network:
+                prediction = self.predict(network, xt, t_all)
+            self.clock.mark("reference")
             return prediction
 
         return run
-
-    with torch.autocast(device.type, t.compute, enabled=t.compute != torch.float32):
-        return pair_terms(
-            predict(t.engine.network), frozen("reference") if t.needs_reference else None, t.backbone.schedule, t.kernel,
-            t.num_inference_steps, t.weight, x0_chosen, x0_rejected, eps, timesteps, z,
-            t.objective.needs_importance_weights, frozen("old") if t.needs_old else None,
-        )  # fmt: skip
 
 
 def _latents(t: Training, batch: PairBatch, step: int) -> tuple[Tensor, Tensor | None]:

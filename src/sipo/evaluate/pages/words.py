@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 OBJECTIVES = {
-    "sipo": "SIPO", "diffusion_dpo": "Diffusion-DPO", "dpo_cm": "DPO-C&M", "sft": "SFT", "ipo": "IPO", "dpop": "DPOP",
+    "sipo": "SIPO", "diffusion_dpo": "Diffusion-DPO", "dpo_cm": "DPO-C&M", "sft": "SFT", "d3po": "D3PO", "ipo": "IPO", "dpop": "DPOP",
     "nca": "NCA", "safeguarded_dpo": "Safeguarded DPO", "profile_dpo": "Profile DPO", "capped_dpo": "Capped DPO",
     "capped_sipo": "Capped SIPO",
 }  # fmt: skip
