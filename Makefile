@@ -2,7 +2,7 @@
 PYTHON ?= .venv/bin/python
 SIPO = $(PYTHON) -m sipo
 
-.PHONY: setup demo check test test-slow test-annotate services lint types
+.PHONY: setup demo check test test-slow test-annotate benchmark-annotate services lint types
 
 # A stamp, so that a second call costs nothing; PYTHON=python3 uses packages that are there already.
 setup: $(if $(filter .venv/bin/python,$(PYTHON)),.venv/.installed)
@@ -30,6 +30,10 @@ test-slow: setup
 # The pages in a real browser, votes in a real PostgreSQL.
 test-annotate: setup services
 	$(PYTHON) -m pytest -m services tests/annotate
+
+# Votes a second over HTTP, each synced to disk.
+benchmark-annotate: setup
+	PYTHONPATH=tests $(PYTHON) -m support.load
 
 # Debian's packages, where they are missing; elsewhere install them by hand.
 services:

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 from scipy.optimize import minimize
 from scipy.special import expit
-from support.studies import Voter, folder_of_samples, serving
+from support.studies import Voter, folder_of_samples, hosting
 
 from sipo.annotate.create import CreateRequest, create
 from sipo.annotate.study import Plan
 
-ITEMS = 160
+ITEMS = 120
 
 
 def guessed_right(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, folds: int = 8) -> float:
@@ -52,7 +52,7 @@ def shown(tmp_path_factory):
         Image.fromarray(pixels).save(noisy / f"{n:05d}.png", "JPEG", quality=95, comment=b"noisy")
     create(CreateRequest([flat, noisy], root / "study", Plan(1, 1, 1)))
     rows = []
-    with serving(root / "study") as server:
+    with hosting(root / "study") as server:
         voter = Voter(server.links()["g1-1"])
         state, number = voter.state(), 0
         while state["status"] == "open":

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
-from support.studies import serving, small_study
+from support.studies import hosting, serving, small_study
 
 from sipo.annotate.ballots import read_ballots
 from sipo.annotate.store import open_store
@@ -77,7 +77,7 @@ def ballots(study) -> dict[tuple[str, str], str]:
 def test_images_by_keyboard_mouse_and_touch(chromium, tmp_path):
     study = small_study(tmp_path, 6, plan=Plan(1, 3, 3), both_bad=True)
     expected = {}
-    with serving(study) as server:
+    with hosting(study) as server:
         links = server.links()
         keys = opened(chromium, links["g1-1"])
         for n in range(6):
@@ -100,10 +100,11 @@ def test_images_by_keyboard_mouse_and_touch(chromium, tmp_path):
             vote(mouse, lambda text=text: mouse.get_by_role("button", name=text).click())
         phone = opened(chromium, links["g1-3"], has_touch=True, is_mobile=True)
         phone.set_viewport_size({"width": 390, "height": 780})
+        fits = "[innerWidth, document.documentElement.scrollWidth, document.querySelector('nav').getBoundingClientRect().right <= 390]"
         for _ in range(6):
+            assert phone.evaluate(fits) == [390, 390, True]
             expected["g1-3", phone.text_content("#prompt")] = "tie"
             vote(phone, lambda: phone.get_by_role("button", name="Tie").tap())
-        assert phone.evaluate("document.documentElement.scrollWidth") <= 390
         for page in (keys, mouse, phone):
             assert page.complaints == []
             assert all(url.startswith((server.url, "blob:")) for url in page.requests)
@@ -115,7 +116,7 @@ def test_images_by_keyboard_mouse_and_touch(chromium, tmp_path):
 
 def test_undo_break_zoom_and_return(chromium, tmp_path):
     study = small_study(tmp_path, 4)
-    with serving(study) as server:
+    with hosting(study) as server:
         page = opened(chromium, server.links()["g1-1"])
         first = page.text_content("#prompt")
         vote(page, lambda: page.keyboard.press("ArrowLeft"))
@@ -148,7 +149,7 @@ def test_videos_play_in_step_and_are_voted_on(chromium, tmp_path):
     study = small_study(tmp_path, 3, video=True)
     times = "[...document.querySelectorAll('#results video')].map((it) => it.currentTime)"
     expected = {}
-    with serving(study) as server:
+    with hosting(study) as server:
         page = opened(chromium, server.links()["g1-1"])
         for n in range(3):
             page.wait_for_function(f"() => {times}.every((t) => t > 0.2)")
@@ -170,7 +171,7 @@ def test_videos_play_in_step_and_are_voted_on(chromium, tmp_path):
 
 def test_a_ranking_by_keys_and_mouse(chromium, tmp_path):
     study = small_study(tmp_path, 2, levels=(40, 120, 200), mode="ranking", dimensions=("text", "quality"))
-    with serving(study) as server:
+    with hosting(study) as server:
         page = opened(chromium, server.links()["g1-1"])
         for n in range(2):
             levels = page.evaluate(LEVELS)
@@ -217,7 +218,7 @@ def test_a_server_that_starts_again_loses_nothing(chromium, tmp_path):
 def test_hostile_prompts_are_shown_as_text(chromium, tmp_path):
     prompts = [text.strip() for text in HOSTILE]
     study = small_study(tmp_path, prompts)
-    with serving(study) as server:
+    with hosting(study) as server:
         page, seen = opened(chromium, server.links()["g1-1"]), []
         for _ in prompts:
             seen.append(page.text_content("#prompt"))
@@ -244,7 +245,7 @@ def test_everything_can_be_reached_and_has_a_name(chromium, tmp_path):
       const back = (it) => { for (; it; it = it.parentElement) { const c = getComputedStyle(it).backgroundColor; if (!c.endsWith(', 0)')) return c; } return 'rgb(255, 255, 255)'; };
       return [...document.querySelectorAll('button:not(:disabled) span, #prompt, #count, figcaption')].filter((it) => it.offsetParent && it.textContent).map((it) => {
         const [a, b] = [light(getComputedStyle(it).color), light(back(it))].sort((x, y) => y - x); return [it.textContent, (a + .05) / (b + .05)]; }); }"""
-    with serving(study) as server:
+    with hosting(study) as server:
         for scheme in ("light", "dark"):
             page = opened(chromium, server.links()["g1-1"], color_scheme=scheme)
             for control in page.locator("button:visible, [tabindex='0']:visible, progress, img").all():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.studies import Voter, serving
+from support.studies import Voter, hosting
 from typer.testing import CliRunner
 
 from sipo.cli import app
@@ -48,7 +48,7 @@ def test_from_two_runs_to_a_training_on_peoples_votes(tmp_path, monkeypatch):
         sipo("generate", f"runs/{name}", "--prompts", "miniature", "--out", f"samples/{name}", *options)
     sipo("annotate", "create", "samples/one", "samples/two", "--out", "study", "--groups", 1, "--group-size", 3)
     people = 0
-    with serving(Path("study")) as server:
+    with hosting(Path("study")) as server:
         for name, link in server.links().items():
             if name != "researcher":
                 voter = Voter(link)

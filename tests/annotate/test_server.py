@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.studies import Server, Voter, links, serving, small_study
+from support.studies import Served, Voter, hosting, links, serving, small_study
 
 from sipo.annotate.study import Plan, read_study
 from sipo.annotate.web import make_app, read_texts
@@ -27,17 +27,17 @@ INJECTIONS += [f"{text}{n}" for n in range(4) for text in INJECTIONS]
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     study = small_study(tmp_path_factory.mktemp("served"), 8, plan=Plan(2, 2, 2))
-    with serving(study) as server:
+    with hosting(study) as server:
         yield server
 
 
 @pytest.fixture
 def fresh(tmp_path):
-    with serving(small_study(tmp_path, 6, plan=Plan(1, 2, 2))) as server:
+    with hosting(small_study(tmp_path, 6, plan=Plan(1, 2, 2))) as server:
         yield server
 
 
-def voters(server: Server) -> dict[str, Voter]:
+def voters(server: Served) -> dict[str, Voter]:
     return {name: Voter(link) for name, link in links(server.study).items() if "/a/" in link}
 
 
@@ -185,7 +185,7 @@ def test_paths_never_leave_the_study(served):
 
 def test_hostile_prompts_arrive_as_data(tmp_path):
     prompts = [text.strip() or "x" for text in HOSTILE]
-    with serving(small_study(tmp_path, prompts, plan=Plan(1, 1, 1))) as server:
+    with hosting(small_study(tmp_path, prompts, plan=Plan(1, 1, 1))) as server:
         voter, seen = Voter(links(server.study)["g1-1"]), []
         voter.all(lambda item, _: seen.append(item["prompt"]) or "tie")
         assert sorted(seen) == sorted(prompts)
@@ -238,7 +238,15 @@ def test_nobody_votes_on_anothers_slot(fresh):
     assert other.state()["answered"] == 0
 
 
-def test_pause_close_and_return(fresh):
+def test_pause_close_and_return(tmp_path):
+    study = small_study(tmp_path, 3, plan=Plan(1, 1, 1))
+    with hosting(study) as fresh:
+        paused_and_closed(fresh)
+    with hosting(study) as again:
+        assert Voter(again.links()["g1-1"]).state()["answered"] == 1
+
+
+def paused_and_closed(fresh: Served) -> None:
     voter, admin = voters(fresh)["g1-1"], links(fresh.study)["researcher"]
     slot = voter.state()["items"][0]["slot"]
     for state in ("paused", "closed"):
@@ -247,9 +255,6 @@ def test_pause_close_and_return(fresh):
         assert voter.vote(slot, "left").json()["refused"] == state
     httpx.post(f"{admin}state", json={"state": "open"})
     assert voter.vote(slot, "left").json()["answered"] == 1
-    fresh.kill()
-    fresh.start()
-    assert voter.state()["answered"] == 1
 
 
 def test_the_researcher_sees_progress_and_times(fresh):
@@ -284,8 +289,9 @@ def test_new_links_end_the_old_ones(fresh, monkeypatch, capsys):
     assert voters(fresh)["g1-1"].state()["answered"] == 1
 
 
-def test_a_study_needs_no_torch_to_be_served(served):
-    assert "libtorch" not in Path(f"/proc/{served.process.pid}/maps").read_text()
+def test_a_study_needs_no_torch_to_be_served(tmp_path):
+    with serving(small_study(tmp_path, 2)) as server:
+        assert "libtorch" not in Path(f"/proc/{server.process.pid}/maps").read_text()
 
 
 def test_the_plan_is_what_is_shown(served):

@@ -6,6 +6,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +15,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
+import uvicorn
 from PIL import Image
 
 from sipo.annotate.create import CreateRequest, create
-from sipo.annotate.store import open_store
-from sipo.annotate.study import LINKS, Plan, Study, read_study
+from sipo.annotate.serve import ServeRequest, bound_socket, study_app
+from sipo.annotate.study import LINKS, Plan
 from sipo.data.media.encode_video import encode_video
 
 CATEGORIES = ("animals", "food")
@@ -61,12 +63,23 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-class Server:
-    """`sipo annotate serve` as users start it; `kill` is SIGKILL."""
+class Served:
+    """A study and the address at which it is served."""
 
-    def __init__(self, study: Path, *options: str, port: int | None = None) -> None:
-        self.study, self.options, self.port = study, options, port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+    def __init__(self, study: Path, port: int) -> None:
+        self.study, self.port, self.url = study, port, f"http://127.0.0.1:{port}"
+
+    def links(self) -> dict[str, str]:
+        """name -> personal link, also of a study that was first served at another port."""
+        return {name: self.url + urlsplit(link).path for name, link in links(self.study).items()}
+
+
+class Server(Served):
+    """`sipo annotate serve` as users start it, in a process of its own; `kill` is SIGKILL."""
+
+    def __init__(self, study: Path, *options: str) -> None:
+        super().__init__(study, free_port())
+        self.options = options
         self.process: subprocess.Popen | None = None
 
     def start(self) -> "Server":
@@ -92,21 +105,14 @@ class Server:
                 time.sleep(0.05)
         raise AssertionError("the server did not start")
 
-    def links(self) -> dict[str, str]:
-        """The personal links of a study that was first served at another port."""
-        return {name: self.url + urlsplit(link).path for name, link in links(self.study).items()}
-
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
 
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(30)
-
 
 @contextmanager
 def serving(study: Path, *options: str) -> Iterator[Server]:
+    """A server in a process of its own."""
     server = Server(study, *options).start()
     try:
         yield server
@@ -114,15 +120,30 @@ def serving(study: Path, *options: str) -> Iterator[Server]:
         server.kill()
 
 
+@contextmanager
+def hosting(study: Path) -> Iterator[Served]:
+    """The same application on a real port, in a thread of the test: it starts at once."""
+    served = Served(study, free_port())
+    with study_app(ServeRequest(study, port=served.port), say=lambda text: None) as app:
+        config = uvicorn.Config(
+            app, access_log=False, lifespan="off", log_level="warning", server_header=False, date_header=False
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([bound_socket("127.0.0.1", served.port)],))
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield served
+        finally:
+            server.should_exit = server.force_exit = True
+            thread.join(30)
+
+
 def links(study: Path) -> dict[str, str]:
     """name -> personal link."""
     with (study / LINKS).open() as file:
         return {row["annotator"]: row["link"] for row in csv.DictReader(file)}
-
-
-def tokens(study: Path, database: str | None = None) -> dict[str, str]:
-    with open_store(study, read_study(study), database) as store:
-        return store.new_tokens()
 
 
 class Voter:
@@ -152,7 +173,3 @@ class Voter:
             state = self.vote(item["slot"], choose(item, self)).raise_for_status().json()
             number += 1
         return number
-
-
-def study_of(folder: Path) -> Study:
-    return read_study(folder)

@@ -78,7 +78,9 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 def run(app: FastAPI, listening: socket.socket) -> None:
     """Until Ctrl-C or SIGTERM. Tokens are in addresses, so requests are not logged."""
-    config = uvicorn.Config(app, access_log=False, log_level="warning", server_header=False, date_header=False)
+    config = uvicorn.Config(
+        app, access_log=False, lifespan="off", log_level="warning", server_header=False, date_header=False
+    )
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run([listening])
 

@@ -66,7 +66,8 @@ class Switch(BaseModel):
 
 def make_app(desk: Desk, texts: dict[str, str], admin: Admin | None = None) -> FastAPI:
     """The application of a desk. texts: see `read_texts`."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    quiet: dict[str, Any] = {"telemetry": {"auto_configure": False}}  # it would report addresses, which hold tokens
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, **quiet)
     app.include_router(_annotators(desk, texts))
     if admin:
         app.include_router(_researcher(admin, texts))

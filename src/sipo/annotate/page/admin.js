@@ -20,7 +20,7 @@ function show(found) {
   for (const it of document.querySelectorAll("[data-state]")) it.disabled = it.dataset.state === found.state;
   $("groups").replaceChildren(...found.groups.map((g) => row(g.group, bar(g.answered, g.total, `group ${g.group}`), [`${g.answered} of ${g.total}`, "n"])));
   $("people").replaceChildren(...found.people.map((p) => row([p.name, p.discarded ? "gone" : ""], bar(p.answered, p.total, p.name), [`${p.answered} of ${p.total}`, "n"],
-    [seconds(p.seconds), "n"], [p.undone, "n"], p.last ? new Date(1000 * p.last).toLocaleString() : "–", [p.flags.map((f) => f.evidence).join("; ") || "–", p.flags.length ? "flag" : ""])));
+    [seconds(p.seconds), "n"], [p.undone, "n"], [p.last ? new Date(1000 * p.last).toLocaleString([], { dateStyle: "short", timeStyle: "short" }) : "–", "time"], [p.flags.map((f) => f.evidence).join("; ") || "–", p.flags.length ? "flag" : ""])));
   $("items").replaceChildren(...found.items.map((i) => row(i.item, i.prompt, [i.votes, "n"], [seconds(i.seconds), "n"])));
 }
 async function ask(path, body) {
