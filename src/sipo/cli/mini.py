@@ -58,3 +58,16 @@ def mini_pairs(
 
     settings = PairSettings(num_prompts, candidates, only_right=only_right, seed=seed)
     typer.echo(f"{pairs_of_model(out, model, settings, bf16, console())} pairs of {num_prompts} prompts in {out}")
+
+
+@mini.command("foreign")
+def mini_foreign(
+    out: Annotated[Path, typer.Option(help="The parquet file to write.")],
+    num_pairs: Annotated[int, typer.Option(min=1, help="Pairs, of training prompts of all categories in turn.")] = 1000,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Draw pairs in a style that the miniature cannot draw: what the study `unlike` trains on."""
+    from sipo.mini.foreign import write_foreign_pairs
+
+    write_foreign_pairs(out, num_pairs, seed)
+    typer.echo(f"{num_pairs} pairs in {out}")
