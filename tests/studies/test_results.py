@@ -91,3 +91,21 @@ def test_values_of_categories_are_shown_beside_the_whole():
     study = parse_study({**BY_TIMESTEP, "x": "step", "measure": {"values": ["correct"], "categories": True}}, "s")
     rows = [Row({"K": "10"}, 0, 0, {"correct": 0.5, "correct colors": 1.0, "loss": 2.0})]
     assert measured(study, rows) == ["correct", "correct colors"]
+
+
+@pytest.mark.parametrize("tag", ["colors", None])
+def test_a_category_has_the_mean_of_its_samples(tmp_path, monkeypatch, tag):
+    study = parse_study({**BY_TIMESTEP, "x": "step", "measure": {"values": ["score"], "categories": True}}, "s")
+    scores = [
+        SimpleNamespace(value=value, details={}, sample=SimpleNamespace(prompt="p", metadata=tag and {"tag": its}))
+        for value, its in ((0.0, tag), (1.0, tag), (0.25, "counting"))
+    ]
+    monkeypatch.setattr("sipo.studies.results.read_scores", lambda folder, name: scores)
+    cell = SimpleNamespace(labels={"K": "10"}, seed=0, config=SimpleNamespace(run=tmp_path))
+    (tmp_path / "samples" / "000000").mkdir(parents=True)
+    if tag is None:
+        with pytest.raises(UsageError, match="categories need prompts with a tag; 'p' has none"):
+            rows_of(study, cell, "any")
+        return
+    (row,) = rows_of(study, cell, "any")
+    assert row.values == {"score": pytest.approx(1.25 / 3), "score colors": 0.5, "score counting": 0.25}

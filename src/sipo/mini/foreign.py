@@ -43,8 +43,8 @@ def write_foreign_pairs(out: Path, num_pairs: int = 1000, seed: int = 0) -> None
     """Write `out` (parquet): for each draw of a training prompt a right hatched picture, and one that is wrong in an attribute."""
     rng, rows = np.random.default_rng([seed, 11]), []
     for number, prompt in enumerate(sample_prompts(num_pairs, seed, "train")):
-        media = [_png(hatched(scene, rng)) for scene in draw_pair(prompt, rng)]
-        rows.append(pair_row(prompt["prompt"], number, *media, 1.0, seed, ("hatched", "hatched")))
+        chosen, rejected = (_png(hatched(scene, rng)) for scene in draw_pair(prompt, rng))
+        rows.append(pair_row(prompt["prompt"], number, chosen, rejected, 1.0, seed, ("hatched", "hatched")))
     write_atomic(out, encode_rows(rows, row_group_size=200))
 
 

@@ -59,8 +59,9 @@ def rows_of(study: Study, cell: Cell, scorer: str) -> list[Row]:
         scores = read_scores(run.samples / f"{step:06d}", scorer)
         values = _means(scores, study.measure.values)
         if study.measure.categories:
-            for tag in dict.fromkeys(score.sample.metadata["tag"] for score in scores):
-                mine = [score for score in scores if score.sample.metadata["tag"] == tag]
+            tags = [_tag(study, score) for score in scores]
+            for tag in dict.fromkeys(tags):
+                mine = [score for score, its in zip(scores, tags, strict=True) if its == tag]
                 values |= {f"{name} {tag}": value for name, value in _means(mine, study.measure.values).items()}
         window = [line for line in lines if before < line["step"] <= step]
         for name in TRAINING:
@@ -87,6 +88,13 @@ def rows_by_timestep(study: Study, cell: Cell) -> list[Row]:
             values[name] = sum(value * count for value, count in pairs) / total if total else math.nan
         rows.append(Row(dict(cell.labels), cell.seed, round(left), values))
     return [row for row in rows if not all(math.isnan(value) for value in row.values.values())]
+
+
+def _tag(study: Study, score: Score) -> str:
+    tag = (score.sample.metadata or {}).get("tag")
+    if tag is None:
+        raise UsageError(f"study {study.name}: categories need prompts with a tag; {score.sample.prompt!r} has none")
+    return tag
 
 
 def _means(scores: Sequence[Score], names: Sequence[str]) -> dict[str, float]:
