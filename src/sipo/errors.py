@@ -1,6 +1,7 @@
 """What a user can put right: the command line prints the message alone, without a traceback."""
 
 import difflib
+import re
 from collections.abc import Collection
 
 
@@ -14,6 +15,36 @@ class UsageError(UserError):
 
 class Stopped(UserError):
     """The user asked for the stop, and nothing is lost; the command exits with 130, as one that Ctrl-C ended."""
+
+
+class DiskFull(UserError):
+    """No room for what is to be written. where: the folder and sizes; kept: a sentence on the last whole state."""
+
+    def __init__(self, where: str, kept: str = ""):
+        super().__init__(". ".join(part for part in (where, kept, "Make room, and run the same command again") if part))
+        self.where, self.kept = where, kept
+
+
+# Control characters (but tab and newline), lone surrogates, and what reorders or hides text around it.
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufff9-\ufffb]"
+)
+
+
+def printable(text: object) -> str:
+    """A text from outside as a terminal may get it: what is unseen, or would steer the terminal, is an escape."""
+    return UNSEEN.sub(
+        lambda found: f"\\x{ord(found[0]):02x}" if ord(found[0]) < 256 else f"\\u{ord(found[0]):04x}", str(text)
+    )
+
+
+def shown(value: object, limit: int = 200) -> str:
+    """A value from outside in a message: its `repr`, of bounded length."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits; a value nested beyond reason
+        text = f"a {type(value).__name__}"
+    return printable(text if len(text) <= limit else f"{text[:limit]}...")
 
 
 def did_you_mean(name: object, known: Collection[str]) -> str:

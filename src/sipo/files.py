@@ -1,13 +1,21 @@
 """Files: written whole or not at all, whenever the process dies; hashed; and sorted as people sort their names."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
+import shutil
+import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from sipo.errors import DiskFull, UserError, printable
+
+MOST_TEXT = 2**32  # bytes of a file of text that is read whole: manifests, prompts, lines of samples
 
 
 def hash_file(path: Path) -> str:
@@ -58,19 +66,143 @@ def sync_directory(path: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write `content` (str as UTF-8) under a temporary name in the same folder, sync it, then rename it to `path`."""
+    """Write `content` (str as UTF-8) under a temporary name in the same folder, sync it, then rename it to `path`.
+
+    A symbolic link stays, and what it points to is written. A device, a pipe or an open file under its name in /dev
+    (`/dev/stdout`) is written to. Raises UserError for anything else that is no file, and DiskFull.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    with room_in(path.parent, len(data)):
+        if _is_stream(path):
+            return _write_stream(path, data)
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:200]}.", suffix=".tmp")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        sync_directory(target.parent)
+
+
+def append(path: Path, data: bytes, sync: bool = True) -> None:
+    """Add to the end of a file, all of it or nothing. Raises DiskFull."""
+    with room_in(path.parent, len(data)), path.open("ab", buffering=0) as file:
+        before = os.fstat(file.fileno()).st_size
+        try:
+            written = file.write(data)
+            if written != len(data):
+                file.write(data[written:])  # says why not all of it
+            if sync:
+                os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), before)
+            raise
+
+
+@contextlib.contextmanager
+def room_in(folder: Path, needed: int | None = None, kept: Callable[[], str] = str) -> Iterator[None]:
+    """Where the disk fills up in this context, by whatever library, raises DiskFull: the folder, the size needed, and
+    `kept`, a sentence on the last whole state."""
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        yield
+    except DiskFull as error:
+        raise DiskFull(error.where, error.kept or kept()) from error
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        free = shutil.disk_usage(
+            next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
+        ).free
+        size = f"{needed:,} bytes are needed, " if needed is not None else ""
+        raise DiskFull(f"{folder}: the disk is full ({size}{free:,} bytes are free)", kept()) from error
+
+
+@contextlib.contextmanager
+def removed_on_error(path: Path) -> Iterator[None]:
+    """A file or folder under a temporary name does not outlive an error in this context."""
+    try:
+        yield
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, perhaps of a library in another language, says that there is no room."""
+    text = str(error)
+    return (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or (
+        "No space left on device" in text or "Disk quota exceeded" in text
+    )
+
+
+def open_regular(path: str | Path, most: int | None = None) -> BinaryIO:
+    """A file for reading, if it is one. Raises UserError for a pipe, a device or a folder, for more than `most` bytes,
+    and for a name that no file can have; OSError where it cannot be opened. Opening never waits."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:
+        raise UserError(f"{printable(path)} is no name of a file ({error})") from None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(f"{printable(path)} is a {kind_of(found.st_mode)}; expected a regular file")
+        if most is not None and found.st_size > most:
+            raise UserError(f"{printable(path)} has {found.st_size:,} bytes; at most {most:,} are read")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: str | Path, most: int = MOST_TEXT) -> bytes:
+    """The content of a file; errors as of `open_regular`."""
+    with open_regular(path, most) as file:
+        return file.read(most + 1)
+
+
+def kind_of(mode: int) -> str:
+    """What a file's mode says it is, for people."""
+    kinds = {
+        stat.S_IFDIR: "folder",
+        stat.S_IFIFO: "pipe",
+        stat.S_IFSOCK: "socket",
+        stat.S_IFCHR: "device",
+        stat.S_IFBLK: "device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "special file")
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether to write into what the path names, rather than put a file in its place. Raises UserError."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
+        return True
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path} is a {kind_of(mode)}; expected a file to write")
+    return str(path.absolute()).startswith(("/dev/", "/proc/"))
+
+
+def _write_stream(path: Path, data: bytes) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        raise UserError(f"{path} is a pipe from which no program reads") from None
+    os.set_blocking(descriptor, True)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)

@@ -1,13 +1,12 @@
 """JSON files, and files of JSON lines, which a killed process may leave with half a last line."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sipo.errors import UserError
-from sipo.files import write_atomic
+from sipo.files import append, write_atomic
 
 
 def read_json(path: Path, advice: str = "") -> Any:
@@ -45,10 +44,7 @@ def cut_torn_line(path: Path) -> None:
 
 def append_jsonl(path: Path, records: Iterable[Mapping]) -> None:
     """Add one line a record and sync: after the return, a kill cannot take them back."""
-    with path.open("ab") as file:
-        file.write(dump_jsonl(records).encode())
-        file.flush()
-        os.fsync(file.fileno())
+    append(path, dump_jsonl(records).encode("utf-8", "backslashreplace"))
 
 
 def dump_jsonl(records: Iterable[Mapping]) -> str:

@@ -16,7 +16,13 @@ def progress_bar(
     console: Console | None, text: str, total: int, completed: int = 0
 ) -> Iterator[Callable[[float], None]]:
     """A bar on the console, none without one. Yields the function that reports how many more items are done."""
-    columns = TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, disable=console is None) as progress:
         yield partial(progress.advance, progress.add_task(text, total=total, completed=completed))
 

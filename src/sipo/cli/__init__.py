@@ -1,5 +1,6 @@
 """The command line: thin commands over the packages, which it alone connects."""
 
+import io
 import os
 import sys
 
@@ -7,6 +8,7 @@ import typer
 
 from sipo.cli.annotate import annotate
 from sipo.cli.benchmarks import geneval, vbench
+from sipo.cli.common import say
 from sipo.cli.data import data
 from sipo.cli.feedback import label, prompts
 from sipo.cli.judging import compare, generate, report, score
@@ -16,6 +18,7 @@ from sipo.cli.online import online
 from sipo.cli.study import study
 from sipo.cli.training import benchmark, export, plan, rehearse, train
 from sipo.errors import Stopped, UsageError, UserError
+from sipo.files import is_disk_full
 
 app = typer.Typer(
     name="sipo", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -38,21 +41,26 @@ for name, group in {
 def main() -> None:
     """Entry point: a user's mistake is a message and an exit code, never a traceback."""
     sys.argv[1:] = map(at_home, sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # half a character in a name must not end the command
     try:
         app()
     except Stopped as stop:
-        typer.echo(str(stop), err=True)
+        say(str(stop), err=True)
         sys.exit(130)
     except UsageError as error:
         _complain(error, 2)
     except UserError as error:
         _complain(error, 1)
-    except OSError as error:  # a file that cannot be read or written: the system says which, and why
-        if error.filename is None:
+    except KeyboardInterrupt as stop:
+        _complain(str(stop) or "stopped", 130)
+    except Exception as error:
+        if is_disk_full(error):  # while a library wrote a file of its own
+            _complain(f"the disk is full: {error}", 1)
+        if not isinstance(error, OSError) or error.filename is None:
             raise
-        _complain(f"{error.filename}: {error.strerror}", 1)
-    except KeyboardInterrupt:
-        _complain("stopped", 130)
+        _complain(f"{error.filename}: {error.strerror}", 1)  # the system says which file, and why
 
 
 def at_home(word: str) -> str:
@@ -62,8 +70,10 @@ def at_home(word: str) -> str:
 
 
 def _complain(error: object, code: int) -> None:
-    from rich.console import Console
-    from rich.markup import escape
+    from rich.text import Text
 
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}")
+    from sipo.screen import Screen
+
+    screen = Screen(stderr=True, soft_wrap=True, highlight=False)
+    screen.print(Text.assemble(("error:", "bold red"), " ", str(error)))
     sys.exit(code)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sipo.cli.common import console, quiet_libraries
+from sipo.cli.common import console, quiet_libraries, say
 
 geneval = typer.Typer(no_args_is_help=True, help="GenEval: pictures in its layout, its rules, its table.")
 vbench = typer.Typer(no_args_is_help=True, help="VBench: videos under its names, the official package, its totals.")
@@ -40,7 +40,7 @@ def geneval_generate(
     request = PictureRequest(
         model, metadata, out, images_per_prompt, rewritten, seed, num_inference_steps, guidance_scale, batch_size
     )
-    typer.echo(f"{generate_pictures(request, console())} pictures in {out}")
+    say(f"{generate_pictures(request, console())} pictures in {out}")
 
 
 @geneval.command("judge")
@@ -85,7 +85,7 @@ def geneval_table(
     """Several judged folders side by side."""
     from sipo.geneval.run import compare_results
 
-    typer.echo(compare_results(folders, form), nl=False)
+    say(compare_results(folders, form), nl=False)
 
 
 @vbench.command("generate")
@@ -109,7 +109,7 @@ def vbench_generate(
     request = VideoRequest(
         model, prompts, out, dimension or (), rewritten, seed, num_inference_steps, guidance_scale, batch_size
     )
-    typer.echo(f"{generate_videos(request, console())} videos in {out / 'videos'}")
+    say(f"{generate_videos(request, console())} videos in {out / 'videos'}")
 
 
 @vbench.command("run")
@@ -124,7 +124,7 @@ def vbench_run(
     """Have the official package judge the videos, a dimension at a time. Dimensions with results are skipped."""
     from sipo.vbench.run import run_package
 
-    typer.echo(run_package(folder, environment, dimension, num_gpus, console()), nl=False)
+    say(run_package(folder, environment, dimension, num_gpus, console()), nl=False)
 
 
 @vbench.command("table")
@@ -139,8 +139,8 @@ def vbench_table(
 
 def tell(shown: str, problems: list[str]) -> None:
     """Print a table, and its problems on stderr; with any, the exit status is 1."""
-    typer.echo(shown, nl=False)
+    say(shown, nl=False)
     for problem in problems:
-        typer.echo(problem, err=True)
+        say(problem, err=True)
     if problems:
         raise typer.Exit(1)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sipo.cli.common import ConfigFile, Overrides, console, quiet_libraries
+from sipo.cli.common import ConfigFile, Overrides, console, quiet_libraries, say
 from sipo.errors import UsageError
 
 data = typer.Typer(no_args_is_help=True, help="Look at preference pairs before training, and encode them once.")
@@ -41,7 +41,7 @@ def data_check(
     if json_file:
         write_atomic(json_file, json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
     if not found.num_usable:
-        console().print("[red]nothing is usable[/]: there is no pair to train on")
+        console().print("nothing is usable: there is no pair to train on", style="red")
     if found.num_bad or not found.num_usable:
         raise typer.Exit(1)
 
@@ -57,4 +57,4 @@ def data_encode(config: ConfigFile, overrides: Overrides = None) -> None:
     quiet_libraries()
     from sipo.train.opening import encode
 
-    typer.echo(f"{encode(parsed, console())} pairs in {parsed.data.cache}")
+    say(f"{encode(parsed, console())} pairs in {parsed.data.cache}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sipo.cli.common import console, quiet_libraries
+from sipo.cli.common import console, quiet_libraries, say
 from sipo.cli.judging import BatchSize, Device, DType
 from sipo.errors import UsageError
 from sipo.registry import DEFAULT
@@ -45,7 +45,7 @@ def label(
     own = [f"{scorer}={weights}"] if weights else []
     scorers = choose_scorers([scorer], own, (), device, dtype, batch_size)
     request = LabelRequest(folders, scorers, out, mode, margin, only_right, sft, seed)
-    typer.echo(label_folders(request, console()))
+    say(label_folders(request, console()))
 
 
 @prompts.command("compose")
@@ -65,4 +65,4 @@ def prompts_compose(
     from sipo.geneval.run import CATEGORIES, ComposeRequest, compose_prompts
 
     counts = compose_prompts(ComposeRequest(out, num, seed, world, tag or CATEGORIES, avoid or ()))
-    typer.echo(f"{num} prompts in {out}: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))
+    say(f"{num} prompts in {out}: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sipo.cli.common import RunFolder, console, quiet_libraries
+from sipo.cli.common import RunFolder, console, quiet_libraries, say
 from sipo.errors import UsageError
 from sipo.registry import DEFAULT
 
@@ -42,7 +42,7 @@ def generate(
     items = read_prompts(prompts, num_prompts, seed, images_per_prompt)
     opened = open_for_sampling(model, False, num_inference_steps, guidance_scale)
     make(opened.sampler, items, out, opened.settings, batch_size, console())
-    typer.echo(f"{len(items)} pictures in {out}")
+    say(f"{len(items)} pictures in {out}")
 
 
 def score(
@@ -124,7 +124,7 @@ def compare(
     choice = PromptChoice(prompts, num_prompts, images_per_prompt, seed)
     scorers = choose_scorers(scorer or (), weights or (), (), device, dtype, batch_size)
     request = CompareRequest(models, choice, scorers, out, base, category, tie_margin)
-    typer.echo(compare_models(request, console()))
+    say(compare_models(request, console()))
 
 
 def report(run: RunFolder) -> None:
@@ -135,4 +135,4 @@ def report(run: RunFolder) -> None:
 
     opened = RunDir(run).require()
     write_report(opened)
-    typer.echo(summary(opened))
+    say(summary(opened))

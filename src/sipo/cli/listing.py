@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from sipo.cli.common import say
 from sipo.errors import UsageError
 
 
@@ -25,4 +26,4 @@ def list_names(
     name, source = (max((len(getattr(entry, field)) for entry in found), default=0) for field in ("name", "source"))
     for entry in found:
         about = f"cannot be used: {entry.error}" if entry.error else entry.about
-        typer.echo(f"{entry.name:<{name}}  {entry.source:<{source}}  {about}".rstrip())
+        say(f"{entry.name:<{name}}  {entry.source:<{source}}  {about}".rstrip())

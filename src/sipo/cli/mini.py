@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sipo.cli.common import console, quiet_libraries
+from sipo.cli.common import console, quiet_libraries, say
 from sipo.registry import DEFAULT
 
 mini = typer.Typer(no_args_is_help=True, help="The bundled miniature: rebuild it, and make prompts and pairs for it.")
@@ -57,7 +57,7 @@ def mini_pairs(
     from sipo.mini.pairs import PairSettings, pairs_of_model
 
     settings = PairSettings(num_prompts, candidates, only_right=only_right, seed=seed)
-    typer.echo(f"{pairs_of_model(out, model, settings, bf16, console())} pairs of {num_prompts} prompts in {out}")
+    say(f"{pairs_of_model(out, model, settings, bf16, console())} pairs of {num_prompts} prompts in {out}")
 
 
 @mini.command("foreign")
@@ -70,4 +70,4 @@ def mini_foreign(
     from sipo.mini.foreign import write_foreign_pairs
 
     write_foreign_pairs(out, num_pairs, seed)
-    typer.echo(f"{num_pairs} pairs in {out}")
+    say(f"{num_pairs} pairs in {out}")

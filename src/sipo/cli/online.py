@@ -2,9 +2,7 @@
 
 import os
 
-import typer
-
-from sipo.cli.common import ConfigFile, Overrides, console, quiet_libraries
+from sipo.cli.common import ConfigFile, Overrides, console, quiet_libraries, say
 
 
 def online(config: ConfigFile, overrides: Overrides = None) -> None:
@@ -15,4 +13,4 @@ def online(config: ConfigFile, overrides: Overrides = None) -> None:
 
     path = run_rounds(load_online(config, overrides), console())
     if int(os.environ.get("RANK", 0)) == 0:
-        typer.echo(f"report: {path / 'online.html'}")
+        say(f"report: {path / 'online.html'}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sipo.cli.common import console, quiet_libraries
+from sipo.cli.common import console, quiet_libraries, say
 
 
 def study(
@@ -26,11 +26,11 @@ def study(
     folder = runs / (f"{chosen.name}-quick" if quick else chosen.runs or chosen.name)
     cells = chosen.cells(folder)
     if dry_run:
-        typer.echo(describe(chosen, cells, jobs))
+        say(describe(chosen, cells, jobs))
         return
     quiet_libraries()
     run_missing(chosen, cells, jobs, console())
     from sipo.studies.page import write_page
 
     command = f"sipo study {name}{' --quick' if quick else ''}"
-    typer.echo(f"page: {write_page(chosen, cells, folder if quick else out, command)}")
+    say(f"page: {write_page(chosen, cells, folder if quick else out, command)}")

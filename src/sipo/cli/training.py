@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sipo.cli.common import ConfigFile, Overrides, RunFolder, console, quiet_libraries
+from sipo.cli.common import ConfigFile, Overrides, RunFolder, console, quiet_libraries, say
 from sipo.errors import UsageError
 
 
@@ -39,7 +39,7 @@ def export(
     from sipo.run import RunDir
     from sipo.train.export import export as write
 
-    typer.echo(f"step {write(RunDir(run), step, out, best)} in {out}")
+    say(f"step {write(RunDir(run), step, out, best)} in {out}")
 
 
 def plan(

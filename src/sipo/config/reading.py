@@ -17,9 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from sipo.config.hints import hint
 from sipo.config.sections import COMPONENTS, Config, component_class
-from sipo.errors import UsageError
+from sipo.errors import UsageError, printable, shown
 from sipo.losses.common import T
-from sipo.screen import printable, shown
 from sipo.yaml12 import read_yaml
 
 REQUIRED = ("run", "model", "data", "loss")

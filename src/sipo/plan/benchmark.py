@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sipo.config import parse_config
 from sipo.run import RunDir
@@ -37,7 +38,7 @@ def benchmark(raw: dict[str, Any], num_steps: int, rounds: int, console: Console
         steps: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
         for number in range(rounds):
             for name, variant in variants.items():
-                with console.status(f"round {number + 1} of {rounds}: {name}"), contextlib.redirect_stdout(None):
+                with console.status(Text(f"round {number + 1} of {rounds}: {name}")), contextlib.redirect_stdout(None):
                     variant = {**variant, "run": f"{folder}/{name}-{number}"}
                     train(parse_config(variant), Console(quiet=True))
                 lines = RunDir(Path(variant["run"])).read_metrics("train")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
+from rich.text import Text
 
 from sipo.backbones import read_architecture
 from sipo.backbones.random_weights import write_random_checkpoint
@@ -48,7 +49,7 @@ def rehearse(config: Config, folder: Path, num_steps: int, console: Console) -> 
     checkpoint = folder / "checkpoint"
     if not (checkpoint / "model_index.json").is_file():
         dtype = config.model.frozen_dtype(config.train.compute_dtype)
-        with console.status(f"writing random weights into {checkpoint}"):
+        with console.status(Text(f"writing random weights into {checkpoint}")):
             write_random_checkpoint(config.model, checkpoint, dtype)
     pairs = _noise_pairs(folder / f"pairs-{size.height}x{size.width}x{size.num_frames}", size)
     raw = _rehearsed(config.to_dict(), folder, checkpoint, pairs, num_steps)

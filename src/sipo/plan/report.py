@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sipo.plan.memory import Memory
 from sipo.plan.plan import Layout, Plan, StepFlops
@@ -54,10 +55,10 @@ def render(plan: Plan, console: Console) -> None:
     """Parameters, FLOPs and memory of one GPU, then a line for each number of GPUs."""
     share = plan.trained / plan.parameters
 
-    def line(text: str, style: str = "") -> None:
+    def line(text: str | Text, style: str = "") -> None:
         console.print(text, style=style, highlight=False, soft_wrap=True)
 
-    line(f"[bold]{plan.model}[/] at {plan.size}")
+    line(Text.assemble((plan.model, "bold"), f" at {plan.size}"))
     line(
         f"parameters: {plan.parameters:,} in the denoiser, {plan.trained:,} trained ({share:.2%}), "
         f"{plan.encoder_parameters:,} in VAE and text encoders\n"
@@ -92,12 +93,13 @@ def _table(title: str, unit: str, names: dict[str, str], values: StepFlops | Mem
     return table
 
 
-def _line(plan: Plan, layout: Layout) -> str:
+def _line(plan: Plan, layout: Layout) -> Text:
     """Such as `8 x h100, sharded: 31.2 of 79.6 GiB each, fits; 512 pairs a step in at least 4.1 s`."""
     kind = f", {'DDP' if layout.kind == 'ddp' else layout.kind}" if layout.num_gpus > 1 else ""
-    verdict = "[green]fits[/]" if plan.fits(layout) else "[red]does not fit[/]"
+    verdict = ("fits", "green") if plan.fits(layout) else ("does not fit", "red")
     pairs = f"{layout.pairs:,} pair{'s' if layout.pairs > 1 else ''}"
-    return (
-        f"{layout.num_gpus} x {plan.gpu.name}{kind}: {_number(layout.memory.total / GIB)} of {plan.gpu.memory:g} GiB each, "
-        f"{verdict}; {pairs} a step in at least {plan.seconds:.3g} s"
+    return Text.assemble(
+        f"{layout.num_gpus} x {plan.gpu.name}{kind}: {_number(layout.memory.total / GIB)} of {plan.gpu.memory:g} GiB each, ",
+        verdict,
+        f"; {pairs} a step in at least {plan.seconds:.3g} s",
     )

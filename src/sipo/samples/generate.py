@@ -10,7 +10,7 @@ from rich.console import Console
 
 from sipo.data.media.encode_video import contact_sheet, encode_png, encode_video
 from sipo.errors import UserError
-from sipo.files import write_atomic
+from sipo.files import room_in, write_atomic
 from sipo.jsonl import append_jsonl, cut_torn_line
 from sipo.progress import track_batches
 from sipo.samples.folder import PICTURE, SAMPLES, SETTINGS, VIDEO, PromptItem, Sample, read_samples, read_settings
@@ -49,13 +49,18 @@ def generate(
     names = files or [f"{i:05d}{suffix}" for i in range(len(prompts))]
     samples = [Sample(f, item.prompt, item.seed, item.metadata) for f, item in zip(names, prompts, strict=True)]
     missing = samples[_num_finished(out, samples) :]
+
+    def kept() -> str:
+        return f"{_num_finished(out, samples)} of {len(samples)} samples are whole and kept"
+
     for batch in track_batches(missing, batch_size, console, f"Generating {out.name}", total=len(samples)):
         media = sampler([sample.prompt for sample in batch], [sample.seed for sample in batch])
         if len(media) != len(batch):
             raise ValueError(f"The sampler returned {len(media)} samples for {len(batch)} prompts.")
-        for sample, made in zip(batch, media, strict=True):
-            _write(out, sample, made, fps)
-        append_jsonl(out / SAMPLES, map(asdict, batch))
+        with room_in(out, kept=kept):
+            for sample, made in zip(batch, media, strict=True):
+                _write(out, sample, made, fps)
+            append_jsonl(out / SAMPLES, map(asdict, batch))
     return out
 
 

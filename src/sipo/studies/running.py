@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from sipo.errors import UserError
 from sipo.files import write_atomic
@@ -61,7 +61,7 @@ def run_missing(study: Study, cells: Sequence[Cell], jobs: int, console: Console
                 running.remove(job)
                 if job.process.returncode:
                     failed.append(job)
-                    console.print(f"[red]failed[/]: {job.cell.name}, see {escape(str(job.log))}", highlight=False)
+                    console.print(Text.assemble(("failed", "red"), f": {job.cell.name}, see {job.log}"))
                     continue
                 seconds.append(time.time() - job.started)
                 _mark_done(study, job)

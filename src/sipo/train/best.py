@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sipo.config import Config, KeepBest
 from sipo.errors import UsageError, UserError
-from sipo.files import sync_directory
+from sipo.files import removed_on_error, room_in, sync_directory
 from sipo.registry import DEFAULT
 from sipo.run import RunDir
 from sipo.run.record import best_score
@@ -55,10 +55,11 @@ class Best:
         """Keep these weights, unsharded."""
         self.folder.mkdir(exist_ok=True)
         temporary = self.folder / f".{step:06d}.tmp"
-        save_file({name: weight.contiguous() for name, weight in weights.items()}, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, self._path(step))
+        with room_in(self.folder, sum(weight.nbytes for weight in weights.values())), removed_on_error(temporary):
+            save_file({name: weight.contiguous() for name, weight in weights.items()}, temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, self._path(step))
         sync_directory(self.folder)
 
     def read(self) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from sipo.errors import UserError
-from sipo.files import hash_file, sync_directory, write_atomic
+from sipo.files import hash_file, removed_on_error, room_in, sync_directory, write_atomic
 from sipo.train.engine.processes import Processes
 from sipo.train.pieces import read_pieces, write_pieces
 
@@ -38,13 +38,15 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, keep: int, processes: Pr
     folder, temporary = root / f"{checkpoint.step:06d}", root / f".{checkpoint.step:06d}.tmp"
     if processes.is_main:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        with room_in(root):
+            temporary.mkdir(parents=True)
     processes.barrier()
     moments, plain = _flatten(checkpoint.optimizer)
     parts = {"weights": checkpoint.weights, "optimizer": moments, "ema": checkpoint.ema or {}}
     tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
     path = temporary / f"{processes.rank + 1:05d}-of-{processes.world:05d}.safetensors"
-    write_pieces(path, tensors, processes.is_main)
+    with room_in(root, sum(tensor.nbytes for tensor in tensors.values())), removed_on_error(temporary):
+        write_pieces(path, tensors, processes.is_main)
     hashes = dict(item for item in processes.gather_objects(_synced(path)) if item)
     if processes.is_main:
         manifest = {
@@ -53,7 +55,8 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, keep: int, processes: Pr
             "counters": checkpoint.counters or {},
             "sha256": hashes,
         }
-        write_atomic(temporary / MANIFEST, json.dumps(manifest))
+        with removed_on_error(temporary):
+            write_atomic(temporary / MANIFEST, json.dumps(manifest))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
         sync_directory(root)

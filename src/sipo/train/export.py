@@ -10,7 +10,7 @@ from torch import Tensor
 from sipo.backbones import Backbone
 from sipo.config import Config, parse_config
 from sipo.errors import UserError
-from sipo.files import sync_directory, write_atomic
+from sipo.files import removed_on_error, room_in, sync_directory, write_atomic
 from sipo.registry import miniature
 from sipo.run import RunDir
 from sipo.run.record import best_score
@@ -29,12 +29,15 @@ def write_weights(
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_policy(policy, backbone, temporary, weights)
-    write_atomic(temporary / "README.md", model_card(config, step))
-    write_atomic(temporary / RECORD, json.dumps({"base": config.model.path, "kind": config.policy.kind, "step": step}))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    size = sum(weight.nbytes for weight in weights.values())
+    with room_in(folder.parent, size), removed_on_error(temporary):
+        temporary.mkdir(parents=True)
+        save_policy(policy, backbone, temporary, weights)
+        write_atomic(temporary / "README.md", model_card(config, step))
+        record = {"base": config.model.path, "kind": config.policy.kind, "step": step}
+        write_atomic(temporary / RECORD, json.dumps(record))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
     sync_directory(folder.parent)
 
 

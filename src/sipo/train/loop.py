@@ -4,12 +4,14 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from sipo.config import Config
 from sipo.errors import Stopped
+from sipo.files import room_in
 from sipo.losses import D3PO
 from sipo.run import RunDir
 from sipo.train.checkpoint import Checkpoint, save_checkpoint, saved_steps
@@ -21,6 +23,9 @@ from sipo.train.step import take_step as take_pair_step
 from sipo.train.table import Update
 from sipo.train.training import Training
 
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]  # Windows has two
 Step = Callable[[Training, int, bool], Update]
 
 
@@ -31,7 +36,9 @@ def train(config: Config, console: Console, take_step: Step | None = None) -> Ru
     Raises UserError for what the user can fix, before the first step wherever it is known by then.
     """
     take_step = take_step or (take_d3po_step if isinstance(config.loss, D3PO) else take_pair_step)
-    with StopRequest() as stop, open_training(config, console) as t:
+    run = RunDir(Path(config.run))
+    with room_in(run.path, kept=lambda: newest(run)), StopRequest() as stop, open_training(config, console) as t:
+        stop.waits = True
         if t.start == 0:
             look(t, 0)
         for step in () if ends_early(t) else range(t.start + 1, t.settings.num_steps + 1):
@@ -59,6 +66,12 @@ def train(config: Config, console: Console, take_step: Step | None = None) -> Ru
         return t.run
 
 
+def newest(run: RunDir) -> str:
+    """What a full disk leaves: the newest checkpoint."""
+    steps = saved_steps(run.checkpoints)
+    return f"The newest whole checkpoint is that of step {steps[-1]}" if steps else "There is no checkpoint yet"
+
+
 def ends_early(t: Training) -> bool:
     """Whether the held-out score has not risen for as long as `train.keep_best.patience` allows."""
     return t.best is not None and t.best.exhausted
@@ -75,15 +88,18 @@ def save(t: Training, step: int) -> None:
 
 
 class StopRequest:
-    """While the context lasts, the first SIGINT or SIGTERM is a request; the second one acts as usual."""
+    """While the context lasts, SIGINT, SIGTERM or SIGHUP (a terminal that is closed) stops the training; a second one acts as usual.
+
+    waits: the first one is a request, to be answered after a step. Until then (checks, encoding) it is answered at once.
+    """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested = self.waits = False
         self.before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,6 +108,10 @@ class StopRequest:
     def _ask(self, number: int, frame: object) -> None:
         self.requested = True
         self._restore()
+        if not self.waits:
+            raise KeyboardInterrupt(
+                "stopped before the first step; what is checked and encoded is kept for the next start"
+            )
 
     def _restore(self) -> None:
         for number, handler in self.before.items():

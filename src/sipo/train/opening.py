@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch.utils.data import DataLoader
 
 from sipo.backbones import Architecture, Backbone, load_backbone, read_architecture
@@ -229,7 +230,7 @@ def announce(
         )  # fmt: skip
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():
-        table.add_row(f"[bold]{name}[/]", value)
+        table.add_row(Text(name, "bold"), Text(value))
     console.print(table)
     if start >= train.num_steps:
-        console.print(f"[green]complete[/]: {start} steps are done; train.num_steps may grow")
+        console.print(Text.assemble(("complete", "green"), f": {start} steps are done; train.num_steps may grow"))

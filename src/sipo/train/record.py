@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sipo.config import Config
-from sipo.files import write_atomic
+from sipo.files import append, write_atomic
 from sipo.jsonl import read_jsonl
 from sipo.run import RunDir
 from sipo.train.loggers import Loggers
@@ -58,7 +58,7 @@ class Recorder:
         self.write(line)
         if warning := self.falling.update(update.step, line):
             self.write({"kind": "warning", "step": update.step, "message": warning})
-            self.console.print(f"[yellow]step {update.step}: {warning}[/]")
+            self.console.print(f"step {update.step}: {warning}", style="yellow")
         self.progress.update(update.step, line)
 
 
@@ -84,8 +84,7 @@ class MetricsFile:
         write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
 
     def write(self, line: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append(self.path, (json.dumps(line) + "\n").encode(), sync=False)
 
 
 class FallingRewards:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from sipo.errors import UserError
 from sipo.vbench.files import FLICKERING, RESULTS
@@ -82,7 +82,7 @@ def run_dimensions(
         if has_results(out / dimension):
             continue
         for command in commands(environment, videos, dimension, out, num_gpus):
-            console.print(f"[bold]{dimension}[/]: {escape(' '.join(command))}", highlight=False, soft_wrap=True)
+            console.print(Text.assemble((dimension, "bold"), f": {' '.join(command)}"), soft_wrap=True)
             if execute(command, variables(environment)) != 0:
                 break
         if not has_results(out / dimension):

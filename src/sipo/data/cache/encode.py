@@ -18,7 +18,7 @@ from sipo.data.draws import draw_augmentation
 from sipo.data.pairs.load import load_pair
 from sipo.data.workers import end_with_parent
 from sipo.errors import UserError
-from sipo.files import write_atomic
+from sipo.files import room_in, write_atomic
 from sipo.progress import progress_bar
 
 PATIENCE = 3600.0  # seconds without a new shard from the other processes before giving up on them
@@ -47,12 +47,20 @@ def encode_cache(
     made = made_by(backbone.fingerprint(), request)
     plan = _existing_plan(out, made)
     if plan is None or _unfinished(out, plan.shards[rank::world_size]):
-        with backbone.encoders():
+        with room_in(out, kept=lambda: _finished(out)), backbone.encoders():
             if plan is None:
                 plan = make_plan(made, request, *_item_bytes(backbone, request))
                 write_plan(out, plan)
             _encode_shards(backbone, request, out, plan, plan.shards[rank::world_size], console)
     _wait_for_all(out, made, plan.shards, rank)
+
+
+def _finished(out: Path) -> str:
+    """What a full disk leaves."""
+    plan = read_plan(out) if (out / PLAN).exists() else None
+    if plan is None:
+        return "Nothing is encoded yet"
+    return f"{len(plan.shards) - len(_unfinished(out, plan.shards))} of {len(plan.shards)} shards are whole and kept"
 
 
 def _existing_plan(out: Path, made: dict[str, Any]) -> CachePlan | None:

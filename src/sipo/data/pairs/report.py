@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from sipo.data.bad_rows import KINDS
 from sipo.data.pairs.rows import Ties
@@ -111,8 +111,8 @@ class CheckReport:
             style = "dim" if count == 0 else "red" if kind in self.bad_kinds else "yellow"
             shown = [problem.row for problem in self.rows(kind)[:examples]]
             where = ", ".join(shown) + (" ..." if count > len(shown) else "")
-            table.add_row(f"{count:,}", KINDS[kind], escape(where), style=style)
+            table.add_row(f"{count:,}", KINDS[kind], Text(where), style=style)
         console.print(table)
         for kind in self.bad_kinds:
             for problem in self.rows(kind)[:examples]:
-                console.print(f"[bold]{escape(problem.row)}[/bold] {kind}: {escape(problem.detail)}", highlight=False)
+                console.print(Text.assemble((problem.row, "bold"), f" {kind}: {problem.detail}"))

@@ -12,7 +12,7 @@ from sipo.data.media.pictures import decode
 from sipo.errors import UserError
 from sipo.evaluate.scores.files import Score, content_hash, read_lines, read_scores, score_from_line, scores_path
 from sipo.evaluate.scores.sources import find_media
-from sipo.files import write_atomic
+from sipo.files import room_in, write_atomic
 from sipo.jsonl import append_jsonl, cut_torn_line, dump_jsonl
 from sipo.progress import track_batches
 from sipo.samples.folder import SAMPLES, Sample, read_samples
@@ -51,7 +51,8 @@ def score(
     for batch in track_batches(missing, size, console, f"Scoring {folder.name}", total=len(samples)):
         results = _score_batch(folder, batch, scorer)
         records = [{**heads[sample.file], **found} for sample, found in zip(batch, results, strict=True)]
-        append_jsonl(path, records)
+        with room_in(path.parent, kept=lambda: f"{len(done)} of {len(samples)} scores are kept"):  # noqa: B023
+            append_jsonl(path, records)
         done |= {record["file"]: record for record in records}
     write_atomic(path, dump_jsonl(done[sample.file] for sample in samples))  # in order, without superseded lines
     return [score_from_line(sample, done[sample.file]) for sample in samples]
