@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-import json
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -147,9 +147,11 @@ def require_same(config: OnlineConfig) -> None:
     file = config.path / "online.yaml"
     if file.is_file():
         before = read_yaml(file.read_text(encoding="utf-8"))
+        with suppress(UsageError):  # keys that an earlier version did not have are at their defaults
+            before = parse_online(before).to_dict()
         changed = [
             f"  {key}: {old!r} in the folder, {now!r} now"
-            for key, old, now in differences(before, json.loads(json.dumps(config.to_dict())))
+            for key, old, now in differences(before, config.to_dict())
             if key != "run" and not (key == "rounds.num_rounds" and now > old)
         ]
         if changed:

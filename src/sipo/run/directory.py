@@ -3,7 +3,7 @@
 import os
 import platform
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -66,15 +66,19 @@ class RunDir:
         """Compare the config with config.yaml, if it exists. Raises UsageError naming the changed keys.
 
         `train.num_steps` may grow; `run` may change, since a run directory can be moved; without a checkpoint there is
-        nothing to resume, so everything may change.
+        nothing to resume, so everything may change. A key that the file lacks, because it is of an earlier version, has its
+        default.
         """
-        from sipo.config import differences  # here: reading a run needs no torch
+        from sipo.config import differences, parse_config  # here: reading a run needs no torch
 
         if not self.config.is_file() or not has_checkpoint:
             return
+        before = self.read_config()
+        with suppress(UsageError):  # a value that is refused by now is compared as it stands
+            before = parse_config(before).to_dict()
         changed = [
             (key, old, now)
-            for key, old, now in differences(self.read_config(), config.to_dict())
+            for key, old, now in differences(before, config.to_dict())
             if key != "run" and not (key == "train.num_steps" and now > old)
         ]
         if changed:
