@@ -35,7 +35,7 @@ def test_careful_people_are_left_alone():
         ("fast", {"seconds": np.where(np.arange(200) < 100, 0.4, 5.0)}, "100 of 200 answers in under 1 s"),
         ("repeats", {"repeats": np.arange(15) < 7}, "7 of 15"),
         ("checks", {"checks": np.arange(10) < 5}, "5 of 10"),
-        ("disagrees", {"others": np.arange(150) < 55}, "55 of 150"),
+        ("guesses", {"others": np.arange(150) < 55}, "55 of 150"),
         ("unanswered", {"num_answered": 100}, "100 of 200"),
     ],
 )

@@ -212,6 +212,7 @@ def test_images_and_videos_do_not_mix(folders):
         ({"plan": Plan(1, 2, 3)}, "--repeats"),
         ({"num_examples": 6}, "--examples"),
         ({"checks": 7}, "--checks"),
+        ({"plan": Plan(1, 1, 1, duplicates=5)}, "--duplicates"),
         ({"mode": "ranking", "dimensions": ()}, "--dimension"),
         ({"title": "Is S180 good?"}, "names s180"),
         ({"names": ("s60", "nowhere")}, "nowhere"),

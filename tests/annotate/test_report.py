@@ -12,10 +12,11 @@ from support.studies import small_study
 from sipo.annotate.ballots import OVERALL, Ballot, ballots_csv, read_ballots, read_csv
 from sipo.annotate.export import export
 from sipo.annotate.people import discard
-from sipo.annotate.report import report, results_record
+from sipo.annotate.report import Votes, report, results_record
 from sipo.annotate.results import by_contest, extremes, final_label
 from sipo.annotate.store import open_store
 from sipo.annotate.study import Plan, read_study
+from sipo.annotate.tables import GIVEN_VOTES, SLOTS
 from sipo.annotate.votes import POINTS, win_rate
 from sipo.data.pairs.check import check_pairs
 from sipo.data.pairs.open import open_pairs
@@ -24,8 +25,11 @@ from sipo.evaluate.statistics.bootstrap import bootstrap_mean
 
 
 def vote_all(root: Path, choose) -> None:
-    """Everybody votes: choose(name, slot, item, number) gives a system's number, "tie" or "bad", or for a ranking an answer."""
-    study = read_study(root)
+    """Everybody votes: choose(name, slot, item, number) gives a system's number, "tie" or "bad", or for a ranking an answer.
+
+    All in one transaction: one sync for all.
+    """
+    study, votes = read_study(root), []
     with open_store(root, study) as store:
         for name, _ in study.plan.annotators():
             for n, slot in enumerate(store.open_slots(name, 9999)):
@@ -33,7 +37,11 @@ def vote_all(root: Path, choose) -> None:
                 answer = choose(name, slot, item, n)
                 if isinstance(answer, int):
                     answer = ("left", "right")[sides.index(answer)]
-                store.vote(name, slot.id, f"{slot.id:032x}", answer, 4.0 + n % 3)
+                vote = {"id": f"{slot.id:032x}", "slot": slot.id, "answer": json.dumps(answer)}
+                votes.append(vote | {"seconds": 4.0 + n % 3, "at": 1000.0 + len(votes)})
+        with store.writing() as c:
+            c.execute(GIVEN_VOTES.insert(), votes)
+            c.execute(SLOTS.update().values(state="done"))
 
 
 @pytest.fixture(scope="module")
@@ -140,13 +148,13 @@ def test_discarded_votes_duplicates_and_checks_do_not_count(tmp_path):
 
 
 def test_planted_careless_people_are_flagged_in_the_report(tmp_path):
-    root = small_study(tmp_path, 60, plan=Plan(1, 6, 6, duplicates=6), checks=6)
+    root = small_study(tmp_path, 40, plan=Plan(3, 4, 4, duplicates=6), checks=4)
     rng = np.random.default_rng(0)
 
     def choose(name, slot, item, n):
-        if name == "g1-6":
+        if name == "g3-4":
             return "left"
-        if name == "g1-5":
+        if name == "g3-3":
             return ("left", "right")[rng.integers(2)]
         if item.worst is not None:
             return ("left", "right")[json.loads(slot.sides).index(0)]
@@ -156,13 +164,14 @@ def test_planted_careless_people_are_flagged_in_the_report(tmp_path):
     vote_all(root, choose)
     text = report(root)
     flagged = {p["name"]: {f["kind"] for f in p["flags"]} for p in record(root)["people"]}
-    assert "side" in flagged["g1-6"]
-    assert flagged["g1-5"]
-    assert not any(flagged[f"g1-{n}"] for n in range(1, 5))
-    assert "flag: g1-6: chose the left side in 72 of 72" in text
+    assert "side" in flagged["g3-4"]
+    assert flagged["g3-3"]
+    careful = flagged.keys() - {"g3-3", "g3-4"}
+    assert not any(flagged[name] for name in careful)
+    assert "flag: g3-4: chose the left side in 50 of 50" in text
     able = {p["name"]: p for p in record(root)["people"]}
-    assert able["g1-6"]["side"] > 1.5
-    assert able["g1-5"]["ability"] < min(able[f"g1-{n}"]["ability"] for n in range(1, 5))
+    assert able["g3-4"]["side"] > 1.5
+    assert able["g3-3"]["ability"] < min(able[name]["ability"] for name in careful)
 
 
 def test_three_systems_are_ordered_by_strength(tmp_path):
@@ -229,6 +238,29 @@ def test_a_scorer_is_compared_with_the_people(tmp_path):
     assert (found["scorer"], found["num_items"], found["value"]) == ("mine", 5, 0.8)
 
 
+def test_who_left_items_unanswered_is_flagged_once_the_study_is_closed(tmp_path):
+    root = small_study(tmp_path, 4, plan=Plan(1, 3, 3))
+    with open_store(root, read_study(root)) as store:
+        for name in ("g1-1", "g1-2"):
+            for slot in store.open_slots(name, 4 if name == "g1-1" else 2):
+                store.vote(name, slot.id, f"{slot.id:032x}", "tie", 3.0)
+        report(root)
+        assert not any(person["flags"] for person in record(root)["people"])
+        store.set_state("closed")
+    report(root)
+    flagged = {p["name"]: [f["evidence"] for f in p["flags"]] for p in record(root)["people"]}
+    assert flagged == {"g1-1": [], "g1-2": ["2 of 4 items answered"], "g1-3": ["0 of 4 items answered"]}
+
+
+def test_items_are_ordered_by_difficulty(tmp_path):
+    root = small_study(tmp_path, 8, plan=Plan(1, 6, 6))
+    vote_all(root, lambda name, slot, item, n: int(name[-1]) % 2 if item.prompt == "prompt 5" else 0)
+    report(root)
+    items = record(root)["items"]
+    assert items[0]["prompt"] == "prompt 5"
+    assert items[0]["difficulty"] > items[1]["difficulty"] + 0.05
+
+
 def test_without_votes_there_is_a_message(tmp_path):
     with pytest.raises(UserError, match="no vote"):
         report(small_study(tmp_path, 3))
@@ -281,5 +313,5 @@ def test_a_csv_that_cannot_be_read_names_every_line(tmp_path):
     path.write_text("prompt,system_a,system_b,label,annotator\np,x,y,x,me\np,x,y,tie,me\n")
     assert [ballot.label for ballot in read_csv(path)] == ["a", "tie"]
     assert "," in ballots_csv(read_csv(path))
-    record = results_record(read_csv(path), [], {}, "tie", tmp_path)
+    record = results_record(Votes("mine", read_csv(path)), "tie", tmp_path)
     assert record["num_votes"] == 2

@@ -30,17 +30,17 @@ class Record:
 
 @dataclass(frozen=True)
 class Flag:
-    """kind: one of "side", "fast", "repeats", "checks", "unanswered", "disagrees"; evidence: a sentence with the numbers."""
+    """kind: one of "side", "fast", "repeats", "checks", "unanswered", "guesses"; evidence: a sentence with the numbers."""
 
     kind: str
     evidence: str
 
 
-def flags(record: Record, look: float = 1.0, closed: bool = False, disagreement: float = 0.5) -> list[Flag]:
+def flags(record: Record, look: float = 1.0, closed: bool = False, usual: float = 0.75) -> list[Flag]:
     """The careless patterns of one annotator.
 
     look: seconds within which nobody can judge an item. closed: whether answers that are missing now stay missing.
-    disagreement: the share of the others' majorities that a person who guesses meets.
+    usual: the share of the others' majorities with which a usual annotator agrees.
     """
     found = []
     if closed and record.num_answered < 0.9 * record.num_due:
@@ -58,17 +58,29 @@ def flags(record: Record, look: float = 1.0, closed: bool = False, disagreement:
     right = sum(record.checks)
     if len(record.checks) >= 3 and binom.cdf(right, len(record.checks), 0.95) < 0.005:
         found.append(Flag("checks", f"{right} of {len(record.checks)} check items answered right"))
-    alike = sum(record.others)
-    if len(record.others) >= 2 * FEW and binom.cdf(alike, len(record.others), disagreement) < 10 * SURE:
-        found.append(Flag("disagrees", f"agrees with the others' majority on {alike} of {len(record.others)} items"))
+    if guesses := _guesses(record, usual):
+        found.append(guesses)
     return found
 
 
+def _guesses(record: Record, usual: float) -> Flag | None:
+    """A hundred times likelier for somebody who guesses (1/2 everywhere) than for a usual annotator, over all evidence."""
+    evidence = {
+        "agrees with the others' majority on": (record.others, usual), "answers repeats alike in": (record.repeats, 0.8),
+        "answers checks right in": (record.checks, 0.95),
+    }  # fmt: skip
+    ratio = sum(np.log(0.5 / (rate if right else 1 - rate)) for rights, rate in evidence.values() for right in rights)
+    if len(record.others) < 2 * FEW or ratio < np.log(100):
+        return None
+    seen = [f"{what} {sum(rights)} of {len(rights)}" for what, (rights, _) in evidence.items() if rights]
+    return Flag("guesses", ", ".join(seen))
+
+
 def all_flags(records: Mapping[str, Record], look: float = 1.0, closed: bool = False) -> dict[str, list[Flag]]:
-    """The flags of everybody; disagreement is measured against what the median annotator reaches, less an eighth."""
+    """The flags of everybody; usual is what the median annotator reaches."""
     rates = [np.mean(record.others) for record in records.values() if len(record.others) >= FEW]
-    usual = float(np.median(rates)) if rates else 0.5
-    return {name: flags(record, look, closed, 0.875 * usual) for name, record in records.items()}
+    usual = float(np.clip(np.median(rates), 0.55, 0.95)) if rates else 0.75
+    return {name: flags(record, look, closed, usual) for name, record in records.items()}
 
 
 def _one_sided(left: Sequence[bool]) -> Flag | None:

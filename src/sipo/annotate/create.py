@@ -115,6 +115,11 @@ def _check_numbers(request: CreateRequest, num_systems: int, num_questions: int)
         problems.append(f"--examples: {request.num_examples} of {num_questions} prompts leaves none to judge")
     elif request.checks > min(left, request.num_items or left):
         problems.append(f"--checks: {request.checks} of {left} prompts")
+    shown = min(left, request.num_items or left) * plan.repeats // plan.group_size
+    if plan.duplicates > shown * 3 // 4:
+        problems.append(
+            f"--duplicates: {plan.duplicates} of the {shown} prompts that each annotator sees; three quarters at most"
+        )
     if request.mode == "ranking" and not request.dimensions:
         problems.append("--dimension: a ranking needs at least one")
     if request.mode == "ranking" and num_systems > 9:

@@ -31,7 +31,7 @@ def export(
     """
     if out.suffix != ".jsonl":
         raise UsageError(f"--out: {out} should end in .jsonl")
-    contests = by_contest(read_votes(Path(source), database)[0])
+    contests = by_contest(read_votes(Path(source), database).ballots)
     dimensions = list(dict.fromkeys(contest[0] for contest in contests))
     if dimension is not None and dimension not in dimensions:
         raise UsageError(f"--dimension: {dimension!r} is none of {', '.join(dimensions)}")

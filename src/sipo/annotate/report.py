@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sipo.annotate.results import (
     by_contest,
     comparison,
     extremes,
+    item_model,
     people,
     rank_shares,
     scorer_accuracy,
@@ -44,10 +46,10 @@ def report(source: Path, out: Path | None = None, rule: Rule = "tie", database: 
     Raises UserError where there is no counted vote yet.
     """
     source = Path(source)
-    ballots, rankings, folders, title, due = read_votes(source, database)
+    votes = read_votes(source, database)
     out = out or (source / "report" if source.is_dir() else source.with_suffix(".report"))
-    record = results_record(ballots, rankings, folders, rule, out, due) | {"title": title}
-    write_atomic(out / VOTES, ballots_csv(ballots))
+    record = results_record(votes, rule, out)
+    write_atomic(out / VOTES, ballots_csv(votes.ballots))
     write_atomic(out / JSON, json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
     figure = draw(record)
     write_atomic(out / FIGURE, figure)
@@ -55,41 +57,52 @@ def report(source: Path, out: Path | None = None, rule: Rule = "tie", database: 
     return "\n".join([*_lines(record), f"report: {out / PAGE}"])
 
 
-def read_votes(
-    source: Path, database: str | None = None
-) -> tuple[list[Ballot], list[Ranking], dict[str, Path], str, dict[str, int] | None]:
-    """(ballots, rankings, folders of the systems, title, answers due of each annotator) of a study or a CSV."""
+@dataclass(frozen=True)
+class Votes:
+    """Votes and what is known of their study. folders: of the systems' media. due: answers each annotator was asked for."""
+
+    title: str
+    ballots: Sequence[Ballot]
+    rankings: Sequence[Ranking] = ()
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    due: Mapping[str, int] | None = None
+    closed: bool = False
+
+
+def read_votes(source: Path, database: str | None = None) -> Votes:
+    """The votes of a study's folder, or of a CSV."""
     if not source.is_dir():
-        return read_csv(source), [], {}, source.stem, None
+        return Votes(source.stem, read_csv(source))
     study = read_study(source)
     with open_store(source, study, database) as store:
         ballots, rankings = read_ballots(store)
-        due = {name: store.counts(name)[1] for name in {ballot.annotator for ballot in ballots}}
+        due = {person.name: store.counts(person.name)[1] for person in store.people() if not person.discarded}
+        closed = store.state() == "closed"
     folders = dict(zip(study.systems, map(Path, study.folders), strict=True))
-    return ballots, rankings, folders, study.title or source.resolve().name, due
+    return Votes(study.title or source.resolve().name, ballots, rankings, folders, due, closed)
 
 
-def results_record(
-    ballots: Sequence[Ballot], rankings: Sequence[Ranking], folders: Mapping[str, Path], rule: Rule, out: Path,
-    due: Mapping[str, int] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+def results_record(votes: Votes, rule: Rule, out: Path) -> dict[str, Any]:
     """Everything that the page shows, JSON values only."""
-    contests = by_contest(ballots)
+    contests = by_contest(votes.ballots)
     if not contests:
         raise UserError(
             "There is no vote to report yet (duplicates, check items and discarded annotators do not count)."
         )
-    comparisons = [comparison(contest, items, rule, folders) for contest, items in contests.items()]
+    comparisons = [comparison(contest, items, rule, votes.folders) for contest, items in contests.items()]
+    able, hard = item_model(votes.ballots)
     return {
+        "title": votes.title,
         "rule": rule,
         "num_votes": sum(len(each) for items in contests.values() for each in items.values()),
         "num_prompts": len({key for items in contests.values() for key in items}),
         "contest": contest_record(Contest(tuple(comparisons)), out),
         "votes": [single_votes(items, rule) for items in contests.values()],
         "strengths": all_strengths(contests, rule),
-        "ranks": rank_shares(rankings),
-        "people": people(ballots, due),
-        "scorers": scorer_accuracy(contests, _scores(folders), rule),
+        "ranks": rank_shares(votes.rankings),
+        "people": people(votes.ballots, able, votes.due, votes.closed),
+        "items": hard,
+        "scorers": scorer_accuracy(contests, _scores(votes.folders), rule),
         "extremes": extremes(contests),
     }
 

@@ -125,38 +125,49 @@ def rank_shares(rankings: Sequence[Ranking]) -> dict[str, dict[str, list[float]]
     }
 
 
-def people(ballots: Sequence[Ballot], due: Mapping[str, int] | None = None, closed: bool = False) -> list[dict]:
-    """Every annotator: votes, median seconds, ability and side bias (from counted votes), flags with their evidence.
+def people(
+    ballots: Sequence[Ballot], able: Mapping[str, dict], due: Mapping[str, int] | None = None, closed: bool = False
+) -> list[dict]:
+    """Every annotator: votes, median seconds, ability and side bias, flags with their evidence.
 
-    due: how many answers each was asked for; None: as many as were given.
+    able: of `item_model`. due: how many answers each was asked for; None: as many as were given.
     """
-    records = {name: _record(name, mine, ballots, due) for name, mine in _by_person(ballots).items()}
-    flagged, able = all_flags(records, closed=closed), abilities(ballots)
+    records = _records(ballots, due)
+    flagged = all_flags(records, closed=closed)
     groups = {ballot.annotator: (ballot.group, ballot.counts) for ballot in ballots}
+    unknown = {"ability": None, "ability_low": None, "ability_high": None, "side": None}
     return [
         {
-            "name": name, "group": groups[name][0], "discarded": not groups[name][1], "num_votes": record.num_answered,
-            "seconds": _median(record.seconds), "flags": [asdict(flag) for flag in flagged[name]],
-        } | able.get(name, {"ability": None, "ability_low": None, "ability_high": None, "side": None})
+            "name": name, "group": groups.get(name, ("", True))[0], "discarded": not groups.get(name, ("", True))[1],
+            "num_votes": record.num_answered, "seconds": _median(record.seconds),
+            "flags": [asdict(flag) for flag in flagged[name]],
+        } | able.get(name, unknown)
         for name, record in records.items()
     ]  # fmt: skip
 
 
-def abilities(ballots: Sequence[Ballot]) -> dict[str, dict]:
-    """The item-response model's view of each annotator; nothing from few votes, or where the sides are unknown."""
+def item_model(ballots: Sequence[Ballot]) -> tuple[dict[str, dict], list[dict]]:
+    """The item-response model's view: of each annotator by name, and of the items, the hardest first.
+
+    Nothing from few votes or people, or where the sides are unknown.
+    """
     votes = [ballot for ballot in counted(ballots) if ballot.left]
     if len(votes) < FEW_FOR_ABILITIES or len({ballot.annotator for ballot in votes}) < 3:
-        return {}
+        return {}, []
     items = [(*ballot.contest, *ballot.key) for ballot in votes]
-    found = item_response(
-        items, [b.annotator for b in votes], [POINTS[b.opinion] for b in votes], [b.left == "a" for b in votes]
-    )
+    points, left = [POINTS[b.opinion] for b in votes], [b.left == "a" for b in votes]
+    found = item_response(items, [b.annotator for b in votes], points, left)
     margin = np.exp(1.96 * found.log_error)
     rows = zip(found.annotators, found.ability, margin, found.side, strict=True)
-    return {
+    able = {
         str(name): {"ability": float(a), "ability_low": float(a / m), "ability_high": float(a * m), "side": float(side)}
         for name, a, m, side in rows
     }
+    hard = [
+        {"contest": list(item[:3]), "prompt": item[3], "seed": item[4], "difficulty": float(difficulty)}  # type: ignore[index]
+        for item, difficulty in zip(found.items, found.difficulty, strict=True)
+    ]
+    return able, sorted(hard, key=lambda row: -row["difficulty"])
 
 
 def flags_of(ballots: Sequence[Ballot], due: Mapping[str, int], closed: bool) -> dict[str, list[Flag]]:
@@ -164,6 +175,13 @@ def flags_of(ballots: Sequence[Ballot], due: Mapping[str, int], closed: bool) ->
     return all_flags(
         {name: _record(name, mine, ballots, due) for name, mine in _by_person(ballots).items()}, closed=closed
     )
+
+
+def _records(ballots: Sequence[Ballot], due: Mapping[str, int] | None) -> dict[str, Record]:
+    """By name, those who have not voted yet too."""
+    mine = _by_person(ballots)
+    names = sorted(mine.keys() | (due or {}).keys())
+    return {name: _record(name, mine.get(name, []), ballots, due) for name in names}
 
 
 def _by_person(ballots: Iterable[Ballot]) -> dict[str, list[Ballot]]:

@@ -20,7 +20,7 @@ from sipo.annotate.people import write_links
 from sipo.annotate.results import flags_of
 from sipo.annotate.store import Store, open_store
 from sipo.annotate.study import LINKS, read_study
-from sipo.annotate.tables import DATABASE, GIVEN_VOTES, PEOPLE, SLOTS, WITHDRAWN
+from sipo.annotate.tables import DATABASE, GIVEN_VOTES, SLOTS, WITHDRAWN
 from sipo.annotate.web import Admin, make_app, read_texts
 from sipo.errors import UsageError, UserError
 
@@ -101,9 +101,6 @@ def database_url(given: str | None) -> str | None:
 def progress(store: Store) -> dict:
     """Groups, annotators with their flags, and the items that take longest."""
     study, state = store.study, store.state()
-    everybody = store.rows(
-        select(PEOPLE.c.name, PEOPLE.c.team, PEOPLE.c.discarded).order_by(PEOPLE.c.team, PEOPLE.c.name)
-    )
     states = store.rows(
         select(SLOTS.c.person, SLOTS.c.state, func.count().label("n")).group_by(SLOTS.c.person, SLOTS.c.state)
     )
@@ -124,11 +121,11 @@ def progress(store: Store) -> dict:
             times[ballot.annotator][ballot.vote] = ballot.seconds
     people = [
         {
-            "name": row.name, "group": row.team, "discarded": row.discarded, "answered": counts[row.name]["done"],
+            "name": row.name, "group": row.group, "discarded": row.discarded, "answered": counts[row.name]["done"],
             "total": due.get(row.name, 0), "seconds": _median([*times[row.name].values()]), "undone": undone[row.name],
             "last": last.get(row.name), "flags": [asdict(flag) for flag in flags.get(row.name, [])],
         }
-        for row in everybody
+        for row in store.people()
     ]  # fmt: skip
     groups: dict[int, Counter] = defaultdict(Counter)
     for person in people:

@@ -70,6 +70,11 @@ class Store:
         found = self.rows(select(PEOPLE).where(PEOPLE.c.token == hashed(token)))
         return Person(found[0].name, found[0].team, found[0].discarded) if found else None
 
+    def people(self) -> list[Person]:
+        """Everybody, by group and name."""
+        found = self.rows(select(PEOPLE).order_by(PEOPLE.c.team, PEOPLE.c.name))
+        return [Person(row.name, row.team, row.discarded) for row in found]
+
     def is_researcher(self, token: str) -> bool:
         return secrets.compare_digest(self.meta(RESEARCHER) or "", hashed(token))
 
