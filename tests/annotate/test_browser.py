@@ -1,11 +1,12 @@
 """Real Chromium: annotators vote by keyboard, mouse and touch, on images and videos, and the report is right to the vote."""
 
+import json
 import shutil
 from collections import Counter
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
-from support.studies import hosting, serving, small_study
+from support.studies import Session, folder_of_samples, hosting, serving, small_study
 
 from sipo.annotate.ballots import read_ballots
 from sipo.annotate.store import open_store
@@ -265,3 +266,21 @@ def test_everything_can_be_reached_and_has_a_name(chromium, tmp_path):
                 page.keyboard.press("Tab")
             assert {"rest", "help", "prompt", "zoom"} <= reached
             assert page.evaluate("document.documentElement.lang") == "en"
+
+
+def test_solo_mode_by_keyboard(chromium, tmp_path):
+    """One person, keyboard only: 4 samples of each of 2 prompts take 8 looks, and the brighter one is chosen each time."""
+    folders = [folder_of_samples(tmp_path / f"s{n}", 40 + 50 * n, ["a", "b"]) for n in range(4)]
+    session = Session(folders, tmp_path / "pairs.jsonl")
+    page = chromium.new_context().new_page()
+    page.goto(session.voter.link)
+    for _ in range(8):
+        page.wait_for_selector("body[data-slot]")
+        levels = page.evaluate(LEVELS)
+        vote(page, lambda levels=levels: page.keyboard.press("ArrowLeft" if levels[0] > levels[1] else "ArrowRight"))
+    assert page.text_content(".message h1") == "Thank you!"
+    session.process.kill()
+    session.process.wait()
+    lines = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    assert len(lines) == 8
+    assert all(int(line["chosen"][1]) > int(line["rejected"][1]) for line in lines)

@@ -1,14 +1,14 @@
 """Solo mode as it is used: the page's requests, a kill in the middle, the manifest that `sipo train` reads."""
 
+import io
 import json
 import secrets
-import subprocess
-import sys
 from pathlib import Path
 
-import httpx
+import numpy as np
 import pytest
-from support.studies import Voter, folder_of_samples
+from PIL import Image
+from support.studies import Session, folder_of_samples
 
 from sipo.annotate.solo import SoloDesk, SoloRequest, open_prompts
 from sipo.annotate.store import Refused
@@ -29,38 +29,12 @@ def desk(root: Path, **options) -> SoloDesk:
     return made
 
 
-class Session:
-    """`sipo annotate solo` in a process of its own."""
-
-    def __init__(self, folders, out) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "sipo",
-            "annotate",
-            "solo",
-            *map(str, folders),
-            "--out",
-            str(out),
-            "--no-browser",
-        ]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.greeting = self.process.stdout.readline()
-        self.voter = Voter(
-            self.process.stdout.readline().strip(), httpx.Client(transport=httpx.HTTPTransport(retries=20), timeout=30)
-        )
-
-    def brighter(self, item, voter) -> str:
-        sizes = [mean_level(voter.look(name)) for name in item["media"]]
-        return "left" if sizes[0] > sizes[1] else "right"
+def brighter(item, voter) -> str:
+    levels = [mean_level(voter.look(name)) for name in item["media"]]
+    return "left" if levels[0] > levels[1] else "right"
 
 
 def mean_level(content: bytes) -> float:
-    import io
-
-    import numpy as np
-    from PIL import Image
-
     return float(np.asarray(Image.open(io.BytesIO(content)).convert("L"), dtype=float).mean())
 
 
@@ -69,12 +43,12 @@ def test_a_session_killed_in_the_middle_goes_on_and_writes_the_pairs(tmp_path):
     first = Session(folders, out)
     for _ in range(5):
         item = first.voter.state()["items"][0]
-        first.voter.vote(item["slot"], first.brighter(item, first.voter)).raise_for_status()
+        first.voter.vote(item["slot"], brighter(item, first.voter)).raise_for_status()
     first.process.kill()
     first.process.wait()
     second = Session(folders, out)
     assert "5 of about 12 looks done" in second.greeting
-    assert second.voter.all(second.brighter) == 7
+    assert second.voter.all(brighter) == 7
     second.process.send_signal(2)
     assert "12 looks" in second.process.communicate(timeout=30)[0]
     assert second.process.returncode == 0

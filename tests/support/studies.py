@@ -173,3 +173,25 @@ class Voter:
             state = self.vote(item["slot"], choose(item, self)).raise_for_status().json()
             number += 1
         return number
+
+
+class Session:
+    """`sipo annotate solo` in a process of its own."""
+
+    def __init__(self, folders, out) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "sipo",
+            "annotate",
+            "solo",
+            *map(str, folders),
+            "--out",
+            str(out),
+            "--no-browser",
+        ]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.greeting = self.process.stdout.readline()
+        self.voter = Voter(
+            self.process.stdout.readline().strip(), httpx.Client(transport=httpx.HTTPTransport(retries=20), timeout=30)
+        )

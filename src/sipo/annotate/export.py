@@ -1,6 +1,5 @@
 """`sipo annotate export`: votes as the manifest of pairs that `sipo train` reads."""
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +8,7 @@ from sipo.annotate.report import read_votes
 from sipo.annotate.results import by_contest, final_label
 from sipo.annotate.votes import Rule, win_rate
 from sipo.errors import UsageError, UserError
+from sipo.evaluate.label.files import place
 from sipo.files import write_atomic
 from sipo.jsonl import dump_jsonl
 
@@ -69,10 +69,3 @@ def _line(ballots: list[Ballot], rule: Rule, ties: Ties, folder: Path) -> dict |
         "prompt": ballots[0].prompt, "chosen": place(Path(winner), folder), "rejected": place(Path(loser), folder),
         "strength": strength,
     }  # fmt: skip
-
-
-def place(path: Path, folder: Path) -> str:
-    """Relative to the manifest if the file is below its folder, so that both can be moved together; else absolute."""
-    path = path.resolve()
-    inside = Path(os.path.relpath(path, folder.resolve()))
-    return path.as_posix() if inside.parts[0] == os.pardir else inside.as_posix()

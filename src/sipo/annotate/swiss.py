@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from sipo.annotate.export import place
 from sipo.annotate.strengths import bradley_terry
+from sipo.evaluate.label.files import place
 from sipo.files import digest
 
 Pairs = Literal["judged", "best-worst", "all"]

@@ -41,7 +41,7 @@ def write_best(best: Sequence[Candidate], out: Path) -> Path:
     if not scored:
         raise UserError(f"There is no sample to write to {out}: none is right, or none has a score.")
     lines = (
-        {"prompt": score.sample.prompt, "chosen": _place(path, out.parent), "score": score.value}
+        {"prompt": score.sample.prompt, "chosen": place(path, out.parent), "score": score.value}
         for path, score in scored
     )
     write_atomic(out, dump_jsonl(lines))
@@ -55,12 +55,12 @@ def require_ending(what: str, out: Path, *endings: str) -> None:
 
 
 def _line(pair: LabelledPair, folder: Path) -> dict:
-    chosen, rejected = _place(pair.chosen.path, folder), _place(pair.rejected.path, folder)
+    chosen, rejected = place(pair.chosen.path, folder), place(pair.rejected.path, folder)
     gap = {} if pair.gap is None else {"score_gap": pair.gap}
     return {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected} | gap
 
 
-def _place(path: Path, folder: Path) -> str:
+def place(path: Path, folder: Path) -> str:
     """Relative to the manifest if the file is below its folder, so that both can be moved together; else absolute."""
     path = path.resolve()
     inside = Path(os.path.relpath(path, folder.resolve()))
