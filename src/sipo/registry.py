@@ -35,9 +35,10 @@ class Miniature:
     pairs: Path
     train_prompts: Path  # GenEval's metadata, as all prompts here
     heldout_prompts: Path
+    categories: tuple[str, ...]  # of the prompts, in the order of tables
     scorer: str  # module:attribute, as the next two
-    detector: str
-    world: str
+    detector: str | None  # of objects in pictures
+    world: str | None  # of GenEval's prompts
     num_inference_steps: int  # with which it samples well
     guidance_scale: float
 
@@ -70,7 +71,8 @@ class Registry(Generic[T]):
         """The package's own names, and objects or what to import."""
         found = dict(import_object(self.table) if isinstance(self.table, str) else self.table)
         if self.field is not None:
-            found |= {each.name: getattr(each, self.field) for each in miniatures.own().values()}
+            brought = {each.name: getattr(each, self.field) for each in miniatures.own().values()}
+            found |= {name: each for name, each in brought.items() if each is not None}
         return found
 
     def names(self) -> list[str]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from sipo.errors import UserError
 from sipo.mini import build as build_module
 from sipo.mini.build import build
+from sipo.mini.kinds import STILL_KIND
 from sipo.mini.pictures import encode_pool
 from sipo.mini.pipeline import load_pipeline
 from sipo.mini.recipe import Flaws, Recipe, Schedule
@@ -95,19 +96,19 @@ def test_a_stage_leaves_the_networks_it_starts_from_unchanged(tmp_path, vae):
 def test_build_writes_a_pipeline_and_refuses_another_recipe(tmp_path, monkeypatch):
     monkeypatch.setattr(build_module, "GLANCE", 6)
     quiet = Console(quiet=True)
-    record = build(tmp_path / "out", recipe=TINY, bf16=False, snapshot_every=2, num_scored=6, console=quiet)
+    record = build(STILL_KIND, tmp_path / "out", recipe=TINY, bf16=False, snapshot_every=2, num_scored=6, console=quiet)
     assert json.loads((tmp_path / "out" / "record.json").read_text()) == record
     assert record["steps"] == {"vae": 3, "text": 3, "clean": 4, "noisy": 2}
     assert set(record["scores"]) >= {"overall", "counting", "color_attr", "cleanliness"}
     assert set(record["scores_before_noise"]) == set(record["scores"])
     assert load_pipeline(tmp_path / "out").vae.config.scaling_factor == record["scaling_factor"]
     with pytest.raises(UserError, match=r"vae.recipe.json was written for another recipe \(changed: seed\)"):
-        build(tmp_path / "out", recipe=replace(TINY, seed=1), console=quiet)
+        build(STILL_KIND, tmp_path / "out", recipe=replace(TINY, seed=1), console=quiet)
     other = {**TINY.mixture, "single_object": 0.12, "two_object": 0.05}
     with pytest.raises(UserError, match=r"vae.recipe.json was written for another recipe \(changed: mixture\)"):
-        build(tmp_path / "out", recipe=replace(TINY, mixture=other), console=quiet)
+        build(STILL_KIND, tmp_path / "out", recipe=replace(TINY, mixture=other), console=quiet)
     with pytest.raises(UserError, match=r"noisy.recipe.json was written for another recipe \(changed: noisy_data\)"):
-        build(tmp_path / "out", recipe=replace(TINY, noisy_data=Flaws(degraded=0.9)), console=quiet)
+        build(STILL_KIND, tmp_path / "out", recipe=replace(TINY, noisy_data=Flaws(degraded=0.9)), console=quiet)
 
 
 def test_the_denoiser_starts_from_the_stages_before(tmp_path, monkeypatch):
@@ -118,9 +119,9 @@ def test_the_denoiser_starts_from_the_stages_before(tmp_path, monkeypatch):
         starts[folder.name] = start
         return train_unet(start, recipe, schedule, pool, folder, *rest)
 
-    monkeypatch.setattr(build_module, "train_unet", remember)
     monkeypatch.setattr(build_module, "category_scores", lambda *given: {"overall": 0.0})
-    build(tmp_path / "out", tmp_path / "work", TINY, bf16=False, console=Console(quiet=True))
+    kind = replace(STILL_KIND, train_denoiser=remember)
+    build(kind, tmp_path / "out", tmp_path / "work", TINY, bf16=False, console=Console(quiet=True))
     text = torch.load(tmp_path / "work" / "text" / "state.pt", weights_only=True)["average"]
     for name, tensor in starts["clean"]["text_encoder"].state_dict().items():
         assert torch.equal(tensor, text[f"text_encoder.{name}"]), name

@@ -1,6 +1,7 @@
 """The shipped miniature: an ordinary pipeline, small enough, that draws its world."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -98,6 +99,6 @@ def test_it_draws_what_easy_prompts_ask_for():
 def test_the_record_says_how_it_was_made_and_how_good_it_is():
     record = json.loads((WEIGHTS / "record.json").read_text(encoding="utf-8"))
     recipe = record["recipe"]
-    assert recipe == Recipe().to_dict() or any("earlier recipe" in note for note in record["notes"])
+    assert recipe == asdict(Recipe()) or any("earlier recipe" in note for note in record["notes"])
     assert record["steps"] == {stage: recipe[stage]["num_steps"] for stage in record["steps"]}
     assert 0.4 <= record["scores"]["overall"] <= 0.75

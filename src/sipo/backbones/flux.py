@@ -13,7 +13,7 @@ from sipo.backbones.family import Conditioning, Configs, Family, Media, Sizes, d
 from sipo.schedule import FlowSchedule
 from sipo.size import Size
 
-MAX_TOKENS = 512  # of T5, the pipeline's default
+MAX_TOKENS = 512  # of T5, the pipeline's default; encoders with learned positions take as many as they have
 
 
 class Flux:
@@ -24,23 +24,25 @@ class Flux:
     def __init__(self, configs: Configs) -> None:
         self.configs, self.transformer, self.vae = configs, configs["transformer"], configs["vae"]
         self.stride = kl_stride(configs)
+        self.max_tokens = configs["text_encoder_2"].get("max_position_embeddings", MAX_TOKENS)
 
     @property
     def sizes(self) -> Sizes:
-        """Native: FluxPipeline.default_sample_size, 128 latents. The pipeline packs latents 2 x 2."""
-        return Sizes(Size(128 * self.stride, 128 * self.stride), 2 * self.stride, 2 * self.stride)
+        """Native: what the VAE was made for, FLUX.1's 1024. The pipeline packs latents 2 x 2."""
+        side = self.vae["sample_size"]
+        return Sizes(Size(side, side), 2 * self.stride, 2 * self.stride)
 
     @property
     def tokens(self) -> dict[str, int]:
         clip = self.configs["text_encoder"].get("max_position_embeddings", 77)
-        return {"text_encoder": clip, "text_encoder_2": MAX_TOKENS}
+        return {"text_encoder": clip, "text_encoder_2": self.max_tokens}
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
         return self.transformer["in_channels"] // 4, size.height // self.stride, size.width // self.stride
 
     def meta_prompts(self, batch: int, dtype: torch.dtype) -> Conditioning:
         return {
-            "encoder_hidden_states": meta(batch, MAX_TOKENS, self.transformer["joint_attention_dim"], dtype=dtype),
+            "encoder_hidden_states": meta(batch, self.max_tokens, self.transformer["joint_attention_dim"], dtype=dtype),
             "pooled_projections": meta(batch, self.transformer["pooled_projection_dim"], dtype=dtype),
         }
 
@@ -82,7 +84,7 @@ class Flux:
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         """`encoder_hidden_states` (B, L, D) of T5, `pooled_projections` (B, D) of CLIP."""
         hidden, pooled, _ = pipeline.encode_prompt(
-            prompts, device=pipeline.transformer.device, max_sequence_length=MAX_TOKENS
+            prompts, device=pipeline.transformer.device, max_sequence_length=self.max_tokens
         )
         return {"encoder_hidden_states": hidden, "pooled_projections": pooled}
 
@@ -105,7 +107,7 @@ class Flux:
     ) -> Sequence[Media]:
         return pipeline(
             prompts, generator=generators, num_inference_steps=steps, guidance_scale=guidance,
-            height=size.height, width=size.width, max_sequence_length=MAX_TOKENS,
+            height=size.height, width=size.width, max_sequence_length=self.max_tokens,
         ).images  # fmt: skip
 
 

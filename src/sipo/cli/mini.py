@@ -1,4 +1,4 @@
-"""`sipo mini`: the bundled miniature."""
+"""`sipo mini`: the bundled miniatures."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,23 +6,29 @@ from typing import Annotated
 import typer
 
 from sipo.cli.common import console, quiet_libraries, say
+from sipo.errors import UsageError
 from sipo.registry import DEFAULT
 
-mini = typer.Typer(no_args_is_help=True, help="The bundled miniature: rebuild it, and make prompts and pairs for it.")
+Name = Annotated[str, typer.Option(help="Which miniature: its name, as `sipo list miniatures` shows it.")]
+
+mini = typer.Typer(
+    no_args_is_help=True, help="The bundled miniatures: rebuild them, and make prompts and pairs for them."
+)
 
 
 @mini.command("build")
 def mini_build(
     out: Annotated[Path, typer.Option(help="Folder for the pipeline, in diffusers layout.")],
+    name: Name = DEFAULT,
     work: Annotated[Path | None, typer.Option(help="Folder for checkpoints and logs; default: OUT.build.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 (worth it with AMX or a GPU).")] = True,
 ) -> None:
-    """Train the image miniature from nothing. Run the same command again to resume."""
+    """Train a miniature from nothing. Run the same command again to resume."""
     quiet_libraries()
     from sipo.mini.build import build
 
-    build(out, work, device=device, bf16=bf16, console=console())
+    build(_kind(name), out, work, device=device, bf16=bf16, console=console())
 
 
 @mini.command("prompts")
@@ -41,7 +47,10 @@ def mini_prompts(
 @mini.command("pairs")
 def mini_pairs(
     out: Annotated[Path, typer.Option(help="The parquet file to write.")],
-    model: Annotated[str, typer.Option(help="A miniature's name, or a folder that `sipo mini build` made.")] = DEFAULT,
+    name: Name = DEFAULT,
+    model: Annotated[
+        str | None, typer.Option(help="A folder that `sipo mini build` made; default: the shipped weights.")
+    ] = None,
     num_prompts: Annotated[int, typer.Option(min=1, help="Prompts drawn from the training prompts.")] = 1400,
     candidates: Annotated[
         int, typer.Option(min=2, help="Pictures for each, of which the best and the worst are paired.")
@@ -56,8 +65,10 @@ def mini_pairs(
     quiet_libraries()
     from sipo.mini.pairs import PairSettings, pairs_of_model
 
+    miniature = _kind(name).miniature
     settings = PairSettings(num_prompts, candidates, only_right=only_right, seed=seed)
-    say(f"{pairs_of_model(out, model, settings, bf16, console())} pairs of {num_prompts} prompts in {out}")
+    number = pairs_of_model(out, model or name, settings, bf16, console(), miniature)
+    say(f"{number} pairs of {num_prompts} prompts in {out}")
 
 
 @mini.command("foreign")
@@ -71,3 +82,12 @@ def mini_foreign(
 
     write_foreign_pairs(out, num_pairs, seed)
     say(f"{num_pairs} pairs in {out}")
+
+
+def _kind(name: str):
+    """How the miniature `name` is built. Raises UsageError for another name."""
+    from sipo.mini.kinds import KINDS
+
+    if name not in KINDS:
+        raise UsageError(f"--name: {name!r} is none of {', '.join(KINDS)}")
+    return KINDS[name]

@@ -1,7 +1,9 @@
 """The bundled miniatures: small models in small worlds that are judged by rule. One record each; see README.md here."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from sipo.geneval.vocabulary import CATEGORIES
 from sipo.registry import Miniature
 
 FOLDER = Path(__file__).parent
@@ -13,11 +15,21 @@ STILL = Miniature(
     pairs=FOLDER / "pairs" / "pairs.parquet",
     train_prompts=FOLDER / "prompts" / "train.jsonl",
     heldout_prompts=FOLDER / "prompts" / "heldout.jsonl",
+    categories=CATEGORIES,
     scorer="sipo.mini.score:MiniatureScorer",
     detector="sipo.mini.detector:MiniatureDetector",
     world="sipo.mini.wording:WORLD",
     num_inference_steps=20,
     guidance_scale=4.0,
+)
+
+FLOW = replace(
+    STILL,
+    name="miniature-flow",
+    about="FLUX in small: the same pictures by flow matching, sampled without guidance",
+    weights=FOLDER / "flow" / "weights",
+    pairs=FOLDER / "flow" / "pairs.parquet",
+    guidance_scale=1.0,
 )
 
 MINIATURES = {each.name: each for each in (STILL,)}

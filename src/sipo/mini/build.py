@@ -1,44 +1,53 @@
-"""`sipo mini build`: the image miniature from nothing, in stages, each of which resumes where it was stopped."""
+"""`sipo mini build`: a miniature from nothing, in stages, each of which resumes where it was stopped."""
 
+import copy
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from sipo.files import write_atomic
 from sipo.mini.evaluation import category_scores
-from sipo.mini.networks import Autoencoder, make_vae
-from sipo.mini.pictures import encode_pool
-from sipo.mini.pipeline import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, assemble
+from sipo.mini.networks import Autoencoder
 from sipo.mini.prompts import sample_prompts
-from sipo.mini.recipe import Flaws, Recipe
+from sipo.mini.recipe import Flaws
 from sipo.mini.stages import Stages
-from sipo.mini.train_text import train_text
-from sipo.mini.train_unet import make_networks, train_unet
-from sipo.mini.train_vae import train_vae
+from sipo.registry import Miniature
 
 GLANCE = 60
-"""Pictures sampled for the score at each snapshot."""
+"""Media sampled for the score at each snapshot."""
 
-STAGES = {
-    "vae": ("seed", "mixture", "vae", "kl", "vae_degraded"),
-    "text": ("seed", "text"),
-    "clean": (
-        *("clean", "snr_gamma", "snr_power", "t_power", "prompt_dropout", "guide_weight", "lookup_heads", "pool_size"),
-    ),
-    "noisy": ("noisy", "noisy_data"),
-}
-"""The recipe's fields that each stage adds to those of the stages before it."""
+
+@dataclass(frozen=True)
+class Kind:
+    """How one miniature is built: its recipe (a dataclass, with a `Schedule` for each stage), and what each stage does.
+
+    stages: the recipe's fields that each stage adds to those of the stages before it. The functions take what `build` passes;
+    `make_networks` includes those that `train_text` returns, `assemble` gives the diffusers pipeline.
+    """
+
+    miniature: Miniature
+    recipe: Callable[[], Any]
+    stages: Mapping[str, tuple[str, ...]]
+    train_vae: Callable[..., Autoencoder]
+    train_text: Callable[..., nn.ModuleDict]
+    encode_pool: Callable[..., dict[str, Tensor]]
+    make_networks: Callable[[int, str], nn.ModuleDict]
+    train_denoiser: Callable[..., nn.ModuleDict]
+    assemble: Callable[[Autoencoder, nn.ModuleDict], Any]
 
 
 def build(
+    kind: Kind,
     out: Path,
     work: Path | None = None,
-    recipe: Recipe | None = None,
+    recipe: Any = None,
     device: str = "cpu",
     bf16: bool = True,
     snapshot_every: int = 500,
@@ -52,57 +61,51 @@ def build(
     a `UserError`, unless the stages that differ have been removed; the numbers of steps may change. `bf16` computes in
     bfloat16 under autocast (weights stay float32).
     """
-    out, recipe, console = Path(out), recipe or Recipe(), console or Console()
-    stages = Stages(Path(work or out.with_name(out.name + ".build")), recipe, STAGES, console)
-    vae = train_vae(recipe, *stages.open("vae"), device, bf16)
-    reader = train_text(recipe, *stages.open("text"), device, bf16)
-    networks = make_networks(recipe.seed, device)
+    out, recipe, console = Path(out), recipe or kind.recipe(), console or Console()
+    stages = Stages(Path(work or out.with_name(out.name + ".build")), recipe, kind.stages, console)
+    vae = kind.train_vae(recipe, *stages.open("vae"), device, bf16)
+    reader = kind.train_text(recipe, *stages.open("text"), device, bf16)
+    networks = kind.make_networks(recipe.seed, device)
     networks.load_state_dict(reader.state_dict(), strict=False)  # all but the denoiser
     trained = {}
     for name, flaws in (("clean", Flaws()), ("noisy", recipe.noisy_data)):
         folder, log = stages.open(name)
-        pool = encode_pool(folder / "pool.safetensors", vae, recipe, flaws, device, bf16)
-        snapshot = _snapshots(folder, vae, bf16, snapshot_every, console)
-        networks = train_unet(
-            networks, recipe, getattr(recipe, name), pool, folder, log, bf16, snapshot, name == "clean"
-        )
+        pool = kind.encode_pool(folder / "pool.safetensors", vae, recipe, flaws, device, bf16)
+        snapshot = _snapshots(kind, folder, vae, bf16, snapshot_every, console)
+        schedule, guided = getattr(recipe, name), name == "clean"
+        networks = kind.train_denoiser(networks, recipe, schedule, pool, folder, log, bf16, snapshot, guided)
         trained[name] = networks
-    export(vae, networks, out)
-    record = _record(stages, vae, trained, device, bf16, num_scored)
+    export(kind, vae, networks, out)
+    record = _record(kind, stages, vae, trained, device, bf16, num_scored)
     write_atomic(out / "record.json", json.dumps(record, indent=2) + "\n")
     console.print(f"{out}: {_line(record['scores'])}")
     return record
 
 
 def _snapshots(
-    folder: Path, vae: Autoencoder, bf16: bool, every: int, console: Console
-) -> Callable[[int, nn.Module], None]:
+    kind: Kind, folder: Path, vae: Autoencoder, bf16: bool, every: int, console: Console
+) -> Callable[[int, nn.ModuleDict], None]:
     """Writes the pipeline of a denoiser in training, and prints its scores on a few prompts, at regular steps."""
 
-    def snapshot(step: int, average: nn.Module) -> None:
+    def snapshot(step: int, average: nn.ModuleDict) -> None:
         if step % every == 0:
-            pipeline = assemble(vae, average.get_submodule("unet"), average.get_submodule("text_encoder"))
-            scores = category_scores(pipeline, sample_prompts(GLANCE, seed=step, split="heldout"), bf16)
+            prompts = sample_prompts(GLANCE, seed=step, split="heldout", miniature=kind.miniature)
+            scores = category_scores(kind.miniature, kind.assemble(vae, average), prompts, bf16)
             console.print(f"step {step}: {_line(scores)}")
             write_atomic(folder / f"scores-{step:06}.json", json.dumps(scores) + "\n")
-            export(vae, average, folder / "snapshot")
+            export(kind, vae, average, folder / "snapshot")
 
     return snapshot
 
 
-def export(vae: Autoencoder, networks: nn.Module, out: Path) -> None:
+def export(kind: Kind, vae: Autoencoder, networks: nn.ModuleDict, out: Path) -> None:
     """Write the pipeline in the diffusers layout, fp16 safetensors; the networks given stay unchanged."""
-    copies = make_networks(0, "cpu")
-    copies.load_state_dict(networks.state_dict())
-    small_vae = make_vae()
-    small_vae.load_state_dict(vae.state_dict())
-    small_vae.register_to_config(scaling_factor=vae.config.scaling_factor)
-    assemble(small_vae.half(), copies["unet"].half(), copies["text_encoder"].half()).save_pretrained(
-        out, safe_serialization=True
-    )
+    small = [copy.deepcopy(each).to("cpu", torch.float16) for each in (vae, networks)]
+    kind.assemble(*small).save_pretrained(out, safe_serialization=True)
     for path in out.rglob("*.safetensors"):
         path.chmod(0o644)
-    _load_in_float32(out / "text_encoder" / "config.json")
+    for path in out.glob("text_encoder*/config.json"):
+        _load_in_float32(path)
 
 
 def _load_in_float32(path: Path) -> None:
@@ -112,25 +115,31 @@ def _load_in_float32(path: Path) -> None:
 
 
 def _record(
-    stages: Stages, vae: Autoencoder, trained: dict[str, nn.ModuleDict], device: str, bf16: bool, num_scored: int
+    kind: Kind,
+    stages: Stages,
+    vae: Autoencoder,
+    trained: dict[str, nn.ModuleDict],
+    device: str,
+    bf16: bool,
+    num_scored: int,
 ) -> dict:
     """What was done and how good it is; the clean stage's scores show what the model knew before the flaws."""
-    started = time.monotonic()
-    prompts = sample_prompts(num_scored, seed=0, split="heldout")
+    started, miniature = time.monotonic(), kind.miniature
+    prompts = sample_prompts(num_scored, seed=0, split="heldout", miniature=miniature)
     scores = {
-        name: category_scores(assemble(vae, each["unet"], each["text_encoder"]), prompts, bf16)
-        for name, each in trained.items()
+        name: category_scores(miniature, kind.assemble(vae, each), prompts, bf16) for name, each in trained.items()
     }
     account = stages.account()
     account["seconds"]["scoring"] = round(time.monotonic() - started)
+    steps, guidance = miniature.num_inference_steps, miniature.guidance_scale
     return {
-        "recipe": stages.recipe.to_dict(),
+        "recipe": asdict(stages.recipe),
         "device": device,
         "bf16": bf16,
         "torch": torch.__version__,
         "scaling_factor": vae.config.scaling_factor,
         **account,
-        "sampling": {"num_inference_steps": NUM_INFERENCE_STEPS, "guidance_scale": GUIDANCE_SCALE},
+        "sampling": {"num_inference_steps": steps, "guidance_scale": guidance},
         "pictures_scored": num_scored,
         "scores": scores["noisy"],
         "scores_before_noise": scores["clean"],

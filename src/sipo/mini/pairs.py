@@ -16,7 +16,7 @@ from sipo.evaluate.scores.score import score
 from sipo.files import hash_files
 from sipo.mini import STILL
 from sipo.mini.prompts import sample_prompts
-from sipo.mini.score import MiniatureScorer
+from sipo.registry import Miniature, import_object
 from sipo.samples.folder import PromptItem
 from sipo.samples.generate import Sampler, generate
 
@@ -38,16 +38,24 @@ class PairSettings:
     seed: int = 0
 
 
-def pairs_of_model(out: Path, model: str, settings: PairSettings, bf16: bool, console: Console) -> int:
-    """Write pairs of the pictures of a miniature, or of a folder that `sipo mini build` made. See `make_pairs`."""
-    opened = open_for_sampling(model, False, STILL.num_inference_steps, STILL.guidance_scale)
+def pairs_of_model(
+    out: Path, model: str, settings: PairSettings, bf16: bool, console: Console, miniature: Miniature = STILL
+) -> int:
+    """Write pairs of the media of `model`: the miniature's name, or a folder that `sipo mini build` made. See `make_pairs`."""
+    opened = open_for_sampling(model, False, miniature.num_inference_steps, miniature.guidance_scale)
     weights = sorted(Path(resolve_path(model)).rglob("*.safetensors"))
     made_by = {**opened.settings, "weights": hash_files(weights)[:12], "autocast": bf16}
-    return make_pairs(out, _in_bfloat16(opened.sampler) if bf16 else opened.sampler, made_by, settings, console)
+    sampler = _in_bfloat16(opened.sampler) if bf16 else opened.sampler
+    return make_pairs(out, sampler, made_by, settings, console, miniature)
 
 
 def make_pairs(
-    out: Path, sampler: Sampler, made_by: dict, settings: PairSettings, console: Console | None = None
+    out: Path,
+    sampler: Sampler,
+    made_by: dict,
+    settings: PairSettings,
+    console: Console | None = None,
+    miniature: Miniature = STILL,
 ) -> int:
     """Write `out` (parquet) and return its number of pairs.
 
@@ -56,10 +64,10 @@ def make_pairs(
     something else than `made_by`, or if no pair is left.
     """
     folder = out.with_name(out.name + ".samples")
-    generate(sampler, _items(settings), folder, made_by, batch_size=32, console=console)
-    scores = score(folder, MiniatureScorer(), console=console)
+    generate(sampler, _items(settings, miniature), folder, made_by, batch_size=32, console=console)
+    scores = score(folder, import_object(miniature.scorer)(), console=console)
     candidates = [
-        Candidate(folder / each.sample.file, each, "sipo-miniature")
+        Candidate(folder / each.sample.file, each, f"sipo-{miniature.name}")
         for each in scores
         if each.details["correct"] or not settings.only_right
     ]
@@ -68,10 +76,10 @@ def make_pairs(
     return len(pairs)
 
 
-def _items(settings: PairSettings) -> list[PromptItem]:
+def _items(settings: PairSettings, miniature: Miniature) -> list[PromptItem]:
     """The pictures of every draw of a prompt; `draw` tells a prompt's later draws from its first one."""
     first = settings.seed * 10_000_019 + 1_000_000  # far from the seeds of evaluations
-    prompts = sample_prompts(settings.num_prompts, settings.seed, "train")
+    prompts = sample_prompts(settings.num_prompts, settings.seed, "train", miniature=miniature)
     return [
         PromptItem(entry["prompt"], first + draw * settings.candidates + k, {**entry, "draw": draw})
         for draw, entry in enumerate(prompts)

@@ -14,7 +14,7 @@ from sipo.geneval.vocabulary import clause, placed
 from sipo.mini.cells import what_stands_where
 from sipo.mini.flaws import degrade, wrong_attribute, wrong_scene
 from sipo.mini.networks import Autoencoder
-from sipo.mini.recipe import MIXTURE, Flaws, Recipe
+from sipo.mini.recipe import MIXTURE, Flaws, OfPictures
 from sipo.mini.scenes import sample_scene
 from sipo.mini.tokenizer import make_tokenizer, tokenize
 from sipo.mini.wording import WORLD, all_prompts
@@ -66,7 +66,7 @@ def to_pixels(pictures: np.ndarray) -> Tensor:
 
 @torch.no_grad()
 def encode_pool(
-    path: Path, vae: Autoencoder, recipe: Recipe, flaws: Flaws, device: str, autocast: bool
+    path: Path, vae: Autoencoder, recipe: OfPictures, flaws: Flaws, device: str, autocast: bool
 ) -> dict[str, Tensor]:
     """The recipe's N pictures, made once, then read: scaled latents (N, 4, 16, 16) float16, token ids (N, 32) int64 of the
     captions, and what stands in the cells of the pictures (N, 16) int64.

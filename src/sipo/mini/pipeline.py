@@ -3,23 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderKL, StableDiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
+from diffusers import StableDiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
 from torch import nn
 
 from sipo.mini import STILL
-from sipo.mini.networks import make_scheduler
+from sipo.mini.networks import Autoencoder, make_scheduler
 from sipo.mini.tokenizer import make_tokenizer
 
 WEIGHTS = STILL.weights
-NUM_INFERENCE_STEPS, GUIDANCE_SCALE = STILL.num_inference_steps, STILL.guidance_scale
 
 
-def assemble(vae: AutoencoderKL, unet: nn.Module, text_encoder: nn.Module) -> StableDiffusionPipeline:
+def assemble(vae: Autoencoder, networks: nn.ModuleDict) -> StableDiffusionPipeline:
     parts: dict[str, Any] = {
         "vae": vae,
-        "text_encoder": text_encoder,
+        "text_encoder": networks["text_encoder"],
         "tokenizer": make_tokenizer(),
-        "unet": unet,
+        "unet": networks["unet"],
         "scheduler": make_scheduler(),
         "safety_checker": None,
         "feature_extractor": None,

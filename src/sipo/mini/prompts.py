@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from sipo.files import write_atomic
-from sipo.geneval.vocabulary import CATEGORIES
 from sipo.jsonl import dump_jsonl, read_jsonl
 from sipo.mini import STILL
 from sipo.mini.wording import all_prompts
+from sipo.registry import Miniature
 
-PROMPTS = STILL.train_prompts.parent
 SPLIT_SEED = 0
 HELDOUT = {"single_object": 2, "two_object": 6, "counting": 45, "colors": 12, "position": 28, "color_attr": 167}
 """How many prompts of each category are held out: 260 in all; the small categories have few to give."""
@@ -40,24 +39,27 @@ def interleaved(groups: dict[str, list[dict]]) -> list[dict]:
 
 
 @cache
-def _shipped(split: str) -> tuple[dict, ...]:
-    return tuple(read_jsonl(PROMPTS / f"{split}.jsonl"))
+def _read(path: Path) -> tuple[dict, ...]:
+    return tuple(read_jsonl(path))
 
 
-def load_prompts(split: str) -> list[dict]:
-    """The shipped prompts of `split` ("train" or "heldout"): GenEval's metadata with "prompt" and "tag"."""
-    return [dict(prompt) for prompt in _shipped(split)]
+def load_prompts(split: str, miniature: Miniature = STILL) -> list[dict]:
+    """The shipped prompts of `split` ("train" or "heldout"): metadata with "prompt" and "tag"."""
+    paths = {"train": miniature.train_prompts, "heldout": miniature.heldout_prompts}
+    return [dict(prompt) for prompt in _read(paths[split])]
 
 
-def sample_prompts(n: int, seed: int, split: str = "train", shares: dict[str, float] | None = None) -> list[dict]:
+def sample_prompts(
+    n: int, seed: int, split: str = "train", shares: dict[str, float] | None = None, miniature: Miniature = STILL
+) -> list[dict]:
     """`n` prompts of `split`, the categories in `shares` (default: equal) and in turn, drawn by `seed`.
 
     A category's prompts repeat once all of them have come.
     """
-    rng = np.random.default_rng([seed, 7])
-    weights = np.array([(shares or {}).get(category, 0.0 if shares else 1.0) for category in CATEGORIES])
-    due, decks = np.zeros(len(CATEGORIES)), [[] for _ in CATEGORIES]
-    groups = [[prompt for prompt in _shipped(split) if prompt["tag"] == category] for category in CATEGORIES]
+    rng, categories, shipped = np.random.default_rng([seed, 7]), miniature.categories, load_prompts(split, miniature)
+    weights = np.array([(shares or {}).get(category, 0.0 if shares else 1.0) for category in categories])
+    due, decks = np.zeros(len(categories)), [[] for _ in categories]
+    groups = [[prompt for prompt in shipped if prompt["tag"] == category] for category in categories]
     chosen = []
     for _ in range(n):
         due += weights / weights.sum()

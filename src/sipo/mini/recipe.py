@@ -1,6 +1,8 @@
 """The recipe of the image miniature: `sipo mini build` runs it, the record beside the weights repeats it."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
 MIXTURE = {
     "single_object": 0.05,
@@ -48,6 +50,25 @@ class Flaws:
     degraded: float = 0.0
 
 
+class OfPictures(Protocol):
+    """What the stages that all miniatures of the still world share read of a recipe."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def mixture(self) -> Mapping[str, float]: ...
+    @property
+    def vae(self) -> Schedule: ...
+    @property
+    def kl(self) -> float: ...
+    @property
+    def vae_degraded(self) -> float: ...
+    @property
+    def text(self) -> Schedule: ...
+    @property
+    def pool_size(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Four stages, each from the end of the one before, on scenes whose categories have the shares of `mixture`.
@@ -86,6 +107,3 @@ class Recipe:
     guide_weight: float = 0.2
     lookup_heads: int = 2
     pool_size: int = 32_000
-
-    def to_dict(self) -> dict:
-        return asdict(self)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sipo.mini.cells import AFTER, GRID, KINDS, what_stands_where
 from sipo.mini.networks import TEXT_WIDTH, make_text_encoder
 from sipo.mini.pictures import draw_scene
-from sipo.mini.recipe import Recipe
+from sipo.mini.recipe import OfPictures
 from sipo.mini.tokenizer import make_tokenizer, tokenize
 from sipo.mini.training import train
 
@@ -34,7 +34,7 @@ def reading_loss(head: nn.Module, states: Tensor, cells: Tensor) -> Tensor:
 
 
 def train_text(
-    recipe: Recipe,
+    recipe: OfPictures,
     folder: Path,
     report: Callable[[int, dict[str, float]], None],
     device: str,

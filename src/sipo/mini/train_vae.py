@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sipo.mini.networks import Autoencoder, make_vae
 from sipo.mini.pictures import draw_pictures, to_pixels
-from sipo.mini.recipe import Flaws, Recipe
+from sipo.mini.recipe import Flaws, OfPictures
 from sipo.mini.training import train
 
 
@@ -26,7 +26,7 @@ def vae_loss(vae: Autoencoder, pixels: Tensor, kl: float, generator: torch.Gener
 
 
 def train_vae(
-    recipe: Recipe,
+    recipe: OfPictures,
     folder: Path,
     report: Callable[[int, dict[str, float]], None],
     device: str,
@@ -50,7 +50,7 @@ def train_vae(
 
 
 @torch.no_grad()
-def _measure_scale(vae: Autoencoder, recipe: Recipe, device: str) -> float:
+def _measure_scale(vae: Autoencoder, recipe: OfPictures, device: str) -> float:
     """1 / standard deviation of the latents: scaled latents have unit variance (Stable Diffusion's is 0.18215)."""
     pictures, *_ = draw_pictures(256, np.random.default_rng([recipe.seed, 2]), mixture=recipe.mixture)
     latents = [vae.encode(to_pixels(part).to(device)).latent_dist.mean for part in np.split(pictures, 8)]

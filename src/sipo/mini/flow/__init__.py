@@ -1,0 +1,1 @@
+"""The flow miniature: a FLUX pipeline in small that draws the still world."""

@@ -1,0 +1,136 @@
+"""The flow miniature's stages 3 and 4: transformer and text encoder, jointly, on pictures encoded once."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import FluxPipeline  # pyright: ignore[reportPrivateImportUsage]
+from diffusers.models.embeddings import apply_rotary_emb
+from torch import Tensor, nn
+
+from sipo.mini.flow.recipe import FlowRecipe
+from sipo.mini.lookup import own_tokens
+from sipo.mini.recipe import Schedule
+from sipo.mini.train_text import reading_loss
+from sipo.mini.training import train
+from sipo.schedule import FlowSchedule, add_noise
+
+
+def pack(latents: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, h/2 w/2, 4 C), as the pipeline packs them."""
+    return FluxPipeline._pack_latents(latents, *latents.shape)
+
+
+def velocity(networks: nn.ModuleDict, xt: Tensor, s: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """The packed velocity of latents (B, C, h, w) at the noise s (B,), and the encoder's states (B, 32, width)."""
+    encoded = networks["text_encoder"](tokens)
+    height, width = xt.shape[2] // 2, xt.shape[3] // 2
+    predicted = networks["transformer"](
+        hidden_states=pack(xt),
+        timestep=s,
+        pooled_projections=encoded.pooler_output,
+        encoder_hidden_states=encoded.last_hidden_state,
+        txt_ids=torch.zeros(tokens.shape[1], 3, device=xt.device),
+        img_ids=FluxPipeline._prepare_latent_image_ids(len(xt), height, width, xt.device, torch.float32),
+    ).sample
+    return predicted.float(), encoded.last_hidden_state
+
+
+def draw_noise_levels(number: int, shift: float, generator: torch.Generator) -> Tensor:
+    """s (number,) in (0, 1] from u, which is stratified: one in each of `number` equal parts of (0, 1]."""
+    u = (torch.arange(number) + 1 - torch.rand(number, generator=generator)) / number
+    return FlowSchedule(shift=shift).shifted(u)
+
+
+def flow_terms(
+    networks: nn.ModuleDict, recipe: FlowRecipe, batch_size: int, pool: dict[str, Tensor], step: int
+) -> dict[str, Tensor]:
+    """The velocity's and the encoder's reading loss (scalars) of a step, every draw by (recipe.seed, step)."""
+    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + 17 + step)
+    device = next(networks.parameters()).device
+    rows = torch.randint(len(pool["tokens"]), (batch_size,), generator=generator)
+    x0 = pool["latents"][rows].float()  # (B, 4, 16, 16)
+    s = draw_noise_levels(batch_size, recipe.shift, generator)
+    eps = torch.randn(x0.shape, generator=generator)
+    xt = add_noise(FlowSchedule(), x0, eps, 1000 * s)
+    predicted, states = velocity(networks, xt.to(device), s.to(device), pool["tokens"][rows].to(device))
+    flow = (predicted - pack(eps - x0).to(device)).square().mean()
+    return {"flow": flow, "reading": reading_loss(networks["head"], states, pool["cells"][rows].to(device))}
+
+
+@contextmanager
+def attentions(transformer: nn.Module) -> Iterator[list[tuple[nn.Module, dict[str, Tensor]]]]:
+    """All attentions of a FLUX transformer, each with the normed queries and keys (B, tokens, heads, width) of one pass
+    within the context, by the name of the layer that normed them."""
+    seen = [(module, {}) for name, module in transformer.named_modules() if name.endswith(".attn")]
+    hooks = [
+        layer.register_forward_hook(
+            lambda layer, given, result, name=name, passed=passed: passed.update({name: result})
+        )
+        for attention, passed in seen
+        for name, layer in attention.named_children()
+        if name in ("norm_q", "norm_k", "norm_added_k")
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def lookup_loss(
+    transformer: nn.Module, seen: list[tuple[nn.Module, dict[str, Tensor]]], heads: int, places: int
+) -> Tensor:
+    """Cross-entropy (scalar) between where the first `heads` heads of each place attend in the text and its own token.
+
+    Positions are rotations of queries and keys. Those of the text are all 0 and rotate nothing.
+    """
+    side = round(places**0.5)
+    ids = FluxPipeline._prepare_latent_image_ids(1, side, side, next(transformer.parameters()).device, torch.float32)
+    rotation = transformer.get_submodule("pos_embed")(ids)
+    losses = []
+    for _, passed in seen:
+        query = passed["norm_q"][:, -places:, :heads].float()  # the picture's tokens come last
+        query = apply_rotary_emb(query, rotation, sequence_dim=1)
+        text = passed.get("norm_added_k", passed["norm_k"][:, :-places])  # of a block for both, or with its own layers
+        logits = torch.einsum("bqhd,bkhd->bhqk", query, text[:, :, :heads].float()) * query.shape[-1] ** -0.5
+        own = own_tokens(places).to(logits.device).expand(logits.shape[:3])
+        losses.append(F.cross_entropy(logits.flatten(0, 2), own.flatten()))
+    return torch.stack(losses).mean()
+
+
+def train_transformer(
+    start: nn.ModuleDict,
+    recipe: FlowRecipe,
+    schedule: Schedule,
+    pool: dict[str, Tensor],
+    folder: Path,
+    report: Callable[[int, dict[str, float]], None],
+    autocast: bool,
+    snapshot: Callable[[int, nn.Module], None] = lambda step, average: None,
+    guided: bool = False,
+    save_every: int = 100,
+) -> nn.ModuleDict:
+    """Train a copy of `start` by `schedule`, or resume from `folder`; returns the averaged (EMA) networks.
+
+    `guided` adds, with the recipe's weights, that the encoder goes on to say what stands where, and the transformer's
+    places to look it up.
+    """
+    networks = copy.deepcopy(start).train().requires_grad_(True)
+    device, transformer = next(networks.parameters()).device, networks["transformer"]
+    places = pool["latents"].shape[-1] * pool["latents"].shape[-2] // 4
+
+    def loss(step: int) -> dict[str, Tensor]:
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast), attentions(transformer) as seen:
+            terms = flow_terms(networks, recipe, schedule.batch_size, pool, step)
+        if not guided:
+            return {"loss": terms["flow"]}
+        terms["lookup"] = lookup_loss(transformer, seen, recipe.lookup_heads, places)
+        return {"loss": terms["flow"] + recipe.guide_weight * (terms["reading"] + terms["lookup"]), **terms}
+
+    average = train(networks, schedule, loss, folder / "state.pt", report, snapshot, save_every)
+    assert isinstance(average, nn.ModuleDict)
+    return average

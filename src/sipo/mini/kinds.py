@@ -1,0 +1,60 @@
+"""How each miniature is built, by its name."""
+
+from sipo.mini import FLOW, STILL
+from sipo.mini.build import Kind
+from sipo.mini.flow import networks as flow_networks
+from sipo.mini.flow.recipe import FlowRecipe
+from sipo.mini.flow.train import train_transformer
+from sipo.mini.pictures import encode_pool
+from sipo.mini.pipeline import assemble
+from sipo.mini.recipe import Recipe
+from sipo.mini.train_text import train_text
+from sipo.mini.train_unet import make_networks, train_unet
+from sipo.mini.train_vae import train_vae
+
+_OF_PICTURES = {"vae": ("seed", "mixture", "vae", "kl", "vae_degraded"), "text": ("seed", "text")}
+
+STILL_KIND = Kind(
+    miniature=STILL,
+    recipe=Recipe,
+    stages={
+        **_OF_PICTURES,
+        "clean": (
+            *(
+                "clean",
+                "snr_gamma",
+                "snr_power",
+                "t_power",
+                "prompt_dropout",
+                "guide_weight",
+                "lookup_heads",
+                "pool_size",
+            ),
+        ),
+        "noisy": ("noisy", "noisy_data"),
+    },
+    train_vae=train_vae,
+    train_text=train_text,
+    encode_pool=encode_pool,
+    make_networks=make_networks,
+    train_denoiser=train_unet,
+    assemble=assemble,
+)
+
+FLOW_KIND = Kind(
+    miniature=FLOW,
+    recipe=FlowRecipe,
+    stages={
+        **_OF_PICTURES,
+        "clean": ("clean", "shift", "guide_weight", "lookup_heads", "pool_size"),
+        "noisy": ("noisy", "noisy_data"),
+    },
+    train_vae=train_vae,
+    train_text=train_text,
+    encode_pool=encode_pool,
+    make_networks=flow_networks.make_networks,
+    train_denoiser=train_transformer,
+    assemble=flow_networks.assemble,
+)
+
+KINDS = {each.miniature.name: each for each in (STILL_KIND, FLOW_KIND)}
