@@ -42,10 +42,36 @@ def lookup_loss(seen: list[tuple[Attention, list[Tensor]]], heads: int) -> Tenso
     losses = []
     for attention, passed in seen:
         query, key = (x.float().unflatten(-1, (attention.heads, -1))[:, :, :heads].transpose(1, 2) for x in passed)
-        logits = query @ key.transpose(-1, -2) * attention.scale  # (B, heads, places, tokens)
-        own = own_tokens(query.shape[2]).to(logits.device).expand(logits.shape[:3])
-        losses.append(F.cross_entropy(logits.flatten(0, 2), own.flatten()))
+        losses.append(lookup_cross_entropy(query, key))
     return torch.stack(losses).mean()
+
+
+@contextmanager
+def normed_attentions(transformer: nn.Module) -> Iterator[list[dict[str, Tensor]]]:
+    """The normed queries and keys of all joint attentions of a diffusers transformer in one pass within the context, by the
+    name of the layer that normed them."""
+    attentions = [module for module in transformer.modules() if "norm_q" in dict(module.named_children())]
+    seen: list[dict[str, Tensor]] = [{} for _ in attentions]
+    hooks = [
+        layer.register_forward_hook(
+            lambda layer, given, result, name=name, passed=passed: passed.update({name: result})
+        )
+        for attention, passed in zip(attentions, seen, strict=True)
+        for name, layer in attention.named_children()
+        if name in ("norm_q", "norm_k", "norm_added_k")
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def lookup_cross_entropy(query: Tensor, key: Tensor) -> Tensor:
+    """Scalar, for queries (..., places, width) and the keys of the text (..., tokens, width), whose own tokens are sought."""
+    logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # (..., places, tokens)
+    own = own_tokens(query.shape[-2]).to(logits.device).expand(logits.shape[:-1])
+    return F.cross_entropy(logits.flatten(0, -2), own.flatten())
 
 
 def own_tokens(places: int) -> Tensor:

@@ -1,5 +1,6 @@
 """The two disjoint prompt lists that ship: `train` for preference pairs, `heldout` for evaluation."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -16,13 +17,18 @@ HELDOUT = {"single_object": 2, "two_object": 6, "counting": 45, "colors": 12, "p
 """How many prompts of each category are held out: 260 in all; the small categories have few to give."""
 
 
-def split_prompts(seed: int = SPLIT_SEED) -> tuple[dict[str, list[dict]], dict[str, list[dict]]]:
-    """(train, heldout), each by category: a seeded share of every category's prompts is held out."""
+Groups = dict[str, list[dict]]  # prompts by category
+
+
+def split_prompts(
+    groups: Groups | None = None, held_out: Mapping[str, int] = HELDOUT, seed: int = SPLIT_SEED
+) -> tuple[Groups, Groups]:
+    """(train, heldout), each by category: of the prompts `groups` (default: the still world's) a seeded number is held out."""
     rng = np.random.default_rng(seed)
     train, heldout = {}, {}
-    for category, prompts in all_prompts().items():
+    for category, prompts in (groups or all_prompts()).items():
         order = rng.permutation(len(prompts))
-        held = set(order[: HELDOUT[category]].tolist())
+        held = set(order[: held_out[category]].tolist())
         heldout[category] = [prompt for i, prompt in enumerate(prompts) if i in held]
         train[category] = [prompt for i, prompt in enumerate(prompts) if i not in held]
     return train, heldout
@@ -79,8 +85,15 @@ def balanced(groups: dict[str, list[dict]], each: int, rng: np.random.Generator)
     return interleaved(decks)
 
 
-def write_prompts(folder: Path, each_train: int = 120, each_heldout: int = 40) -> None:
+def write_prompts(
+    folder: Path,
+    each_train: int = 120,
+    each_heldout: int = 40,
+    groups: Groups | None = None,
+    held_out: Mapping[str, int] = HELDOUT,
+) -> None:
     """Write train.jsonl and heldout.jsonl with an equal number of prompts of every category."""
     rng = np.random.default_rng([SPLIT_SEED, 1])
-    for name, each, groups in zip(("train", "heldout"), (each_train, each_heldout), split_prompts(), strict=True):
-        write_atomic(folder / f"{name}.jsonl", dump_jsonl(balanced(groups, each, rng)))
+    splits = split_prompts(groups, held_out)
+    for name, each, split in zip(("train", "heldout"), (each_train, each_heldout), splits, strict=True):
+        write_atomic(folder / f"{name}.jsonl", dump_jsonl(balanced(split, each, rng)))

@@ -1,6 +1,7 @@
 """A CLIP tokenizer made offline: every byte is a token, and so is every word of the world."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 
 from transformers import CLIPTokenizer
@@ -48,10 +49,13 @@ def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
     return out
 
 
-def make_tokenizer() -> CLIPTokenizer:
-    """The miniature's tokenizer: any text encodes without an unknown token, and is cut at MAX_LENGTH tokens."""
+def make_tokenizer(words: Sequence[str] = ()) -> CLIPTokenizer:
+    """The miniature's tokenizer: any text encodes without an unknown token, and is cut at MAX_LENGTH tokens.
+
+    words: that are one token each, besides those of the still world.
+    """
     symbols = byte_symbols()
-    merges = learn_merges([*WORLD_WORDS, *COLORS, *SHAPES, *PLURALS.values(), *COMMON_WORDS.split()])
+    merges = learn_merges([*WORLD_WORDS, *COLORS, *SHAPES, *PLURALS.values(), *COMMON_WORDS.split(), *words])
     tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), *("".join(pair) for pair in merges), START, END]
     vocab = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH)  # pyright: ignore[reportArgumentType]  # takes pairs

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from sipo.mini.training import train
 
 
 def vae_loss(vae: Autoencoder, pixels: Tensor, kl: float, generator: torch.Generator) -> dict[str, Tensor]:
-    """Loss terms (scalars) for pixels (B, 3, H, W) in [-1, 1]."""
+    """Loss terms (scalars) for pixels (B, 3, H, W), or (B, 3, F, H, W) of clips, in [-1, 1]."""
     posterior = vae.encode(pixels).latent_dist
     mean, log_variance = posterior.mean.float(), posterior.logvar.float()
     noise = torch.randn(mean.shape, generator=generator).to(mean)
@@ -25,6 +26,44 @@ def vae_loss(vae: Autoencoder, pixels: Tensor, kl: float, generator: torch.Gener
     return {"loss": l1 + mse + kl * divergence, "l1": l1, "mse": mse, "kl": divergence}
 
 
+def fit_vae(
+    vae: Autoencoder,
+    recipe: Any,
+    draw: Callable[[int, np.random.Generator, Flaws], Tensor],
+    folder: Path,
+    report: Callable[[int, dict[str, float]], None],
+    device: str,
+    autocast: bool,
+    save_every: int = 100,
+) -> Autoencoder:
+    """Train `vae`, or resume from `folder`, to the last step of the recipe's `vae`; the scaling factor is measured at the end.
+
+    `draw` makes media (B, 3, ..., H, W) in [-1, 1]; the recipe's `vae_degraded` is the share of degraded ones.
+    """
+
+    def loss(step: int) -> dict[str, Tensor]:
+        pixels = draw(
+            recipe.vae.batch_size,
+            np.random.default_rng([recipe.seed, 1, step]),
+            Flaws(degraded=recipe.vae_degraded),
+        )
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        with torch.autocast(device, torch.bfloat16, enabled=autocast):
+            return vae_loss(vae, pixels.to(device), recipe.kl, generator)
+
+    trained: Autoencoder = train(vae, recipe.vae, loss, folder / "state.pt", report, save_every=save_every)
+    pixels = draw(256, np.random.default_rng([recipe.seed, 2]), Flaws())
+    trained.register_to_config(scaling_factor=_measure_scale(trained, pixels, device))
+    return trained
+
+
+@torch.no_grad()
+def _measure_scale(vae: Autoencoder, pixels: Tensor, device: str) -> float:
+    """1 / standard deviation of the latents: scaled latents have unit variance (Stable Diffusion's is 0.18215)."""
+    latents = [vae.encode(part.to(device)).latent_dist.mean for part in pixels.chunk(8)]
+    return round(1 / float(torch.cat(latents).std()), 5)
+
+
 def train_vae(
     recipe: OfPictures,
     folder: Path,
@@ -33,25 +72,10 @@ def train_vae(
     autocast: bool,
     save_every: int = 100,
 ) -> Autoencoder:
-    """Train, or resume from `folder`, to the recipe's last step; the scaling factor is measured at the end."""
+    """The autoencoder of pictures. See `fit_vae`."""
+
+    def draw(number: int, rng: np.random.Generator, flaws: Flaws) -> Tensor:
+        return to_pixels(draw_pictures(number, rng, flaws, recipe.mixture)[0])
+
     torch.manual_seed(recipe.seed)
-    vae = make_vae().to(device)
-
-    def loss(step: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng([recipe.seed, 1, step])
-        pictures, *_ = draw_pictures(recipe.vae.batch_size, rng, Flaws(degraded=recipe.vae_degraded), recipe.mixture)
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-        with torch.autocast(device, torch.bfloat16, enabled=autocast):
-            return vae_loss(vae, to_pixels(pictures).to(device), recipe.kl, generator)
-
-    trained: Autoencoder = train(vae, recipe.vae, loss, folder / "state.pt", report, save_every=save_every)
-    trained.register_to_config(scaling_factor=_measure_scale(trained, recipe, device))
-    return trained
-
-
-@torch.no_grad()
-def _measure_scale(vae: Autoencoder, recipe: OfPictures, device: str) -> float:
-    """1 / standard deviation of the latents: scaled latents have unit variance (Stable Diffusion's is 0.18215)."""
-    pictures, *_ = draw_pictures(256, np.random.default_rng([recipe.seed, 2]), mixture=recipe.mixture)
-    latents = [vae.encode(to_pixels(part).to(device)).latent_dist.mean for part in np.split(pictures, 8)]
-    return round(1 / float(torch.cat(latents).std()), 5)
+    return fit_vae(make_vae().to(device), recipe, draw, folder, report, device, autocast, save_every)

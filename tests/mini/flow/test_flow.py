@@ -15,8 +15,9 @@ from sipo.mini.cells import AFTER
 from sipo.mini.flow import train
 from sipo.mini.flow.networks import make_networks
 from sipo.mini.flow.recipe import FlowRecipe
-from sipo.mini.flow.train import attentions, draw_noise_levels, flow_terms, lookup_loss, train_transformer, velocity
+from sipo.mini.flow.train import draw_noise_levels, flow_terms, lookup_loss, train_transformer, velocity
 from sipo.mini.kinds import FLOW_KIND
+from sipo.mini.lookup import normed_attentions
 from sipo.mini.networks import make_vae
 from sipo.mini.pictures import encode_pool
 from sipo.mini.recipe import Flaws, Schedule
@@ -110,13 +111,13 @@ def test_the_loss_is_the_error_of_the_velocity(networks, pool, monkeypatch):
 def test_attentions_are_seen_as_the_network_computes_them(networks):
     """The softmax of the queries and keys seen, over all tokens, are the weights that the block's own output needs."""
     transformer, tokens = networks["transformer"], tokenize(make_tokenizer(), PROMPTS)
-    with torch.no_grad(), attentions(transformer) as seen:
+    with torch.no_grad(), normed_attentions(transformer) as seen:
         velocity(networks, torch.randn(2, 4, 16, 16), torch.tensor([0.5, 0.9]), tokens)
         assert len(seen) == 5
-        assert [("norm_added_k" in passed) for _, passed in seen] == [True] * 2 + [False] * 3
-        assert seen[0][1]["norm_q"].shape == (2, 64, 4, 32)
-        assert seen[0][1]["norm_added_k"].shape == (2, 32, 4, 32)
-        assert seen[3][1]["norm_q"].shape == (2, 96, 4, 32)
+        assert [("norm_added_k" in passed) for passed in seen] == [True] * 2 + [False] * 3
+        assert seen[0]["norm_q"].shape == (2, 64, 4, 32)
+        assert seen[0]["norm_added_k"].shape == (2, 32, 4, 32)
+        assert seen[3]["norm_q"].shape == (2, 96, 4, 32)
         chance = lookup_loss(transformer, seen, 2, 64)
     assert float(chance) == pytest.approx(torch.log(torch.tensor(32.0)), abs=1.0)
 
@@ -135,10 +136,8 @@ def test_places_look_up_their_own_cell():
     pairs = wanted.unflatten(-1, (-1, 2))
     turned = torch.stack([pairs[..., 1], -pairs[..., 0]], -1).flatten(-2)
     queries = (wanted * cosine + turned * sine)[None, :, None]  # rotated back
-    right = lookup_loss(transformer, [(transformer, {"norm_q": queries, "norm_added_k": keys, "norm_k": keys})], 1, 64)
-    wrong = lookup_loss(
-        transformer, [(transformer, {"norm_q": queries.roll(1, 1), "norm_added_k": keys, "norm_k": keys})], 1, 64
-    )
+    right = lookup_loss(transformer, [{"norm_q": queries, "norm_added_k": keys, "norm_k": keys}], 1, 64)
+    wrong = lookup_loss(transformer, [{"norm_q": queries.roll(1, 1), "norm_added_k": keys, "norm_k": keys}], 1, 64)
     assert float(right) < 0.01
     assert float(wrong) > 1
 

@@ -1,18 +1,17 @@
 """The flow miniature's stages 3 and 4: transformer and text encoder, jointly, on pictures encoded once."""
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers import FluxPipeline  # pyright: ignore[reportPrivateImportUsage]
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 
 from sipo.mini.flow.recipe import FlowRecipe
-from sipo.mini.lookup import own_tokens
+from sipo.mini.lookup import lookup_cross_entropy, normed_attentions
 from sipo.mini.recipe import Schedule
 from sipo.mini.train_text import reading_loss
 from sipo.mini.training import train
@@ -61,29 +60,7 @@ def flow_terms(
     return {"flow": flow, "reading": reading_loss(networks["head"], states, pool["cells"][rows].to(device))}
 
 
-@contextmanager
-def attentions(transformer: nn.Module) -> Iterator[list[tuple[nn.Module, dict[str, Tensor]]]]:
-    """All attentions of a FLUX transformer, each with the normed queries and keys (B, tokens, heads, width) of one pass
-    within the context, by the name of the layer that normed them."""
-    seen = [(module, {}) for name, module in transformer.named_modules() if name.endswith(".attn")]
-    hooks = [
-        layer.register_forward_hook(
-            lambda layer, given, result, name=name, passed=passed: passed.update({name: result})
-        )
-        for attention, passed in seen
-        for name, layer in attention.named_children()
-        if name in ("norm_q", "norm_k", "norm_added_k")
-    ]
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def lookup_loss(
-    transformer: nn.Module, seen: list[tuple[nn.Module, dict[str, Tensor]]], heads: int, places: int
-) -> Tensor:
+def lookup_loss(transformer: nn.Module, seen: list[dict[str, Tensor]], heads: int, places: int) -> Tensor:
     """Cross-entropy (scalar) between where the first `heads` heads of each place attend in the text and its own token.
 
     Positions are rotations of queries and keys. Those of the text are all 0 and rotate nothing.
@@ -92,13 +69,13 @@ def lookup_loss(
     ids = FluxPipeline._prepare_latent_image_ids(1, side, side, next(transformer.parameters()).device, torch.float32)
     rotation = transformer.get_submodule("pos_embed")(ids)
     losses = []
-    for _, passed in seen:
-        query = passed["norm_q"][:, -places:, :heads].float()  # the picture's tokens come last
+    for passed in seen:
+        query: Any = passed["norm_q"][:, -places:, :heads].float()  # (B, places, heads, width); the picture comes last
         query = apply_rotary_emb(query, rotation, sequence_dim=1)
-        text = passed.get("norm_added_k", passed["norm_k"][:, :-places])  # of a block for both, or with its own layers
-        logits = torch.einsum("bqhd,bkhd->bhqk", query, text[:, :, :heads].float()) * query.shape[-1] ** -0.5
-        own = own_tokens(places).to(logits.device).expand(logits.shape[:3])
-        losses.append(F.cross_entropy(logits.flatten(0, 2), own.flatten()))
+        text = passed.get(
+            "norm_added_k", passed["norm_k"][:, :-places]
+        )  # with layers of its own, or of a block for both
+        losses.append(lookup_cross_entropy(query.transpose(1, 2), text[:, :, :heads].float().transpose(1, 2)))
     return torch.stack(losses).mean()
 
 
@@ -124,7 +101,7 @@ def train_transformer(
     places = pool["latents"].shape[-1] * pool["latents"].shape[-2] // 4
 
     def loss(step: int) -> dict[str, Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast), attentions(transformer) as seen:
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast), normed_attentions(transformer) as seen:
             terms = flow_terms(networks, recipe, schedule.batch_size, pool, step)
         if not guided:
             return {"loss": terms["flow"]}
