@@ -25,10 +25,10 @@ def test_every_mistake_is_reported_at_once(raw_online):
     ("override", "message"),
     [
         ("rounds.samples_per_prompt=1", "samples_per_prompt must be at least 2"),
-        ("rounds.epochs=0", "epochs must be positive"),
+        ("rounds.epochs=0", "rounds.epochs: found 0; expected"),
         ("rounds.prompts=null", "give either prompts"),
         ("rounds.chosen=pairs.parquet", "give either prompts"),
-        ("rounds.num_rounds=0", "num_rounds must be at least 1"),
+        ("rounds.num_rounds=0", "rounds.num_rounds: found 0; expected"),
         ("rounds.reference=last", "rounds.reference"),
         ("rounds=null", "rounds: should be a mapping"),
     ],

@@ -12,6 +12,7 @@ import numpy as np
 
 from sipo.config import Config, differences, parse_config
 from sipo.config.reading import build, read_config
+from sipo.config.sections import Count, FromZero, Positive, Seed
 from sipo.data.pairs.check import check_pairs, default_memory
 from sipo.data.pairs.open import open_pairs
 from sipo.data.pairs.rows import PairSource
@@ -37,24 +38,19 @@ class Rounds:
     scorer: str  # as for `sipo score`: NAME, NAME=WEIGHTS or module:Class; with a worker, the name of its scores
     worker: str | None = None  # the command of a scorer in an environment of its own
     prompts: str | None = None  # a prompt file, or a miniature's name for its training prompts; null with `chosen`
-    num_rounds: int = 10
-    num_prompts: int = 3000  # a round
-    samples_per_prompt: int = 2
+    num_rounds: Count = 10
+    num_prompts: Count = 3000  # a round
+    samples_per_prompt: Count = 2
     mode: Literal["best-worst", "all"] = "best-worst"  # pairs of a prompt's samples, as of `sipo label`
-    margin: float = 0.0
+    margin: FromZero = 0.0
     only_right: bool = False
     chosen: str | None = None  # self-play: pairs whose chosen members win against the policy's own samples
-    epochs: float | None = 20.0  # passes over a round's pairs; null: train.num_steps
+    epochs: Positive | None = 20.0  # passes over a round's pairs; null: train.num_steps
     reference: Literal["fixed", "previous"] = "fixed"  # the model, or the policy that the round starts from
-    num_held_out: int = 64
-    seed: int = 0
+    num_held_out: Count = 64
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        counts = {name: getattr(self, name) for name in ("num_rounds", "num_prompts", "num_held_out")}
-        if low := [f"{name} must be at least 1, got {count}" for name, count in counts.items() if count < 1]:
-            raise ValueError("; ".join(low))
-        if self.epochs is not None and self.epochs <= 0:
-            raise ValueError(f"epochs must be positive, or null for train.num_steps, got {self.epochs}")
         if (self.prompts is None) == (self.chosen is None):
             raise ValueError("give either prompts, whose samples are paired by their scores, or chosen, for self-play")
         if self.samples_per_prompt < (2 if self.chosen is None else 1):

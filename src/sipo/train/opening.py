@@ -204,8 +204,7 @@ def announce(
     train, policy = config.train, config.policy
     num_pairs, num_validation = len(inputs.train), len(inputs.validation or ())
     trained = sum(weight.numel() for weight in engine.policy.trainable.values())
-    total = sum(weight.numel() for weight in engine.policy.denoiser.parameters())
-    total -= trained if policy.kind == "lora" else 0
+    total = sum(weight.numel() for name, weight in engine.policy.denoiser.named_parameters() if ".lora_" not in name)
     batch = train.batch_size * train.gradient_accumulation * processes.world
     adapters = f" (rank {policy.rank}, alpha {policy.alpha:g})" if policy.kind == "lora" else ""
     rows = {
