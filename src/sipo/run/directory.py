@@ -17,6 +17,12 @@ from sipo.yaml12 import read_yaml, write_yaml
 if TYPE_CHECKING:
     from sipo.config import Config
 
+FREE = {"run", "data.workers", "train.checkpoint_every", "train.keep_checkpoints", "train.sample_every", "train.validate_every",
+        "log.tensorboard", "log.wandb", "log.trackio"}  # fmt: skip
+SAMPLING = {
+    f"sample.{key}" for key in ("prompts", "num_prompts", "num_inference_steps", "guidance_scale", "seed", "batch_size")
+}
+PLACES = {"data.path", "data.validation", "data.cache", "model.path", "model.vae", "model.lora", "policy.start"}
 PACKAGES = ("sipo", "torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy", "pillow")
 
 
@@ -31,6 +37,7 @@ class RunDir:
 
     config = property(lambda self: self.path / "config.yaml")
     env = property(lambda self: self.path / "env.json")
+    inputs = property(lambda self: self.path / "inputs.json")  # fingerprints; see sipo.train.identity
     data = property(lambda self: self.path / "data.json")
     metrics = property(lambda self: self.path / "metrics.jsonl")
     tensorboard = property(lambda self: self.path / "tensorboard")
@@ -65,26 +72,30 @@ class RunDir:
     def require_same_config(self, config: "Config", has_checkpoint: bool) -> None:
         """Compare the config with config.yaml, if it exists. Raises UsageError naming the changed keys.
 
-        `train.num_steps` may grow; `run` may change, since a run directory can be moved; without a checkpoint there is
-        nothing to resume, so everything may change. A key that the file lacks, because it is of an earlier version, has its
-        default.
+        `train.num_steps` may grow; what changes no weights may change (loading, saving, looking, logging), and so may the
+        place of the run and, where the run records what lay there (`inputs`), that of data and model. Without a
+        checkpoint there is nothing to resume, so everything may change. A key that the file lacks, because it is of an
+        earlier version, has its default.
         """
         from sipo.config import differences, parse_config  # here: reading a run needs no torch
 
         if not self.config.is_file() or not has_checkpoint:
             return
+        free = FREE | (PLACES if self.inputs.is_file() else set())
+        free |= set() if config.train.keep_best else SAMPLING  # these weights are chosen by samples
         before = self.read_config()
         with suppress(UsageError):  # a value that is refused by now is compared as it stands
             before = parse_config(before).to_dict()
         changed = [
             (key, old, now)
             for key, old, now in differences(before, config.to_dict())
-            if key != "run" and not (key == "train.num_steps" and now > old)
+            if not (key == "train.num_steps" and now > old)
+            and not (key in free and (key not in PLACES or (isinstance(old, str) and isinstance(now, str))))
         ]
         if changed:
             listed = "\n".join(f"  {key}: {old!r} in the run, {now!r} now" for key, old, now in changed)
             raise UsageError(
-                f"{self.path} was started with another config; only train.num_steps may grow:\n{listed}\n"
+                f"{self.path} was started with another config, and these keys shape its weights:\n{listed}\n"
                 "Put the values back to resume, or choose another run directory (run=...)."
             )
 

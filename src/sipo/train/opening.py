@@ -29,6 +29,7 @@ from sipo.train.d3po import require_trajectories
 from sipo.train.engine import Engine, Processes, join_processes, make_engine
 from sipo.train.fit import require_fit
 from sipo.train.guard import Guard
+from sipo.train.identity import identity, require_same_inputs, write_inputs
 from sipo.train.inputs import Inputs, open_inputs, open_rows
 from sipo.train.loggers import require_services
 from sipo.train.look import drop_samples_after, sample_prompts
@@ -64,10 +65,13 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
             require_fit(config, architecture, size, processes.device)
             train_rows, validation_rows, checked = open_rows(config, size, console)
         objective = resolve_horizon(config.loss, config.num_inference_steps)
-        backbone, engine = open_model(config, architecture, processes)
+        start = max(saved_steps(run.checkpoints), default=0)
+        backbone = open_backbone(config, architecture)
+        found = identity(config, train_rows, validation_rows, backbone)
+        require_same_inputs(run, found, start)
+        engine = open_policy(config, backbone, processes)
         inputs = open_inputs(config, train_rows, validation_rows, backbone, processes, console)
 
-        start = max(saved_steps(run.checkpoints), default=0)
         weights = engine.policy.trainable
         updater = Updater(settings, list(weights.values()), processes.device)
         guard = Guard(settings, scaled=updater.scaler is not None)
@@ -79,6 +83,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
         announce(console, config, engine, objective, processes, inputs, start)
         if processes.is_main:
             write_record(run, config, processes, checked, start)
+            write_inputs(run, found)
         num_timesteps = backbone.schedule.num_train_timesteps
         recorder = Recorder(run, config, num_timesteps, start, console) if processes.is_main else NoRecorder()
         yield Training(
@@ -132,13 +137,15 @@ def process_settings(settings: TrainConfig, device: torch.device) -> Iterator[No
                 os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 
-def open_model(config: Config, architecture: Architecture, processes: Processes) -> tuple[Backbone, Engine]:
-    """The backbone, frozen parts in the compute dtype, and the policy on it, ready to train.
+def open_backbone(config: Config, architecture: Architecture) -> Backbone:
+    """The model on the CPU, frozen parts in the compute dtype. With a cache, the encoders stay on disk."""
+    encoders, compute = config.data.cache is None, config.train.compute_dtype
+    return load_backbone(architecture, "cpu", compute, encoders=encoders, size=config.data.size)
 
-    With a cache, the encoders stay on disk. Weights are on the CPU until the engine moves them to their devices.
-    """
+
+def open_policy(config: Config, backbone: Backbone, processes: Processes) -> Engine:
+    """The policy on the backbone, ready to train. Weights are on the CPU until the engine moves them to their devices."""
     settings, compute = config.train, config.train.compute_dtype
-    backbone = load_backbone(architecture, "cpu", compute, encoders=config.data.cache is None, size=config.data.size)
     folder = start_folder(config.policy)
     weights = backbone.read_weights(config.policy, folder) if folder else None
     policy = make_policy(backbone, config.policy, config.needs_reference, settings.seed, config.needs_old, weights)
@@ -148,7 +155,7 @@ def open_model(config: Config, architecture: Architecture, processes: Processes)
         policy.denoiser.compile()
     engine = make_engine(settings, policy, processes, compute)
     backbone.freeze_encoders()  # where the denoiser is now
-    return backbone, engine
+    return engine
 
 
 def encode(config: Config, console: Console) -> int:

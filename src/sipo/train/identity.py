@@ -1,0 +1,67 @@
+"""What a run trains on and from, by content: a run resumes on the same pairs, base, LoRA, VAE and start, wherever they lie now."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sipo.backbones import Backbone
+from sipo.config import Config
+from sipo.errors import UsageError
+from sipo.files import hash_files, write_atomic
+from sipo.jsonl import read_json
+from sipo.run import RunDir
+from sipo.train.inputs import Rows
+from sipo.train.policy import start_folder
+
+SAMPLES = 64  # values of each tensor
+
+
+def identity(config: Config, train: Rows, validation: Rows | None, backbone: Backbone) -> dict[str, str]:
+    """A fingerprint under the key of each input, of a backbone as it was loaded: before a policy is made of it."""
+    found = {"data.path": train.source.fingerprint}
+    if validation and validation.source is not train.source:
+        found["data.validation"] = validation.source.fingerprint
+    lora = Path(config.model.lora) if config.model.lora else None
+    for key, place in (("model.lora", lora), ("policy.start", start_folder(config.policy))):
+        if place and place.exists():  # a LoRA of the hub is seen in the denoiser
+            found[key] = hash_files([place] if place.is_file() else sorted(place.rglob("*.safetensors")))
+    found["model.path"] = sampled(backbone.denoiser)
+    for part in backbone.family.encoders:
+        if isinstance(network := getattr(backbone.pipeline, part, None), nn.Module):
+            found[f"the {part} of model.{'vae' if part == 'vae' and config.model.vae else 'path'}"] = sampled(network)
+    return found
+
+
+def sampled(network: nn.Module) -> str:
+    """128 bits of a network's names, shapes and evenly spaced values: equal for equal weights, however they are stored."""
+    joint = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(network.state_dict().items()):
+        values = tensor.flatten()[:: max(tensor.numel() // SAMPLES, 1)].to("cpu", torch.float64)
+        joint.update(f"{name} {tuple(tensor.shape)}".encode() + values.numpy().tobytes())
+    return joint.hexdigest()
+
+
+def require_same_inputs(run: RunDir, found: dict[str, str], start: int) -> None:
+    """Compare with what the run was trained on. Raises UsageError with the key of each input that is another one.
+
+    Runs of versions that recorded nothing resume as they did.
+    """
+    recorded = read_json(run.inputs) if start else None
+    other = [key for key, value in found.items() if recorded and recorded.get(key, value) != value]
+    if "model.lora" in other:
+        other = [key for key in other if key != "model.path"]  # the base with another LoRA in it is another one too
+    if other:
+        listed = "\n".join(
+            f"  {key}: other content than the run has been trained with up to step {start}" for key in other
+        )
+        raise UsageError(
+            f"{run.path} was trained on something else:\n{listed}\n"
+            "Put it back to resume, or choose another run directory (run=...)."
+        )
+
+
+def write_inputs(run: RunDir, found: dict[str, str]) -> None:
+    write_atomic(run.inputs, json.dumps(found, indent=2))
