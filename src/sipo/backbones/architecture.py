@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline  # pyright: ignore[report
 
 from sipo import registry
 from sipo.backbones.family import Adapter, Configs, Family, Sizes
+from sipo.backbones.single_file import advice, config_source, is_single_file
 from sipo.config import ModelConfig
 from sipo.errors import UserError
 from sipo.size import Size
@@ -94,14 +95,16 @@ def read_architecture(model: ModelConfig, folder: Path | None = None) -> Archite
     config, or a hub that is out of reach.
     """
     path = resolve_path(model.path)
-    source = str(folder or (path if Path(path).exists() else architecture_folder(path) or path))
     where = f"model.path: {model.path}"
+    if not folder and is_single_file(path):
+        path = config_source(model)
+    source = str(folder or (path if Path(path).exists() else architecture_folder(path) or path))
     index = _load(DiffusionPipeline, source, None, model)
     family = family_of(str(index.get("_class_name")), where)
     configs = _read_configs(source, index, family, model)
     if model.vae and (folder or Path(model.vae).is_dir()):
-        configs["vae"] = dict(family.vae.load_config(model.vae))
-    elif model.vae:
+        configs["vae"] = configs["vae"] if is_single_file(model.vae) else dict(family.vae.load_config(model.vae))
+    elif model.vae and not is_single_file(model.vae):
         configs["vae"]["force_upcast"] = False
     try:
         adapter = family.adapter(configs)
@@ -148,6 +151,8 @@ def _load(cls: Any, source: str, part: str | None, model: ModelConfig) -> dict[s
             warnings.simplefilter("ignore")  # diffusers passes the hub's client an argument that is deprecated
             return dict(cls.load_config(source, subfolder=part, revision=model.revision))
     except (OSError, ValueError) as error:
+        if is_single_file(model.path):
+            raise UserError(f"model.path: {source!r} gives no configs. {advice(model)}") from error
         is_local = Path(source).exists() or source.startswith((".", "/", "~"))
         if part and is_local and not (Path(source) / part).is_dir():
             raise UserError(f"model.path: {model.path} lacks {part}, which its model_index.json names") from error

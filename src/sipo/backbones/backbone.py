@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -16,8 +17,13 @@ from transformers.utils import logging as transformers_logging
 from sipo.backbones import checkpoint, denoisers, lora
 from sipo.backbones.architecture import Architecture, read_architecture, resolve_path
 from sipo.backbones.family import Conditioning, Media, Sampler
+from sipo.backbones.lora_merge import Fitted, merge
+from sipo.backbones.lora_names import Form
+from sipo.backbones.meta import meta_text_encoders
+from sipo.backbones.single_file import config_folder, is_single_file
 from sipo.config import ModelConfig, PolicyConfig
 from sipo.errors import UserError
+from sipo.files import hash_files
 from sipo.size import Size
 
 
@@ -35,6 +41,7 @@ class Backbone:
         self.pipeline = self._load({} if encoders else dict.fromkeys(self.family.encoders))
         parts = {part: getattr(self.pipeline, part) for part in self.family.denoisers}
         self.denoiser: nn.Module = denoisers.join(parts, self.adapter.boundaries)
+        self.lora: list[tuple[str, Fitted]] = []
         if self.model.lora:
             self.merge_lora(self.model.lora)
 
@@ -107,6 +114,7 @@ class Backbone:
         # Another pipeline around the same denoiser, because pipelines derive settings from encoders when they are built.
         parts = {part: getattr(bare, part) for part in self.family.denoisers}
         self.pipeline = self._load({**parts, "scheduler": bare.scheduler})
+        self._merge_into_text_encoders()
         self.freeze_encoders()
         try:
             yield
@@ -117,16 +125,34 @@ class Backbone:
                 torch.cuda.empty_cache()
 
     def fingerprint(self) -> dict[str, str]:
-        """What identifies the encoders, for caches."""
-        return checkpoint.fingerprint(self.family, self.model, self.folder, self.dtype)
+        """What identifies the encoders, for caches: of a LoRA too, if it changes text encoders."""
+        found = checkpoint.fingerprint(self.family, self.model, self.folder, self.dtype)
+        changed = [f.file.path for _, f in self.lora if any(f.reaches(part) for part in self.family.text_encoders)]
+        return {**found, **({"lora": hash_files(changed)} if changed else {})}
 
     def merge_lora(self, path: str | Path) -> None:
-        """Add an adapter to the denoiser's own weights."""
-        lora.merge_lora(self.pipeline, self.family.denoisers, self.denoiser, path)
+        """Add a LoRA to the weights of the denoiser and the text encoders, to those on disk when they are loaded.
 
-    def save_lora(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        """Write adapter weights that plain diffusers loads with `load_lora_weights`."""
-        lora.save_lora(self.pipeline, self.family.denoisers, self.denoiser, weights, folder)
+        Raises UserError for a LoRA that would not be used in full.
+        """
+        text_encoders = self._text_encoders() or meta_text_encoders(self.architecture)
+        found = lora.fit_lora(path, self.family.denoisers, self.denoiser, text_encoders)
+        lora.merge_lora(found, self.family.denoisers, self.denoiser)
+        self.lora += found
+        self._merge_into_text_encoders(found)
+
+    def _text_encoders(self) -> dict[str, nn.Module]:
+        """Those in memory, by their part."""
+        found = {part: getattr(self.pipeline, part) for part in self.family.text_encoders}
+        return {part: network for part, network in found.items() if network is not None}
+
+    def _merge_into_text_encoders(self, found: list[tuple[str, Fitted]] | None = None) -> None:
+        for _, fitted in self.lora if found is None else found:
+            merge(fitted, self._text_encoders())
+
+    def save_lora(self, folder: Path, weights: dict[str, Tensor], form: Form | None = None) -> None:
+        """Write adapter weights that plain diffusers loads with `load_lora_weights`, or in another program's form."""
+        lora.save_lora(self.family.denoisers, self.denoiser, weights, folder, form)
 
     def save_full(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Write the whole pipeline, which `from_pretrained` of diffusers loads, its denoiser with these weights."""
@@ -170,7 +196,7 @@ def load_backbone(
         raise UserError(
             f"model: {model.path} does not load: a file of weights is truncated or damaged ({error})"
         ) from error
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SingleFileComponentError) as error:
         # diffusers raises any of these for a component of another class, or weights of other shapes
         detail = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"model: {model.path} does not load as a {name}: {detail}") from error
@@ -181,6 +207,8 @@ def load_backbone(
 def _download(architecture: Architecture) -> Path:
     """The checkpoint's folder on this machine."""
     path, model = resolve_path(architecture.model.path), architecture.model
+    if is_single_file(path):
+        return config_folder(model)
     if Path(path).is_dir():
         return Path(path)
     return Path(architecture.family.pipeline.download(

@@ -1,8 +1,7 @@
 """Low-rank adapters on a denoiser, by peft: put on, switched off, merged, and written for plain diffusers."""
 
 import contextlib
-import json
-import re
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,14 +9,15 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from sipo.backbones.denoisers import by_part, networks_of, prefix_of
+from sipo.backbones.lora_merge import FILE, Fitted, find_lora, fit, merge, read_lora_file
+from sipo.backbones.lora_names import Form
+from sipo.backbones.lora_write import own_form, write_lora
 from sipo.errors import UserError
 
 POLICY = "default"  # the adapters that are trained, by peft's own name for the first ones
-FILE = "pytorch_lora_weights.safetensors"  # as diffusers names it
 
 
 def add_adapters(
@@ -85,23 +85,22 @@ def _same_gradients(denoiser: nn.Module) -> Iterator[None]:
 
 
 def save_lora(
-    pipeline: Any, parts: Iterable[str], denoiser: nn.Module, weights: dict[str, Tensor], folder: Path
+    parts: Iterable[str], denoiser: nn.Module, weights: dict[str, Tensor], folder: Path, form: Form | None = None
 ) -> None:
-    """Write the adapters of the `parts` for `load_lora_weights`. `weights`: by their names in the denoiser.
+    """Write the adapters of the `parts`. `weights`: by their names in the denoiser.
 
-    Pipelines of several denoisers load one after the other, so those after the first have a folder of their own.
+    form: whose names (see `sipo.backbones.lora_write`); None for those that diffusers and, for U-Nets, ComfyUI and kohya's
+    scripts read alike. Pipelines of several denoisers load one after the other, so those after the first have a folder of
+    their own. Raises UserError for a form that has no names for this network.
     """
     first, *_ = parts
     for part, network, own in by_part(denoiser, parts, weights):
         state = get_peft_model_state_dict(network, state_dict=own, adapter_name=POLICY)
         metadata = network.peft_config[POLICY].to_dict()  # from which diffusers knows alpha
         metadata["target_modules"] = sorted(metadata["target_modules"])  # a set: its order differs from run to run
-        layers = {
-            f"{first}_lora_layers": {name: weight.contiguous() for name, weight in state.items()},
-            f"{first}_lora_adapter_metadata": metadata,
-        }
         path = folder if part == first else folder / part
-        type(pipeline).save_lora_weights(path, safe_serialization=True, **layers)
+        path.mkdir(parents=True, exist_ok=True)
+        write_lora(path / FILE, first, network, state, metadata, form or own_form(network, state))
 
 
 def read_lora(parts: Iterable[str], denoiser: nn.Module, folder: Path, alpha: float) -> dict[str, Tensor]:
@@ -110,38 +109,41 @@ def read_lora(parts: Iterable[str], denoiser: nn.Module, folder: Path, alpha: fl
     Raises UserError for a missing or damaged file, or adapters of another alpha, which would act with another strength.
     """
     (first, *_), found = parts, {}
-    for part in parts:
+    for part, network in zip(parts, networks_of(denoiser), strict=True):
         path = (folder if part == first else folder / part) / FILE
-        try:
-            with safe_open(path, "pt") as file:
-                written = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
-                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dictionary
-        except (OSError, SafetensorError, ValueError) as error:
-            raise UserError(f"{path} cannot be read as the adapters of a run: {error}") from error
-        theirs = written.get(f"{first}.lora_alpha", alpha)
-        if theirs != alpha:
-            raise UserError(f"{path}: these adapters have alpha {theirs:g}; policy.alpha is {alpha:g}: make them equal")
-        for key, weight in weights.items():
-            name = re.sub(r"\.(lora_[AB])\.", rf".\1.{POLICY}.", key.removeprefix(f"{first}."))
-            found[prefix_of(denoiser, part) + name] = weight
+        file = fit(read_lora_file(path), {first: network}, {})
+        for name, target in file.targets.items():
+            tensors, (module, *others) = file.file.modules[name], target.modules
+            theirs = file.file.scale(name) * tensors["down"].shape[0]
+            if not math.isclose(theirs, alpha):
+                raise UserError(
+                    f"{path}: these adapters have alpha {theirs:g}; policy.alpha is {alpha:g}: make them equal"
+                )
+            if others:
+                raise UserError(f"{path}: {name} stands for several modules of the network: start from RUN/weights")
+            for kind, letter in (("down", "A"), ("up", "B")):
+                found[f"{prefix_of(denoiser, part)}{module}.lora_{letter}.{POLICY}.weight"] = tensors[kind]
     return found
 
 
-def merge_lora(pipeline: Any, parts: Iterable[str], denoiser: nn.Module, path: str | Path) -> None:
-    """Add an adapter, as `save_lora` wrote it, to the denoiser's own weights, which then costs nothing more.
+def fit_lora(
+    path: str | Path, parts: Iterable[str], denoiser: nn.Module, text_encoders: dict[str, nn.Module]
+) -> list[tuple[str, Fitted]]:
+    """The files of a LoRA, a part each (the first file may change text encoders too), and where their tensors belong.
 
-    Raises UserError for an adapter of another model; diffusers alone would warn and continue without it.
+    Raises UserError for a LoRA of another model, with the number of tensors that it has no place for.
     """
-    kind, (_, *others) = type(pipeline).__name__, parts
-    try:
-        pipeline.load_lora_weights(path)
-        for part in others:
-            # Not as a subfolder: diffusers prefers a file of that name in the folder itself.
-            pipeline.load_lora_weights(path, weight_name=f"{part}/{FILE}", **{f"load_into_{part}": True})
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
-        detail = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"{path} does not fit this {kind}: {detail}") from error
-    if not any("lora_" in name for name, _ in denoiser.named_parameters()):
-        raise UserError(f"the LoRA {path} holds no weight for the denoiser of this {kind}")
-    pipeline.fuse_lora(**({"components": list(parts)} if others else {}))
-    pipeline.unload_lora_weights()
+    first, *others = parts
+    networks = dict(zip(parts, networks_of(denoiser), strict=True))
+    found = [(first, fit(read_lora_file(find_lora(path)), {first: networks[first]}, text_encoders))]
+    found += [(part, fit(read_lora_file(Path(path) / part / FILE), {first: networks[part]}, {})) for part in others]
+    if not any(fitted.reaches(first) for _, fitted in found):
+        raise UserError(f"the LoRA {path} holds no weight for the denoiser of this model")
+    return found
+
+
+def merge_lora(found: list[tuple[str, Fitted]], parts: Iterable[str], denoiser: nn.Module) -> None:
+    """Add a LoRA that fits to the denoiser's own weights, which then costs nothing more."""
+    (first, *_), networks = parts, dict(zip(parts, networks_of(denoiser), strict=True))
+    for part, fitted in found:
+        merge(fitted, {first: networks[part]})

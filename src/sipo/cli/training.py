@@ -31,15 +31,23 @@ def export(
     out: Annotated[Path, typer.Option(help="A new folder for the weights.")],
     step: Annotated[int | None, typer.Option(help="A kept checkpoint; default: the newest.")] = None,
     best: Annotated[bool, typer.Option("--best", help="The best weights by the score of train.keep_best.")] = False,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="Adapters for: diffusers, kohya, comfyui; default: as in RUN/weights."),
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="The whole pipeline, adapters merged into it.")] = False,
 ) -> None:
-    """Write the weights of another checkpoint, for plain diffusers."""
+    """Write the weights of another checkpoint, for plain diffusers or another program."""
+    if form not in (None, "diffusers", "kohya", "comfyui"):
+        raise UsageError(f"--format: {form!r} is none of diffusers, kohya, comfyui")
     if best and step is not None:
         raise UsageError("--best: a step is given too; choose one of them")
     quiet_libraries()
     from sipo.run import RunDir
     from sipo.train.export import export as write
 
-    say(f"step {write(RunDir(run), step, out, best)} in {out}")
+    made = write(RunDir(run), step, out, best, form, merge)  # pyright: ignore[reportArgumentType]  # judged above
+    say(f"step {made} in {out}")
 
 
 def plan(

@@ -55,10 +55,15 @@ COMPONENTS = {"loss": registry.objectives, "kernel": registry.kernels, "timestep
 class ModelConfig:
     """Which model is aligned."""
 
-    path: str  # "miniature", a folder in diffusers layout, or a hub id
+    path: str  # "miniature", a folder in diffusers layout, a hub id, or one .safetensors file
+    config: str | None = (
+        None  # of a file: the folder or hub id with its configs and tokenizers; null: what it looks like
+    )
     revision: str | None = None
     variant: str | None = None
-    vae: str | None = None  # another VAE, such as madebyollin/sdxl-vae-fp16-fix
+    vae: str | None = (
+        None  # another VAE: a folder, a .safetensors file or a hub id, such as madebyollin/sdxl-vae-fp16-fix
+    )
     lora: str | None = None  # merged into base and reference before anything else
     guidance: FromZero = 3.5  # what a guidance-distilled model (FLUX.1-dev) is told in training
     dtype: Literal["float32", "bfloat16", "float16"] | None = None  # of frozen weights; null: as mixed_precision

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers.utils.hub import cached_file
 
 from sipo.errors import UserError
+from sipo.lfs import refuse_pointers
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt")
 
@@ -22,8 +23,10 @@ def find_file(weights: str, *names: str) -> Path:
     """
     path = Path(weights).expanduser()
     if path.is_file():
+        refuse_pointers([path])
         return path
     if path.is_dir():
+        refuse_pointers(path / name for name in (*names, *TOKENIZER_FILES))
         found = [path / name for name in names if (path / name).is_file()]
         if not found:
             raise UserError(f"weights: {path} holds no {' or '.join(names)}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sipo.backbones import Backbone
 from sipo.backbones.lora import POLICY, activate, add_adapters, with_adapters, without_adapters
+from sipo.backbones.lora_names import Form
 from sipo.config import PolicyConfig
 from sipo.errors import UserError
 from sipo.jsonl import read_json
@@ -140,9 +141,11 @@ def start_folder(config: PolicyConfig) -> Path | None:
     return folder
 
 
-def save_policy(policy: Policy, backbone: Backbone, folder: Path, weights: dict[str, Tensor]) -> None:
+def save_policy(
+    policy: Policy, backbone: Backbone, folder: Path, weights: dict[str, Tensor], form: Form | None = None
+) -> None:
     """Write what plain diffusers loads: LoRA weights, or the whole pipeline. `weights`: the trained ones, unsharded."""
     if policy.config.kind == "full":
         backbone.save_full(folder, weights)
         return
-    backbone.save_lora(folder, weights)
+    backbone.save_lora(folder, weights, form)

@@ -12,10 +12,10 @@ from typing import BinaryIO
 
 import av
 from av.container import InputContainer
-from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from PIL import Image
 
+from sipo import lfs
 from sipo.data.bad_rows import BadRow
 from sipo.data.media.containers import HEAD, container, foreign, is_cut_short
 from sipo.data.media.kinds import MediaFile, describe, frame_files
@@ -25,7 +25,7 @@ from sipo.size import Size
 MAX_FRAMES = 20_000  # of one video; more are not decoded
 SLACK = Fraction(1, 1000)  # seconds; Matroska rounds times to milliseconds
 # The display matrix (a, b, u, c, d, v, x, y, w) shows the stored point (p, q) at (a p + c q, b p + d q).
-UPRIGHT = {  # by the signs of a, b, c, d; the smaller ones count as 0
+UPRIGHT: dict[tuple[int, ...], Image.Transpose] = {  # by the signs of a, b, c, d; the smaller ones count as 0
     (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
     (0, 1, -1, 0): Image.Transpose.ROTATE_270,
     (0, -1, 1, 0): Image.Transpose.ROTATE_90,
@@ -178,7 +178,7 @@ def _upright(frame: "av.VideoFrame", media: MediaFile) -> Image.Image:
     """RGB, turned and mirrored as the display matrix says."""
     with _judged(media):
         image = frame.to_image()
-        matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+        matrix = frame.side_data.get("DISPLAYMATRIX")
         how = UPRIGHT.get(_signs(bytes(matrix))) if matrix else None
         return image.transpose(how) if how is not None else image
 
@@ -224,7 +224,7 @@ def _container(file: BinaryIO, media: MediaFile, max_pixels: int) -> InputContai
     head = _head(file)
     kind = container(head)
     if kind is None:
-        what = foreign(head) or f"a file that begins with {head[:8]!r}"
+        what = lfs.WHAT if lfs.is_pointer(head) else foreign(head) or f"a file that begins with {head[:8]!r}"
         raise BadRow(
             f"{describe(media)} is {what}; mp4, mov, mkv, webm and avi are read. `ffmpeg -i IN OUT.mp4` converts",
             "undecodable",

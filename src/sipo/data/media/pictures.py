@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from sipo import lfs
 from sipo.data.bad_rows import BadRow
 from sipo.data.media.kinds import MediaFile
 
@@ -28,6 +29,8 @@ def read_bytes(media: MediaFile) -> bytes:
         raise BadRow(f"{media}: {error}", "missing_file") from error
     if not content:
         raise BadRow(f"{media} has 0 bytes", "empty_image")
+    if lfs.is_pointer(content):
+        raise BadRow(f"{media} is {lfs.WHAT}")
     return content
 
 

@@ -14,6 +14,7 @@ from sipo.data.pairs.rows import Pair, Ties
 from sipo.data.pairs.schemas import Schema, recognise
 from sipo.errors import UserError
 from sipo.files import digest
+from sipo.lfs import refuse_pointers
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +124,7 @@ def open_manifest(path: Path, ties: Ties, max_pairs: int | None) -> ManifestPair
 
 def _require_lines(path: Path) -> None:
     """Raises UserError, which names it, for a file that begins as UTF-16, a JSON list, or an object of many lines."""
+    refuse_pointers([path])
     with path.open("rb") as file:
         start = file.read(1024)
     first = start.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n")[0].strip()

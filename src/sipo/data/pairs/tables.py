@@ -19,6 +19,7 @@ from sipo.data.pairs.rows import Pair, Ties
 from sipo.data.pairs.schemas import Schema, recognise
 from sipo.errors import UserError
 from sipo.files import digest, visible
+from sipo.lfs import refuse_pointers
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -103,6 +104,7 @@ def without_progress_bars() -> Iterator[None]:
 
 
 def parquet_schema(file: Path) -> tuple[pa.Schema, int]:
+    refuse_pointers([file])
     try:
         with pq.ParquetFile(file) as parquet:
             return parquet.schema_arrow, parquet.metadata.num_rows
@@ -183,6 +185,7 @@ def open_saved(folder: Path, ties: Ties, max_pairs: int | None) -> TablePairs:
     """A folder written by `datasets`' save_to_disk: a Dataset, or a DatasetDict of which the train split is taken."""
     import datasets
 
+    refuse_pointers(folder.rglob("*.arrow"))
     try:
         saved = datasets.load_from_disk(str(folder))
     except (pa.ArrowException, OSError, ValueError) as error:

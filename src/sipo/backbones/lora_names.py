@@ -1,0 +1,161 @@
+"""What a module of a network is called in LoRA files: by diffusers, by kohya's scripts, by ComfyUI, by the original code.
+
+kohya-ss/sd-scripts: networks/lora.py (U-Net), networks/lora_flux.py; kohya-ss/musubi-tuner (Wan); ComfyUI: comfy/lora.py.
+Original code: Stability-AI/generative-models (U-Net), black-forest-labs/flux, Wan-Video/Wan2.1.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+Form = Literal["diffusers", "kohya", "comfyui"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A module in the original code: its name there, and which of the `of` modules stacked in it by rows it is."""
+
+    name: str
+    slot: int = 0
+    of: tuple[str, ...] = ()  # the stacked modules of diffusers, from the first row on
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a LoRA acts: the modules of a part whose rows, one after the other, it changes."""
+
+    part: str
+    modules: tuple[str, ...]
+
+
+RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "norm2": "out_layers.0", "conv2": "out_layers.3",
+          "time_emb_proj": "emb_layers.1", "conv_shortcut": "skip_connection"}  # fmt: skip
+UNET = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
+        "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2",
+        "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}  # fmt: skip
+FLUX = {"x_embedder": "img_in", "context_embedder": "txt_in", "proj_out": "final_layer.linear"} | {
+    f"time_text_embed.{ours}.linear_{n}": f"{theirs}.{'in' if n == 1 else 'out'}_layer"
+    for ours, theirs in (("timestep_embedder", "time_in"), ("text_embedder", "vector_in"), ("guidance_embedder", "guidance_in"))
+    for n in (1, 2)
+}  # fmt: skip
+DOUBLE = {"attn.to_out.0": "img_attn.proj", "attn.to_add_out": "txt_attn.proj", "ff.net.0.proj": "img_mlp.0",
+          "ff.net.2": "img_mlp.2", "ff_context.net.0.proj": "txt_mlp.0", "ff_context.net.2": "txt_mlp.2",
+          "norm1.linear": "img_mod.lin", "norm1_context.linear": "txt_mod.lin"}  # fmt: skip
+SINGLE = {"proj_out": "linear2", "norm.linear": "modulation.lin"}
+STACKED = {  # by the stacked module: what of a block lies in it, in order
+    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
+}
+WAN = {"condition_embedder.time_embedder.linear_1": "time_embedding.0",
+       "condition_embedder.time_embedder.linear_2": "time_embedding.2",
+       "condition_embedder.text_embedder.linear_1": "text_embedding.0",
+       "condition_embedder.text_embedder.linear_2": "text_embedding.2",
+       "condition_embedder.time_proj": "time_projection.1", "proj_out": "head.head", "patch_embedding": "patch_embedding"}  # fmt: skip
+WAN_BLOCK = {f"{ours}.{a}": f"{theirs}.{b}" for ours, theirs in (("attn1", "self_attn"), ("attn2", "cross_attn"))
+             for a, b in (("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "o"), ("norm_q", "norm_q"), ("norm_k", "norm_k"))
+             } | {"ffn.net.0.proj": "ffn.0", "ffn.net.2": "ffn.2", "norm2": "norm3"}  # fmt: skip
+
+
+def original(network: Any, module: str) -> Place | None:
+    """The module in the original code of the network's model; None for a network or module without one."""
+    kind = type(network).__name__.removeprefix("FSDP")
+    if kind == "UNet2DConditionModel":
+        return _unet(network.config, module)
+    if kind == "FluxTransformer2DModel":
+        return _flux(module)
+    if kind == "WanTransformer3DModel":
+        block = re.fullmatch(r"blocks\.(\d+)\.(.+)", module)
+        name = f"blocks.{block[1]}.{WAN_BLOCK.get(block[2])}" if block and block[2] in WAN_BLOCK else WAN.get(module)
+        return Place(name) if name else None
+    return None
+
+
+def _unet(config: Any, module: str) -> Place | None:
+    if module in UNET:
+        return Place(UNET[module])
+    found = re.fullmatch(
+        r"(down_blocks|up_blocks)\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", module
+    )
+    if not found:
+        middle = re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)", module)
+        if not middle:
+            return None
+        place = 1 if middle[1] == "attentions" else 2 * int(middle[2])
+        return Place(f"middle_block.{place}.{RESNET.get(middle[3], middle[3])}")
+    side, block, kind, layer, rest = found[1], int(found[2]), found[3], int(found[4]), found[5]
+    layers = config.layers_per_block if isinstance(config.layers_per_block, int) else config.layers_per_block[0]
+    if kind == "downsamplers":
+        return Place(f"input_blocks.{(block + 1) * (layers + 1)}.0.op")
+    if kind == "upsamplers":
+        attends = "CrossAttn" in config.up_block_types[block]
+        return Place(f"output_blocks.{(block + 1) * (layers + 1) - 1}.{2 if attends else 1}.{rest}")
+    number = (1 if side == "down_blocks" else 0) + block * (layers + 1) + layer
+    inner = f"0.{RESNET.get(rest, rest)}" if kind == "resnets" else f"1.{rest}"
+    return Place(f"{'input' if side == 'down_blocks' else 'output'}_blocks.{number}.{inner}")
+
+
+def _flux(module: str) -> Place | None:
+    found = re.fullmatch(r"(single_transformer_blocks|transformer_blocks)\.(\d+)\.(.+)", module)
+    if not found:
+        return Place(FLUX[module]) if module in FLUX else None
+    double, number, rest = found[1] == "transformer_blocks", found[2], found[3]
+    block = f"{'double' if double else 'single'}_blocks.{number}"
+    if rest in (DOUBLE if double else SINGLE):
+        return Place(f"{block}.{(DOUBLE if double else SINGLE)[rest]}")
+    for stacked, parts in STACKED.items():
+        if rest in parts and (stacked == "linear1") != double:
+            return Place(
+                f"{block}.{stacked}", parts.index(rest), tuple(f"{found[1]}.{number}.{part}" for part in parts)
+            )
+    return None
+
+
+def flat(prefix: str, module: str) -> str:
+    return f"{prefix}_{module.replace('.', '_')}"
+
+
+def adaptable(network: nn.Module) -> Iterator[str]:
+    """The names of the modules that a LoRA can change."""
+    for name, module in network.named_modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and weight.ndim >= 2 and ".lora_" not in name:
+            yield name.removesuffix(".base_layer")
+
+
+def names_of_denoiser(part: str, network: nn.Module) -> dict[str, Target]:
+    """Every name that a LoRA file may have for a module of a denoiser, and what it stands for."""
+    names: dict[str, Target] = {}
+    for module in adaptable(network):
+        own = Target(part, (module,))
+        processor = module.replace(".to_", ".processor.to_").removesuffix(".0")  # of diffusers before 0.20
+        dotted = [module, f"{part}.{module}", f"base_model.model.{module}", f"{part}.base_model.model.{module}",
+                  f"{part}.{processor}", processor, f"diffusion_model.{module}"]  # fmt: skip
+        names |= dict.fromkeys([*dotted, *(flat(p, module) for p in ("lora_unet", "lycoris", "lora_transformer"))], own)
+        if place := original(network, module):
+            target = Target(part, place.of) if place.of else own
+            theirs = [
+                place.name,
+                f"diffusion_model.{place.name}",
+                flat("lora_unet", place.name),
+                flat("lora_unet_", place.name),
+            ]
+            names |= {name: target for name in theirs if name not in names}
+    return names
+
+
+def names_of_text_encoder(part: str, network: nn.Module) -> dict[str, Target]:
+    """The same of a text encoder; kohya counts them, and FLUX's T5 as the third."""
+    number = int(part.removeprefix("text_encoder").removeprefix("_") or 1)
+    is_clip = "CLIP" in type(network).__name__
+    prefixes = [f"lora_te{number}", *(["lora_te"] if number == 1 else []), *([] if is_clip else ["lora_te3"])]
+    names: dict[str, Target] = {}
+    for module in adaptable(network):
+        own, bare = Target(part, (module,)), module.removeprefix("text_model.")
+        spelled = [f"text_model.{bare}", bare] if is_clip else [module]
+        names |= dict.fromkeys([f"{part}.{name}" for name in spelled], own)
+        names |= dict.fromkeys([flat(prefix, spelled[0]) for prefix in prefixes], own)
+    return names

@@ -1,0 +1,28 @@
+"""Git LFS pointers: what lies in place of a large file that was cloned and not pulled."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from sipo.errors import UserError
+
+BEGINS = b"version https://git-lfs.github.com/spec/"
+WHAT = "a Git LFS pointer, not the file itself: run `git lfs pull` where it was cloned"
+
+
+def is_pointer(head: bytes) -> bool:
+    return head.startswith(BEGINS)
+
+
+def refuse_pointers(files: Iterable[Path]) -> None:
+    """Raises UserError that names the files that are pointers; one that cannot be opened is passed over."""
+    found = []
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                if is_pointer(file.read(len(BEGINS))):
+                    found.append(path)
+        except OSError:
+            continue
+    if found:
+        more = f" ({len(found)} such files)" if len(found) > 1 else ""
+        raise UserError(f"{found[0]} is {WHAT}{more}")

@@ -1,0 +1,70 @@
+"""The model card beside a run's weights: what they are, how plain diffusers loads them, which program reads them."""
+
+from sipo.backbones import Backbone
+from sipo.backbones.lora_names import Form
+from sipo.backbones.single_file import is_single_file
+from sipo.config import Config, ModelConfig
+from sipo.registry import miniature
+from sipo.yaml12 import write_yaml
+
+FILE = "`pytorch_lora_weights.safetensors`"
+UNET = f"{FILE} is read by diffusers, ComfyUI, AUTOMATIC1111, Forge and kohya's scripts: its names are kohya's, and it holds alpha."
+OTHER = (
+    f"{FILE} is in diffusers' format. `sipo export RUN --out FOLDER --format comfyui` (or `kohya`) writes the names of "
+    "ComfyUI (or kohya's scripts), and alpha with them."
+)
+FOR = {
+    "diffusers": f"{FILE} is in diffusers' own names, with alpha in the metadata, for diffusers.",
+    "comfyui": f"{FILE} is for ComfyUI (its folder `models/loras`).",
+    "kohya": f"{FILE} is for kohya's scripts, and for programs that read their files.",
+}
+
+
+def model_card(config: Config, backbone: Backbone, step: int, is_lora: bool, form: Form | None) -> str:
+    """Markdown with the hub's front matter: base, data, objective, how to load, which file is for what."""
+    base, name = config.model.path, type(config.loss).__name__
+    front = {"base_model": base, "library_name": "diffusers", "tags": ["sipo", name.lower(), "preference-optimization"]}
+    if is_lora:
+        front["tags"].append("lora")
+    files = FOR[form] if form else UNET if "unet" in backbone.family.denoisers else OTHER
+    files += "\n\n`sipo export RUN --out FOLDER --merge` writes the whole pipeline instead.\n\n"
+    settings = write_yaml(config.to_dict())
+    return (
+        f"---\n{write_yaml(front)}---\n\n# {base} aligned with {name}\n\n"
+        f"{'LoRA adapter' if is_lora else 'Full pipeline'} after {step} steps on the preference pairs "
+        f"`{config.data.path}`, trained with `sipo`.\n\n"
+        f"```python\n{snippet(config.model, backbone, is_lora)}```\n\n{files if is_lora else ''}"
+        f"## Settings\n\n```yaml\n{settings}```\n"
+    )
+
+
+def snippet(model: ModelConfig, backbone: Backbone, is_lora: bool) -> str:
+    """Python that gives the policy in plain diffusers."""
+    if not is_lora:
+        return (
+            "from diffusers import DiffusionPipeline\n\n"
+            'pipeline = DiffusionPipeline.from_pretrained("path/to/this/folder")\n'
+        )
+    pipeline, vae = backbone.family.name, backbone.family.vae.__name__
+    used, lines, given = "DiffusionPipeline", [], ""
+    if is_single_file(model.path):
+        used = pipeline
+    if model.vae:
+        file = f', config="{backbone.folder}", subfolder="vae"' if is_single_file(model.vae) else ""
+        lines.append(f'vae = {vae}.{"from_single_file" if file else "from_pretrained"}("{model.vae}"{file})')
+        given = ", vae=vae"
+    if is_single_file(model.path):
+        lines.append(f'pipeline = {pipeline}.from_single_file("{model.path}", config="{backbone.folder}"{given})')
+    else:
+        where = "path/to/" if miniature(model.path) else ""
+        keys = "".join(f', {key}="{value}"' for key in ("revision", "variant") if (value := getattr(model, key)))
+        lines.append(f'pipeline = {used}.from_pretrained("{where}{model.path}"{keys}{given})')
+    if model.lora:
+        lines += [
+            f'pipeline.load_lora_weights("{model.lora}")  # what the base was before training',
+            "pipeline.fuse_lora()",
+            "pipeline.unload_lora_weights()",
+        ]
+    lines.append('pipeline.load_lora_weights("path/to/this/folder")')
+    names = f"{vae}, {used}" if model.vae else used
+    return f"from diffusers import {names}\n\n" + "\n".join(lines) + "\n"

@@ -1,0 +1,81 @@
+"""The model card's snippet, followed to the letter in plain diffusers, gives the run's pictures; and `sipo export`."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.configs import changed
+from support.original import single_file
+from support.runs import train_raw
+from typer.testing import CliRunner
+
+from sipo.backbones.opening import open_for_sampling
+from sipo.cli import app
+
+
+@pytest.fixture(scope="module")
+def files(tiny_sd, tmp_path_factory):
+    """A first LoRA for U-Net and text encoder, another VAE and the base as one file."""
+    from diffusers import DiffusionPipeline
+
+    at, base = tmp_path_factory.mktemp("files"), DiffusionPipeline.from_pretrained(tiny_sd)
+    torch.manual_seed(0)
+    tensors = {}
+    for part, ends in (("unet", ("to_q", "to_v")), ("text_encoder", ("q_proj", "k_proj", "v_proj", "out_proj"))):
+        for name, layer in getattr(base, part).named_modules():
+            if isinstance(layer, torch.nn.Linear) and name.endswith(ends):
+                name = name if part == "unet" else "text_model." + name.removeprefix("text_model.")
+                key = f"{'lora_unet' if part == 'unet' else 'lora_te'}_{name.replace('.', '_')}"
+                tensors[f"{key}.lora_down.weight"] = torch.randn(2, layer.in_features) * 0.3
+                tensors[f"{key}.lora_up.weight"] = torch.randn(layer.out_features, 2) * 0.3
+                tensors[f"{key}.alpha"] = torch.tensor(1.0)
+    save_file(tensors, at / "first.safetensors")
+    vae = load_file(tiny_sd / "vae" / "diffusion_pytorch_model.safetensors")
+    save_file({name: value * 1.1 for name, value in vae.items()}, at / "vae.safetensors")
+    single_file(tiny_sd, at / "base.safetensors")
+    return at
+
+
+def pictures(pipeline) -> np.ndarray:
+    pipeline.set_progress_bar_config(disable=True)
+    generator = [torch.Generator().manual_seed(0)]
+    made = pipeline(["p"], generator=generator, num_inference_steps=3, guidance_scale=2.0, height=16, width=16)
+    return np.asarray(made.images[0]).astype(int)
+
+
+def follow(card: str, folder) -> np.ndarray:
+    snippet = card.split("```python")[1].split("```")[0].replace("path/to/this/folder", str(folder))
+    found: dict = {}
+    exec(snippet, found)  # the card's own text, as a reader would run it
+    return pictures(found["pipeline"])
+
+
+@pytest.mark.parametrize("case", ["plain", "lora", "vae", "file", "all"])
+def test_the_card_gives_the_policy(raw_config, tiny_sd, files, case):
+    model = {
+        "lora": [f"model.lora={files}/first.safetensors"],
+        "vae": [f"model.vae={files}/vae.safetensors"],
+        "file": [f"model.path={files}/base.safetensors", f"model.config={tiny_sd}"],
+    }
+    overrides = [o for c, os in model.items() for o in os if case in (c, "all")]
+    raw = changed(raw_config, "data.resolution=16", "train.num_steps=2", "train.learning_rate=0.1", *overrides)
+    run = train_raw(raw)
+    card = (run.weights / "README.md").read_text()
+    ours = np.asarray(
+        open_for_sampling(str(run.path), num_inference_steps=3, guidance_scale=2.0).sampler(["p"], [0])[0]
+    )
+    assert np.abs(follow(card, run.weights) - ours).max() <= 1
+    base = np.asarray(open_for_sampling(str(run.path), True, 3, 2.0).sampler(["p"], [0])[0]).astype(int)
+    assert np.abs(base - ours).max() > 3  # the training is seen
+    assert "ComfyUI" in card
+    if case == "all":
+        merged = run.path / "merged"
+        done = CliRunner().invoke(app, ["export", str(run.path), "--out", str(merged), "--merge"])
+        assert done.exit_code == 0, done.output
+        assert np.abs(follow((merged / "README.md").read_text(), merged) - ours).max() <= 1
+        for form in ("diffusers", "comfyui", "kohya"):
+            out = run.path / form
+            done = CliRunner().invoke(app, ["export", str(run.path), "--out", str(out), "--format", form])
+            assert done.exit_code == 0, done.output
+            assert np.abs(follow((out / "README.md").read_text(), out) - ours).max() <= 1
+        assert CliRunner().invoke(app, ["export", str(run.path), "--out", "x", "--format", "onnx"]).exit_code != 0
