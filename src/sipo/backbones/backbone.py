@@ -188,7 +188,7 @@ def load_backbone(
     architecture.size(size)  # refused before the download, not after
     model, name = architecture.model, architecture.family.name
     try:
-        folder = _download(architecture)
+        folder = download(architecture)
         if str(folder) != architecture.source or model.vae:
             architecture = read_architecture(model, folder)  # of the weights at hand
         backbone = Backbone(architecture, folder, architecture.size(size), dtype, encoders)
@@ -204,7 +204,7 @@ def load_backbone(
     return backbone
 
 
-def _download(architecture: Architecture) -> Path:
+def download(architecture: Architecture) -> Path:
     """The checkpoint's folder on this machine."""
     path, model = resolve_path(architecture.model.path), architecture.model
     if is_single_file(path):

@@ -21,6 +21,9 @@ def data_check(
     fps: Annotated[float | None, typer.Option(help="Rate of the video model; needed with --num-frames.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
     all_rows: Annotated[bool, typer.Option("--all", help="Name every bad row, not the first few of a kind.")] = False,
+    model: Annotated[
+        str | None, typer.Option(help="As model.path: also count the captions that its text encoders cut.")
+    ] = None,
 ) -> None:
     """Go through every row and report all that is wrong. Exits with 1 when rows are bad, or none is usable."""
     import json
@@ -40,6 +43,18 @@ def data_check(
     found.render(console(), None if all_rows else 5)
     if json_file:
         write_atomic(json_file, json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+    if model:
+        quiet_libraries()
+        from sipo.backbones import read_architecture
+        from sipo.backbones.backbone import download
+        from sipo.backbones.captions import overlong
+        from sipo.config import ModelConfig
+        from sipo.data.pairs.open import open_pairs
+
+        architecture, source = read_architecture(ModelConfig(model)), open_pairs(path, max_pairs=max_pairs)
+        cut = overlong(architecture, download(architecture), source.prompts(found.usable))
+        for line in cut or ["no caption is longer than the text encoders read"]:
+            say(str(line))
     if not found.num_usable:
         console().print("nothing is usable: there is no pair to train on", style="red")
     if found.num_bad or not found.num_usable:

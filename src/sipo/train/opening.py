@@ -15,6 +15,7 @@ from rich.text import Text
 from torch.utils.data import DataLoader
 
 from sipo.backbones import Architecture, Backbone, load_backbone, read_architecture
+from sipo.backbones.captions import overlong
 from sipo.config import Config, TrainConfig
 from sipo.data.batches import MicroBatches, PairBatch, collate
 from sipo.data.dataset import PairDataset
@@ -81,6 +82,10 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
         keep = settings.keep_best
         best = Best(run, keep, prompts_to_score(keep, inputs.prompts), start) if keep else None
         announce(console, config, engine, objective, processes, inputs, start)
+        if processes.is_main:
+            captions = train_rows.source.prompts(train_rows.usable)
+            for found in overlong(backbone.architecture, backbone.folder, captions):
+                console.print(f"[yellow]captions[/] {found}", highlight=False)
         if processes.is_main:
             write_record(run, config, processes, checked, start)
             write_inputs(run, found)

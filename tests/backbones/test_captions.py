@@ -1,0 +1,36 @@
+"""Captions that text encoders cut are counted, against the tokenizers' own rule: one token a letter, and two around."""
+
+import pytest
+from support.pictures import pick_a_pic, write_parquet
+from typer.testing import CliRunner
+
+from sipo.backbones import read_architecture
+from sipo.backbones.captions import overlong
+from sipo.cli import app
+from sipo.config import ModelConfig
+
+FITS, LONG = "a" * 14, "b" * 15  # the tiny tokenizers read 16 tokens; start and end are two of them
+
+
+@pytest.mark.parametrize(("family", "parts"), [("sd", 1), ("sdxl", 2)])
+def test_counts(tiny_family, family, parts):
+    folder = tiny_family(family)
+    architecture = read_architecture(ModelConfig(str(folder)))
+    assert overlong(architecture, folder, [FITS, "", FITS]) == []
+    found = overlong(architecture, folder, [FITS, LONG, LONG, LONG + "c"])
+    assert [(one.count, one.total, one.limit, one.longest) for one in found] == [(2, 3, 16, 18)] * parts
+    assert "2 of 3 captions are longer than text_encoder reads: 16 tokens (the longest has 18)" in str(found[0])
+
+
+def test_t5_cuts_as_well(tiny_family):
+    folder = tiny_family("cogvideox-2b")
+    architecture = read_architecture(ModelConfig(str(folder)))
+    assert [one.limit for one in overlong(architecture, folder, ["a" * 40])] == [16]
+    assert overlong(architecture, folder, ["a"]) == []
+
+
+def test_the_command(tiny_sd, tmp_path):
+    path = write_parquet(tmp_path / "pairs.parquet", pick_a_pic(2) | {"caption": [FITS, LONG]})
+    done = CliRunner().invoke(app, ["data", "check", str(path), "--model", str(tiny_sd)])
+    assert done.exit_code == 0, done.output
+    assert "1 of 2 captions are longer" in " ".join(done.output.split())
