@@ -88,6 +88,8 @@ class DataConfig:
     crop: Literal["center", "random"] = "center"
     flip: bool = False
     prompt_dropout: Probability = 0.0
+    # The probability that a label is wrong: of every pair, or "strength", 1 less the pair's own. 0: labels are right.
+    label_smoothing: Probability | Literal["strength"] = 0.0
     cache: str | None = None  # a folder that `sipo data encode` made, or where `sipo train` shall make it
     validation: Share | str | None = None  # a share of the prompts held out, or a file of pairs
     max_validation_pairs: Count = 256

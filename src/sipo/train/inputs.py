@@ -52,6 +52,10 @@ def open_rows(config: Config, size: Size, console: Console) -> tuple[Rows, Rows 
     if config.loss.needs_rejected and not train.source.has_rejected:
         name = type(config.loss).__name__
         raise UserError(f"{data.path} has pairs without a rejected member; they serve loss.name: sft, not {name}")
+    if data.label_smoothing and not config.loss.needs_rejected:
+        raise UserError(
+            "data.label_smoothing: this objective compares no pairs, so it has no labels to smooth; remove it"
+        )
     validation = None
     if isinstance(data.validation, str):
         validation, checked["validation"] = _checked(config, data.validation, None, size, console)

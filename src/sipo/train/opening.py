@@ -100,6 +100,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
             engine=engine,
             compute=settings.compute_dtype,
             objective=objective,
+            label_smoothing=config.data.label_smoothing,
             needs_reference=config.needs_reference,
             needs_old=config.needs_old,
             timesteps=config.timesteps,

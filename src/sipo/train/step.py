@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sipo.data.batches import PairBatch
+from sipo.losses.smoothing import doubt_of, smoothed
 from sipo.rng import pair_generator, pair_randn
 from sipo.terms import PairTerms, Predict, pair_terms, term_metrics
 from sipo.timesteps import draw_timesteps
@@ -40,7 +41,8 @@ def accumulate(
         ids.update(zip(batch.slots.tolist(), batch.ids, strict=True))
         with t.engine.micro_step(last=number == t.settings.gradient_accumulation - 1):
             terms = (terms_of or batch_terms)(t, batch, step, t.global_batch, t.clock)
-            losses, metrics = t.objective(terms)  # (B,), metrics (B,) each
+            doubt = doubt_of(t.label_smoothing, batch.strength.to(t.processes.device))
+            losses, metrics = smoothed(t.objective, terms, doubt)  # (B,), metrics (B,) each
             # Over ALL pairs of the global batch; every engine averages over processes, hence their number.
             t.updater.backward(losses.sum() * (t.processes.world / t.global_batch))
         flags = nonfinite_flags(losses, t.engine.local_weights(), t.updater.scaler is not None)

@@ -11,6 +11,7 @@ from sipo.data.batches import PairBatch
 from sipo.data.dataset import PairDataset
 from sipo.kernels import Kernel
 from sipo.losses import Objective
+from sipo.losses.smoothing import Smoothing
 from sipo.run import RunDir
 from sipo.samples.folder import PromptItem
 from sipo.terms import ImportanceWeight
@@ -36,6 +37,7 @@ class Training:
     compute: torch.dtype
     # The objective, and the transition whose importance weights it reads.
     objective: Objective
+    label_smoothing: Smoothing
     needs_reference: bool
     needs_old: bool
     timesteps: Timesteps
