@@ -61,6 +61,25 @@ def data_check(
         raise typer.Exit(1)
 
 
+@data.command("import")
+def data_import(
+    source: Annotated[Path, typer.Argument(help="A folder, a table or tars of pairs in another layout.")],
+    out: Annotated[Path, typer.Option(help="The manifest to write, such as pairs.jsonl.")] = Path("pairs.jsonl"),
+    images: Annotated[
+        Path | None, typer.Option(help="Where the media are that a table names; default: beside it.")
+    ] = None,
+    ranking: Annotated[str, typer.Option(help="Of ranked lists: best-worst, or all pairs.")] = "best-worst",
+) -> None:
+    """Turn pairs in other people's layouts into a manifest; docs/data.md has an example of each."""
+    from sipo.data.pairs.importing import import_pairs
+
+    if ranking not in ("best-worst", "all"):
+        raise UsageError(f"--ranking: {ranking!r} is none of best-worst, all")
+    found = import_pairs(source, out, images, ranking)  # pyright: ignore[reportArgumentType]  # judged above
+    left = "".join(f"; {number:,} rows left out: {why}" for why, number in found.items() if why != "pairs")
+    say(f"{found['pairs']:,} pairs in {out}{left}")
+
+
 @data.command("encode")
 def data_encode(config: ConfigFile, overrides: Overrides = None) -> None:
     """Encode the pairs of a config into its data.cache, as `train` would; the same command resumes."""
