@@ -84,8 +84,8 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
         announce(console, config, engine, objective, processes, inputs, start)
         if processes.is_main:
             captions = train_rows.source.prompts(train_rows.usable)
-            for found in overlong(backbone.architecture, backbone.folder, captions):
-                console.print(f"[yellow]captions[/] {found}", highlight=False)
+            for cut in overlong(backbone.architecture, backbone.folder, captions):
+                console.print(f"[yellow]captions[/] {cut}", highlight=False)
         if processes.is_main:
             write_record(run, config, processes, checked, start)
             write_inputs(run, found)

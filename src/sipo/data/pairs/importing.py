@@ -177,7 +177,10 @@ def _a_or_b(row: dict[str, Any], prompt: str, images: Path, strength: float | No
             if winner not in (a, b):
                 return "without a label"
             return Comparison(
-                prompt, [_media(lower[name], images) for name in names], [int(winner != a), int(winner != b)], strength
+                prompt,
+                [_media(lower[name], images) for name in names if name],
+                [int(winner != a), int(winner != b)],
+                strength,
             )
     return "of no known columns"
 
