@@ -34,14 +34,17 @@ def mini_build(
 @mini.command("prompts")
 def mini_prompts(
     out: Annotated[Path, typer.Option(help="Folder for train.jsonl and heldout.jsonl.")],
+    name: Name = DEFAULT,
     train: Annotated[int, typer.Option(min=1, help="Training prompts of each category.")] = 120,
     heldout: Annotated[int, typer.Option(min=1, help="Held-out prompts of each category.")] = 40,
 ) -> None:
-    """Write the two disjoint prompt lists, the six categories balanced; small categories repeat their prompts."""
+    """Write the two disjoint prompt lists, the categories balanced; small categories repeat their prompts."""
     from sipo.mini.prompts import write_prompts
 
-    write_prompts(out, train, heldout)
-    console().print(f"{out}: {6 * train} training prompts, {6 * heldout} held-out prompts")
+    kind = _kind(name)
+    write_prompts(out, train, heldout, kind.prompts(), kind.held_out)
+    number = len(kind.miniature.categories)
+    console().print(f"{out}: {number * train} training prompts, {number * heldout} held-out prompts")
 
 
 @mini.command("pairs")

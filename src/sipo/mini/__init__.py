@@ -32,4 +32,19 @@ FLOW = replace(
     guidance_scale=1.0,
 )
 
+VIDEO = Miniature(
+    name="miniature-video",
+    about="CogVideoX in small: clips of moving shapes, 9 frames of 64 x 64 pixels, sampled without guidance",
+    weights=FOLDER / "video" / "weights",
+    pairs=FOLDER / "video" / "pairs.parquet",
+    train_prompts=FOLDER / "video" / "prompts" / "train.jsonl",
+    heldout_prompts=FOLDER / "video" / "prompts" / "heldout.jsonl",
+    categories=("shape", "color", "direction", "speed", "two_object"),
+    scorer="sipo.mini.video.score:VideoMiniatureScorer",
+    detector=None,
+    world=None,
+    num_inference_steps=20,
+    guidance_scale=1.0,
+)
+
 MINIATURES = {each.name: each for each in (STILL,)}

@@ -28,11 +28,14 @@ GLANCE = 60
 class Kind:
     """How one miniature is built: its recipe (a dataclass, with a `Schedule` for each stage), and what each stage does.
 
+    prompts: all of its world, by category; held_out: how many of each are for evaluation alone.
     stages: the recipe's fields that each stage adds to those of the stages before it. The functions take what `build` passes;
     `make_networks` includes those that `train_text` returns, `assemble` gives the diffusers pipeline.
     """
 
     miniature: Miniature
+    prompts: Callable[[], dict[str, list[dict]]]
+    held_out: Mapping[str, int]
     recipe: Callable[[], Any]
     stages: Mapping[str, tuple[str, ...]]
     train_vae: Callable[..., Autoencoder]

@@ -67,15 +67,15 @@ def normed_attentions(transformer: nn.Module) -> Iterator[list[dict[str, Tensor]
             hook.remove()
 
 
-def lookup_cross_entropy(query: Tensor, key: Tensor) -> Tensor:
+def lookup_cross_entropy(query: Tensor, key: Tensor, after: int = AFTER) -> Tensor:
     """Scalar, for queries (..., places, width) and the keys of the text (..., tokens, width), whose own tokens are sought."""
     logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # (..., places, tokens)
-    own = own_tokens(query.shape[-2]).to(logits.device).expand(logits.shape[:-1])
+    own = own_tokens(query.shape[-2], after).to(logits.device).expand(logits.shape[:-1])
     return F.cross_entropy(logits.flatten(0, -2), own.flatten())
 
 
-def own_tokens(places: int) -> Tensor:
+def own_tokens(places: int, after: int = AFTER) -> Tensor:
     """The token (places,) that answers for the cell of each place of a square map, row by row."""
     side = round(places**0.5)
     cell = torch.arange(side) * GRID // side
-    return (AFTER + cell[:, None] * GRID + cell).flatten()
+    return (after + cell[:, None] * GRID + cell).flatten()

@@ -7,11 +7,15 @@ import itertools
 import re
 
 from sipo.geneval.vocabulary import clause
+from sipo.mini import VIDEO
 from sipo.mini.video.clips import DIRECTIONS, PACES
 from sipo.mini.world import COLORS, SHAPES
 
-CATEGORIES = ("shape", "color", "direction", "speed", "two_object")
+CATEGORIES = VIDEO.categories
 """The values of `tag`: what the prompt states of one thing, from its shape alone to its pace, or that there are two."""
+
+HELDOUT = {"shape": 2, "color": 12, "direction": 45, "speed": 60, "two_object": 60}
+"""How many prompts of each category are held out."""
 
 WORDS = ("video", "moving", *PACES)
 """Those that the still world's prompts lack."""

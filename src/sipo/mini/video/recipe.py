@@ -1,0 +1,41 @@
+"""The recipe of the video miniature."""
+
+from dataclasses import dataclass, field
+
+from sipo.mini.recipe import Flaws, Schedule
+
+MIXTURE = {"shape": 0.05, "color": 0.15, "direction": 0.2, "speed": 0.3, "two_object": 0.3}
+"""Share of each category among the training clips."""
+
+
+@dataclass(frozen=True)
+class VideoRecipe:
+    """Four stages as the image miniature has them (`sipo.mini.recipe.Recipe`), on clips.
+
+    vae: CogVideoX's autoencoder, on clips of which the share `vae_degraded` is degraded.
+    text: the text encoder learns which thing stands where in the first, the middle and the last frame.
+    clean: denoiser and text encoder, jointly, on `pool_size` flawless clips with right captions; with the weight
+    `guide_weight` the encoder goes on to say what stands where, and `lookup_heads` heads of every attention learn to look it
+    up. noisy: the same networks on `pool_size` clips with the flaws of `noisy_data` (`wrong_scene`: another clip's caption),
+    which the model then shows: it is sampled without guidance, so a wrong caption of the data is a wrong clip of the model.
+    The loss is CogVideoX's: the mean square error of v at uniform timesteps of a schedule with zero terminal SNR.
+    """
+
+    seed: int = 0
+    mixture: dict[str, float] = field(default_factory=lambda: dict(MIXTURE))
+    vae: Schedule = field(default_factory=lambda: Schedule(1600, 8, learning_rate=2e-3))
+    kl: float = 1e-4
+    vae_degraded: float = 0.5
+    text: Schedule = field(default_factory=lambda: Schedule(1500, 128, weight_decay=0.01))
+    clean: Schedule = field(
+        default_factory=lambda: Schedule(
+            6000, 32, learning_rate=1e-3, warmup_steps=300, decay_share=0.4, weight_decay=0.01, ema=0.998
+        )
+    )
+    noisy: Schedule = field(
+        default_factory=lambda: Schedule(2000, 32, learning_rate=3e-4, decay_share=0.5, weight_decay=0.01, ema=0.998)
+    )
+    noisy_data: Flaws = field(default_factory=lambda: Flaws(wrong_attribute=0.2, wrong_scene=0.2, degraded=0.5))
+    guide_weight: float = 0.2
+    lookup_heads: int = 2
+    pool_size: int = 12_000

@@ -1,0 +1,139 @@
+"""The video miniature's stages: autoencoder, text encoder, then transformer and text encoder jointly."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sipo.mini.cells import GRID
+from sipo.mini.lookup import lookup_cross_entropy, normed_attentions
+from sipo.mini.networks import Autoencoder
+from sipo.mini.recipe import Flaws, Schedule
+from sipo.mini.tokenizer import tokenize
+from sipo.mini.train_vae import fit_vae
+from sipo.mini.training import train
+from sipo.mini.video.data import draw_clip, draw_clips, to_pixels, what_moves_where
+from sipo.mini.video.networks import AFTER, make_reader, make_scheduler, make_vae, video_tokenizer
+from sipo.mini.video.recipe import VideoRecipe
+from sipo.schedule import VPSchedule, add_noise, training_target
+
+Report = Callable[[int, dict[str, float]], None]
+
+
+def train_vae(
+    recipe: VideoRecipe, folder: Path, report: Report, device: str, autocast: bool, save_every: int = 100
+) -> Autoencoder:
+    """The autoencoder of clips. See `fit_vae`."""
+
+    def draw(number: int, rng: np.random.Generator, flaws: Flaws) -> Tensor:
+        return to_pixels(draw_clips(number, rng, flaws, recipe.mixture)[0])
+
+    torch.manual_seed(recipe.seed)
+    return fit_vae(make_vae().to(device), recipe, draw, folder, report, device, autocast, save_every)
+
+
+def reading_loss(head: nn.Module, states: Tensor, cells: Tensor) -> Tensor:
+    """Cross-entropy (scalar) of the kinds `cells` (B, 16, 3) by the encoder's states (B, 32, width)."""
+    logits = head(states[:, AFTER : AFTER + GRID**2]).float().unflatten(-1, (3, -1))  # (B, 16, 3, kinds + 1)
+    return F.cross_entropy(logits.flatten(0, 2), cells.flatten())
+
+
+def train_text(
+    recipe: VideoRecipe, folder: Path, report: Report, device: str, autocast: bool, save_every: int = 100
+) -> nn.ModuleDict:
+    """Train the reader, or resume from `folder`, to the recipe's last step. See `sipo.mini.train_text`."""
+    torch.manual_seed(recipe.seed)
+    reader, tokenizer = make_reader().to(device), video_tokenizer()
+
+    def loss(step: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([recipe.seed, 4, step])
+        clips, prompts = zip(*[draw_clip(rng, recipe.mixture) for _ in range(recipe.text.batch_size)], strict=True)
+        cells = torch.stack([what_moves_where(clip) for clip in clips]).to(device)
+        tokens = tokenize(tokenizer, [prompt["prompt"] for prompt in prompts]).to(device)
+        with torch.autocast(device, torch.bfloat16, enabled=autocast):
+            return {"loss": reading_loss(reader["head"], reader["text_encoder"](tokens).last_hidden_state, cells)}
+
+    trained = train(reader, recipe.text, loss, folder / "state.pt", report, save_every=save_every)
+    assert isinstance(trained, nn.ModuleDict)
+    return trained
+
+
+def video_schedule() -> VPSchedule:
+    return VPSchedule(make_scheduler().alphas_cumprod, "v_prediction")
+
+
+def velocity(networks: nn.ModuleDict, xt: Tensor, t: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """v of latents (B, 3, 8, 8, 8), and the encoder's states (B, 32, width)."""
+    states = networks["text_encoder"](tokens).last_hidden_state
+    predicted = networks["transformer"](hidden_states=xt, timestep=t, encoder_hidden_states=states).sample
+    return predicted.float(), states
+
+
+def video_terms(
+    networks: nn.ModuleDict, recipe: VideoRecipe, batch_size: int, pool: dict[str, Tensor], step: int
+) -> dict[str, Tensor]:
+    """The loss of v and the encoder's reading loss (scalars) of a step, every draw by (recipe.seed, step).
+
+    Timesteps are uniform and stratified: one in each of `batch_size` equal parts.
+    """
+    generator, schedule = torch.Generator().manual_seed(recipe.seed * 1_000_003 + 17 + step), video_schedule()
+    device = next(networks.parameters()).device
+    rows = torch.randint(len(pool["tokens"]), (batch_size,), generator=generator)
+    x0 = pool["latents"][rows].float()  # (B, 3, 8, 8, 8)
+    u = (torch.arange(batch_size) + torch.rand(batch_size, generator=generator)) / batch_size
+    t = (schedule.num_train_timesteps * u).long().clamp(max=schedule.num_train_timesteps - 1)
+    eps = torch.randn(x0.shape, generator=generator)
+    xt = add_noise(schedule, x0, eps, t)
+    predicted, states = velocity(networks, xt.to(device), t.to(device), pool["tokens"][rows].to(device))
+    error = (predicted - training_target(schedule, x0, eps, t).to(device)).square().mean()
+    return {"v": error, "reading": reading_loss(networks["head"], states, pool["cells"][rows].to(device))}
+
+
+def train_transformer(
+    start: nn.ModuleDict,
+    recipe: VideoRecipe,
+    schedule: Schedule,
+    pool: dict[str, Tensor],
+    folder: Path,
+    report: Report,
+    autocast: bool,
+    snapshot: Callable[[int, nn.Module], None] = lambda step, average: None,
+    guided: bool = False,
+    save_every: int = 100,
+) -> nn.ModuleDict:
+    """Train a copy of `start` by `schedule`, or resume from `folder`; returns the averaged (EMA) networks.
+
+    `guided` adds, with the recipe's weights, that the encoder goes on to say what stands where, and the transformer's
+    places to look it up.
+    """
+    networks = copy.deepcopy(start).train().requires_grad_(True)
+    device, transformer = next(networks.parameters()).device, networks["transformer"]
+
+    def loss(step: int) -> dict[str, Tensor]:
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast), normed_attentions(transformer) as seen:
+            terms = video_terms(networks, recipe, schedule.batch_size, pool, step)
+        if not guided:
+            return {"loss": terms["v"]}
+        terms["lookup"] = lookup_loss(seen, recipe.lookup_heads, pool["tokens"].shape[1])
+        return {"loss": terms["v"] + recipe.guide_weight * (terms["reading"] + terms["lookup"]), **terms}
+
+    average = train(networks, schedule, loss, folder / "state.pt", report, snapshot, save_every)
+    assert isinstance(average, nn.ModuleDict)
+    return average
+
+
+def lookup_loss(seen: list[dict[str, Tensor]], heads: int, num_tokens: int) -> Tensor:
+    """Cross-entropy (scalar) between where the first `heads` heads of each place attend in the text and its own token, in
+    every frame."""
+    losses = []
+    for passed in seen:
+        query, key = (
+            passed[name][:, :heads].float() for name in ("norm_q", "norm_k")
+        )  # (B, heads, text + places, width)
+        query = query[:, :, num_tokens:].unflatten(2, (-1, GRID**2))  # (B, heads, latent frames, places, width)
+        losses.append(lookup_cross_entropy(query, key[:, :, None, :num_tokens], AFTER))
+    return torch.stack(losses).mean()
