@@ -10,6 +10,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline
 from torch.utils.flop_counter import FlopCounterMode
 
 from sipo.backbones.opening import open_for_sampling
+from sipo.geneval.vocabulary import CATEGORIES
 from sipo.mini.networks import make_scheduler
 from sipo.mini.pipeline import WEIGHTS, load_pipeline
 from sipo.mini.recipe import Recipe
@@ -89,16 +90,27 @@ def test_a_picture_depends_on_its_own_seed_alone():
     assert np.abs(np.asarray(other, dtype=int) - np.asarray(alone, dtype=int)).max() > 20
 
 
-def test_it_draws_what_easy_prompts_ask_for():
+def test_it_draws_what_prompts_ask_for_but_not_always():
+    """Of 16 pictures about a third is right for its own prompt, and next to none for another's."""
     prompts = ["a photo of a blue circle", "a photo of a red square", "a photo of a star", "a photo of two circles"] * 4
     images = sample(prompts, list(range(900, 916)))
-    right = [entry["correct"] for entry in MiniatureScorer().details(images, prompts)]
-    assert sum(right) >= 6
+    others = prompts[1:] + prompts[:1]
+    right, of_others = (
+        sum(entry["correct"] for entry in MiniatureScorer().details(images, asked)) for asked in (prompts, others)
+    )
+    assert 4 <= right <= 12
+    assert of_others <= 1
 
 
 def test_the_record_says_how_it_was_made_and_how_good_it_is():
+    """It knows more than it shows: pretraining data with flaws took half of what it could."""
     record = json.loads((WEIGHTS / "record.json").read_text(encoding="utf-8"))
-    recipe = record["recipe"]
-    assert recipe == asdict(Recipe()) or any("earlier recipe" in note for note in record["notes"])
-    assert record["steps"] == {stage: recipe[stage]["num_steps"] for stage in record["steps"]}
-    assert 0.4 <= record["scores"]["overall"] <= 0.75
+    assert record["recipe"] == asdict(Recipe())
+    assert record["steps"] == {stage: record["recipe"][stage]["num_steps"] for stage in record["steps"]}
+    assert record["pictures_scored"] >= 1000
+    shown = {category: record["scores"][category] for category in CATEGORIES}
+    assert 0.25 <= record["scores"]["overall"] <= 0.45
+    assert 0 < min(shown.values()) <= max(shown.values()) <= 0.75
+    assert record["scores_before_noise"]["position"] >= 0.6
+    assert record["scores_before_noise"]["overall"] >= record["scores"]["overall"] + 0.2
+    assert record["scores_before_noise"]["cleanliness"] > record["scores"]["cleanliness"]

@@ -1,5 +1,7 @@
 """Wording, categories and splits of the prompts."""
 
+from collections import Counter
+
 import pytest
 
 from sipo.geneval.vocabulary import CATEGORIES
@@ -44,16 +46,20 @@ def test_other_text_is_not_of_the_world(text):
     assert parse(text) is None
 
 
-def test_shipped_splits_are_disjoint_whole_and_as_the_code_makes_them():
+def test_shipped_splits_are_disjoint_whole_balanced_and_as_the_code_makes_them(tmp_path):
     train, heldout = load_prompts("train"), load_prompts("heldout")
     texts = [{prompt["prompt"] for prompt in split} for split in (train, heldout)]
     assert not texts[0] & texts[1]
-    assert len(texts[0]) == len(train)
-    assert len(texts[1]) == len(heldout) >= 240
-    assert texts[0] | texts[1] == {prompt["prompt"] for group in all_prompts().values() for prompt in group}
-    assert texts[1] == {prompt["prompt"] for group in split_prompts()[1].values() for prompt in group}
+    held, trained = split_prompts()[1], split_prompts()[0]
+    assert texts[1] <= {prompt["prompt"] for group in held.values() for prompt in group}
+    assert texts[0] <= {prompt["prompt"] for group in trained.values() for prompt in group}
+    assert len(heldout) >= 240
     for split in (train, heldout):
-        assert {prompt["tag"] for prompt in split} == set(CATEGORIES)
+        assert len(Counter(prompt["tag"] for prompt in split)) == len(CATEGORIES)
+        assert len(set(Counter(prompt["tag"] for prompt in split).values())) == 1
+    write_prompts(tmp_path)
+    for name, split in (("train", train), ("heldout", heldout)):
+        assert read_jsonl(tmp_path / f"{name}.jsonl") == split
 
 
 def test_sampling_is_seeded_balanced_and_keeps_to_its_split():

@@ -54,13 +54,13 @@ def mini_pairs(
     model: Annotated[
         str | None, typer.Option(help="A folder that `sipo mini build` made; default: the shipped weights.")
     ] = None,
-    num_prompts: Annotated[int, typer.Option(min=1, help="Prompts drawn from the training prompts.")] = 1400,
+    num_prompts: Annotated[int, typer.Option(min=1, help="Prompts drawn from the training prompts.")] = 1000,
     candidates: Annotated[
         int, typer.Option(min=2, help="Pictures for each, of which the best and the worst are paired.")
-    ] = 8,
+    ] = 4,
     only_right: Annotated[
         bool, typer.Option("--only-right/--any", help="Of the right pictures (one is cleaner), or of all.")
-    ] = True,
+    ] = False,
     seed: Annotated[int, typer.Option()] = 0,
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
 ) -> None:

@@ -31,10 +31,10 @@ class PairSettings:
     margin: scores (in [0, 2]) that differ by less are a tie, which is dropped.
     """
 
-    num_prompts: int = 1400
-    candidates: int = 8
+    num_prompts: int = 1000
+    candidates: int = 4
     margin: float = 0.05
-    only_right: bool = True
+    only_right: bool = False
     seed: int = 0
 
 

@@ -97,9 +97,9 @@ class Recipe:
         )
     )
     noisy: Schedule = field(
-        default_factory=lambda: Schedule(2000, 32, learning_rate=3e-4, decay_share=0.5, weight_decay=0.01, ema=0.998)
+        default_factory=lambda: Schedule(1200, 32, learning_rate=3e-4, decay_share=0.5, weight_decay=0.01, ema=0.998)
     )
-    noisy_data: Flaws = field(default_factory=lambda: Flaws(wrong_attribute=0.2, wrong_scene=0.2, degraded=0.5))
+    noisy_data: Flaws = field(default_factory=lambda: Flaws(wrong_attribute=0.25, wrong_scene=0.25, degraded=0.5))
     snr_gamma: float = 5.0
     snr_power: float = 0.5
     t_power: float = 2.0
