@@ -70,6 +70,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
         backbone = open_backbone(config, architecture)
         found = identity(config, train_rows, validation_rows, backbone)
         require_same_inputs(run, found, start)
+        processes.barrier()  # what follows talks, and some load faster than others
         engine = open_policy(config, backbone, processes)
         inputs = open_inputs(config, train_rows, validation_rows, backbone, processes, console)
 
@@ -91,6 +92,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
             write_inputs(run, found)
         num_timesteps = backbone.schedule.num_train_timesteps
         recorder = Recorder(run, config, num_timesteps, start, console) if processes.is_main else NoRecorder()
+        processes.barrier()
         yield Training(
             run=run,
             settings=settings,

@@ -11,7 +11,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sipo.errors import UserError
+from sipo.train.engine.meeting import Meeting
 
+MEETINGS: list[Meeting] = []  # the one that this process is in
 CPU = torch.device("cpu")
 # What accelerate's launcher sets to take model, backward and update over. The loop does these itself, and looks at the
 # gradients before an update.
@@ -29,15 +31,16 @@ class Processes:
     device: torch.device = CPU
     rank: int = 0
     world: int = 1
+    meeting: Meeting | None = None  # None: there is one process
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
-        if self.world > 1:
-            dist.barrier()
+        """Wait until every process is here, however long it takes. Raises UserError if one of them has ended."""
+        if self.meeting:
+            self.meeting.barrier()
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
@@ -60,6 +63,7 @@ class Processes:
         """Plain values, by rank."""
         if self.world == 1:
             return [value]
+        self.barrier()  # a collective has a time-out, and some come late
         gathered = [None] * self.world
         dist.all_gather_object(gathered, value)
         return gathered
@@ -88,11 +92,23 @@ def join_processes() -> Iterator[Processes]:
     if found:
         torch.accelerator.set_device_index(local_rank)
         device = torch.device(found.type, local_rank)
+    if MEETINGS:  # rounds of trainings have joined already
+        yield Processes(device, rank, world, MEETINGS[-1])
+        return
     joins = not dist.is_initialized()
     if joins:
         backend = dist.get_default_backend_for_device(device)
         dist.init_process_group(backend, device_id=device if found else None)
-    yield Processes(device, rank, world)
+    meeting = Meeting(rank, world)
+    MEETINGS.append(meeting)
+    try:
+        yield Processes(device, rank, world, meeting)
+        meeting.close()
+    except BaseException as error:
+        meeting.close(str(error) or type(error).__name__)
+        raise
+    finally:
+        MEETINGS.remove(meeting)
     if joins:  # not after an error: the other processes may be waiting in the group
         dist.destroy_process_group()
 
