@@ -7,21 +7,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.hostile import INJECTIONS
+from support.hostile import PROMPTS as HOSTILE
 from support.studies import Served, Voter, hosting, links, serving, small_study
 
 from sipo.annotate.study import Plan, read_study
 from sipo.annotate.web import make_app, read_texts
-
-HOSTILE = [
-    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</p><h1>big</h1>", "{{7*7}}", "${7*7}", "%s%n", "\u202edrowssap",
-    "a" * 10_000, "\u0000nul".replace("\u0000", ""), "'; DROP TABLE votes; --", "🦀" * 500, "line\nbreak\ttab", "javascript:alert(1)",
-    "&lt;b&gt;", "\u2066isolate", "<!--", "]]>", "<svg/onload=alert(1)>", "../../etc/passwd", "\\x3cscript\\x3e",
-]  # fmt: skip
-INJECTIONS = [
-    "' OR '1'='1", "'; DROP TABLE votes; --", '" OR ""="', "1; SELECT pg_sleep(9)", "' UNION SELECT token FROM people --",
-    "\\'; --", "%27%20OR%201=1", "' || (SELECT name FROM people) || '", "x'; UPDATE people SET discarded=1; --", "0x27",
-]  # fmt: skip
-INJECTIONS += [f"{text}{n}" for n in range(4) for text in INJECTIONS]
 
 
 @pytest.fixture(scope="module")
@@ -184,11 +175,10 @@ def test_paths_never_leave_the_study(served):
 
 
 def test_hostile_prompts_arrive_as_data(tmp_path):
-    prompts = [text.strip() or "x" for text in HOSTILE]
-    with hosting(small_study(tmp_path, prompts, plan=Plan(1, 1, 1))) as server:
+    with hosting(small_study(tmp_path, HOSTILE, plan=Plan(1, 1, 1))) as server:
         voter, seen = Voter(links(server.study)["g1-1"]), []
         voter.all(lambda item, _: seen.append(item["prompt"]) or "tie")
-        assert sorted(seen) == sorted(prompts)
+        assert sorted(seen) == sorted(HOSTILE)
 
 
 def test_injections_have_no_effect(fresh):
