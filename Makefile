@@ -15,7 +15,7 @@ setup: $(if $(filter .venv/bin/python,$(PYTHON)),.venv/.installed)
 
 demo: setup
 	$(SIPO) train configs/demo.yaml
-	$(SIPO) compare runs/demo --prompts miniature --num-prompts 260 --images-per-prompt 2
+	$(SIPO) compare runs/demo --prompts miniature --num-prompts 240
 
 # What CI runs.
 check: lint types test test-annotate

@@ -25,7 +25,7 @@ SMALLER = {
     "--margin 0.05": "--margin 0.001",
     "configs/demo.yaml": f"{ROOT}/configs/demo.yaml data.validation=0.4 train.num_steps=3 train.batch_size=2 "
     "train.validate_every=3 train.sample_every=3 train.checkpoint_every=3 sample.num_prompts=2 sample.num_inference_steps=6",
-    "--num-prompts 260 --images-per-prompt 2": "--num-prompts 4",
+    "--num-prompts 240 --images-per-prompt 2": "--num-prompts 4",
     "--base --num-prompts 100": "--base --num-prompts 2",
 }
 
