@@ -164,8 +164,8 @@ def item_model(ballots: Sequence[Ballot]) -> tuple[dict[str, dict], list[dict]]:
         for name, a, m, side in rows
     }
     hard = [
-        {"contest": list(item[:3]), "prompt": item[3], "seed": item[4], "difficulty": float(difficulty)}  # type: ignore[index]
-        for item, difficulty in zip(found.items, found.difficulty, strict=True)
+        {"contest": list(item[:3]), "prompt": item[3], "seed": item[4], "difficulty": float(difficulty)}
+        for item, difficulty in zip(dict.fromkeys(items), found.difficulty, strict=True)  # as they first occur
     ]
     return able, sorted(hard, key=lambda row: -row["difficulty"])
 
@@ -255,9 +255,9 @@ def scorer_accuracy(
         for contest, items in contests.items():
             right, prompts = [], []
             for key, ballots in items.items():
-                label, values = final_label(ballots, rule), [known.get(file) for file in ballots[0].files]
-                if label != "tie" and None not in values and values[0] != values[1]:
-                    right.append(float((values[0] > values[1]) == (label == "a")))  # type: ignore[operator]
+                label, values = final_label(ballots, rule), [known[file] for file in ballots[0].files if file in known]
+                if label != "tie" and len(values) == 2 and values[0] != values[1]:
+                    right.append(float((values[0] > values[1]) == (label == "a")))
                     prompts.append(key[0])
             if right:
                 found.append(

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, func, select
@@ -83,7 +83,7 @@ class Store:
         return found[0].value if found else None
 
     def state(self) -> State:
-        return self.meta("state")  # type: ignore[return-value]
+        return cast(State, self.meta("state"))  # the row is there from the study's creation on
 
     def set_state(self, state: State) -> None:
         with self.writing() as c:

@@ -170,10 +170,10 @@ def test_numbers_as_texts() -> None:
     assert read_pairs({"prompt": "p", "chosen": "a.png", "strength": float("nan")}, "f:1", FOLDER).strength == 1.0
 
 
-def test_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/somebody")
+def test_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     pair = read_pairs({"prompt": "p", "chosen": "~/a.png"}, "f:1", FOLDER)
-    assert pair.chosen == Path("/home/somebody/a.png")
+    assert pair.chosen == tmp_path / "a.png"
 
 
 def test_what_a_table_lacks_is_named() -> None:
