@@ -16,12 +16,21 @@ GRAIN = 4
 """Side in pixels of a grain of noise: one latent cell, the finest that the autoencoder can draw."""
 
 
+Degradation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""Of float64 levels (..., 64, 64, 3), in [0, 255] before it."""
+
+
 def degrade(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blotch, blur or add noise to a picture (64, 64, 3) uint8: one of the three, or two of them in one case of four."""
+    """Blotch, blur or add noise to a picture (64, 64, 3) uint8."""
+    return degrade_by(DEGRADATIONS, pixels, rng)
+
+
+def degrade_by(kinds: Sequence[Degradation], pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """uint8 by one of the kinds of degradation, or by two of them in one case of four."""
     number = 2 if rng.random() < 0.25 else 1
     degraded = pixels.astype(np.float64)
-    for kind in rng.permutation(3)[:number]:
-        degraded = DEGRADATIONS[kind](degraded, rng)
+    for kind in rng.permutation(len(kinds))[:number]:
+        degraded = kinds[kind](degraded, rng)
     return np.clip(np.round(degraded), 0, 255).astype(np.uint8)
 
 
@@ -49,7 +58,7 @@ def _add_noise(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return pixels + ndimage.gaussian_filter(coarse.repeat(GRAIN, 0).repeat(GRAIN, 1), (1, 1, 0))
 
 
-DEGRADATIONS: tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], ...] = (_blotch, _blur, _add_noise)
+DEGRADATIONS: tuple[Degradation, ...] = (_blotch, _blur, _add_noise)
 
 
 def wrong_attribute(prompt: dict, scene: Scene, rng: np.random.Generator) -> dict:
@@ -87,10 +96,10 @@ def _changed(prompt: dict, rng: np.random.Generator) -> dict:
     stated += [(-1, "relation")] if relation else []
     k, name = stated[rng.integers(len(stated))]
     if name == "relation":
-        relation = _other(RELATIONS, {relation}, rng)
+        relation = another(RELATIONS, {relation}, rng)
     else:
         values = {"class": WORLD.objects, "color": WORLD.colors, "count": WORLD.counts}[name]
-        clauses[k] = clauses[k] | {name: _other(values, {clause.get(name) for clause in clauses}, rng)}
+        clauses[k] = clauses[k] | {name: another(values, {clause.get(name) for clause in clauses}, rng)}
     if relation:
         return placed(clauses[1], relation, clauses[0])
     if prompt["tag"] == "counting":
@@ -98,6 +107,7 @@ def _changed(prompt: dict, rng: np.random.Generator) -> dict:
     return both(*clauses) if len(clauses) == 2 else single(clauses[0])
 
 
-def _other(values: Sequence, taken: Collection, rng: np.random.Generator):
+def another(values: Sequence, taken: Collection, rng: np.random.Generator):
+    """One of the values that are not taken."""
     rest = [value for value in values if value not in taken]
     return rest[rng.integers(len(rest))]

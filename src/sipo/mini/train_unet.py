@@ -1,6 +1,5 @@
 """Stages 3 and 4: the denoiser and the text encoder, jointly, on pictures encoded once."""
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from sipo.mini.networks import make_scheduler, make_unet
 from sipo.mini.recipe import Recipe, Schedule
 from sipo.mini.tokenizer import make_tokenizer, tokenize
 from sipo.mini.train_text import make_reader, reading_loss
-from sipo.mini.training import train
+from sipo.mini.training import train_jointly
 
 
 def make_networks(seed: int, device: str) -> nn.ModuleDict:
@@ -72,23 +71,14 @@ def train_unet(
     guided: bool = False,
     save_every: int = 100,
 ) -> nn.ModuleDict:
-    """Train a copy of `start` by `schedule`, or resume from `folder`; returns the averaged (EMA) networks.
-
-    `guided` adds, with the recipe's weights, that the encoder goes on to say what stands where, and the denoiser's
-    places to look it up.
-    """
-    networks = copy.deepcopy(start).train().requires_grad_(True)
-    device = next(networks.parameters()).device
+    """Stages `clean` (guided) and `noisy`, see `train_jointly`."""
+    device = next(start.parameters()).device
     empty = tokenize(make_tokenizer(), [""])  # (1, 32)
 
-    def loss(step: int) -> dict[str, Tensor]:
+    def terms(networks: nn.ModuleDict, step: int) -> dict[str, Tensor]:
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast), cross_attentions(networks["unet"]) as seen:
-            terms = denoising_terms(networks, recipe, schedule.batch_size, pool, empty, step)
-        if not guided:
-            return {"loss": terms["denoising"]}
-        terms["lookup"] = lookup_loss(seen, recipe.lookup_heads)
-        return {"loss": terms["denoising"] + recipe.guide_weight * (terms["reading"] + terms["lookup"]), **terms}
+            found = denoising_terms(networks, recipe, schedule.batch_size, pool, empty, step)
+        return {**found, "lookup": lookup_loss(seen, recipe.lookup_heads)} if guided else found
 
-    average = train(networks, schedule, loss, folder / "state.pt", report, snapshot, save_every)
-    assert isinstance(average, nn.ModuleDict)
-    return average
+    weight = recipe.guide_weight if guided else None
+    return train_jointly(start, schedule, terms, weight, folder, report, snapshot, save_every)

@@ -56,6 +56,35 @@ def train(
     return average.eval()
 
 
+def train_jointly(
+    start: nn.ModuleDict,
+    schedule: Schedule,
+    terms: Callable[[nn.ModuleDict, int], dict[str, Tensor]],
+    guide_weight: float | None,
+    folder: Path,
+    report: Callable[[int, dict[str, float]], None],
+    snapshot: Callable[[int, nn.Module], None] = lambda step, average: None,
+    save_every: int = 100,
+) -> nn.ModuleDict:
+    """Train a copy of `start`, or resume from `folder`; returns the averaged (EMA) networks.
+
+    `terms` returns a step's losses (scalars) of the networks given, the denoiser's first. `guide_weight` adds the others
+    (that the encoder says what stands where, and that the denoiser's places look it up); None leaves them out.
+    """
+    networks = copy.deepcopy(start).train().requires_grad_(True)
+
+    def loss(step: int) -> dict[str, Tensor]:
+        found = terms(networks, step)
+        denoising, *guides = found.values()
+        if guide_weight is None:
+            return {"loss": denoising}
+        return {"loss": denoising + guide_weight * sum(guides), **found}
+
+    average = train(networks, schedule, loss, folder / "state.pt", report, snapshot, save_every)
+    assert isinstance(average, nn.ModuleDict)
+    return average
+
+
 @torch.no_grad()
 def _follow(average: nn.Module, networks: nn.Module, decay: float) -> None:
     for mean, latest in zip(average.parameters(), networks.parameters(), strict=True):

@@ -1,6 +1,5 @@
 """The flow miniature's stages 3 and 4: transformer and text encoder, jointly, on pictures encoded once."""
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from sipo.mini.flow.recipe import FlowRecipe
 from sipo.mini.lookup import lookup_cross_entropy, normed_attentions
 from sipo.mini.recipe import Schedule
 from sipo.mini.train_text import reading_loss
-from sipo.mini.training import train
+from sipo.mini.training import train_jointly
 from sipo.schedule import FlowSchedule, add_noise
 
 
@@ -91,23 +90,21 @@ def train_transformer(
     guided: bool = False,
     save_every: int = 100,
 ) -> nn.ModuleDict:
-    """Train a copy of `start` by `schedule`, or resume from `folder`; returns the averaged (EMA) networks.
-
-    `guided` adds, with the recipe's weights, that the encoder goes on to say what stands where, and the transformer's
-    places to look it up.
-    """
-    networks = copy.deepcopy(start).train().requires_grad_(True)
-    device, transformer = next(networks.parameters()).device, networks["transformer"]
+    """Stages `clean` (guided) and `noisy`, see `train_jointly`."""
+    device = next(start.parameters()).device
     places = pool["latents"].shape[-1] * pool["latents"].shape[-2] // 4
 
-    def loss(step: int) -> dict[str, Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast), normed_attentions(transformer) as seen:
-            terms = flow_terms(networks, recipe, schedule.batch_size, pool, step)
-        if not guided:
-            return {"loss": terms["flow"]}
-        terms["lookup"] = lookup_loss(transformer, seen, recipe.lookup_heads, places)
-        return {"loss": terms["flow"] + recipe.guide_weight * (terms["reading"] + terms["lookup"]), **terms}
+    def terms(networks: nn.ModuleDict, step: int) -> dict[str, Tensor]:
+        with (
+            torch.autocast(device.type, torch.bfloat16, enabled=autocast),
+            normed_attentions(networks["transformer"]) as seen,
+        ):
+            found = flow_terms(networks, recipe, schedule.batch_size, pool, step)
+        return (
+            {**found, "lookup": lookup_loss(networks["transformer"], seen, recipe.lookup_heads, places)}
+            if guided
+            else found
+        )
 
-    average = train(networks, schedule, loss, folder / "state.pt", report, snapshot, save_every)
-    assert isinstance(average, nn.ModuleDict)
-    return average
+    weight = recipe.guide_weight if guided else None
+    return train_jointly(start, schedule, terms, weight, folder, report, snapshot, save_every)

@@ -1,9 +1,10 @@
 """What is wrong with videos and captions from the web: clips that flicker, jump or smear, and prompts that are false."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
+from sipo.mini.flaws import Degradation, another, degrade_by
 from sipo.mini.video.clips import DIRECTIONS, FRAMES, PACES, Clip
 from sipo.mini.video.detector import Seen
 from sipo.mini.video.rules import judge
@@ -20,12 +21,8 @@ _VALUES: dict[str, tuple[str, ...]] = {
 
 
 def degrade(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Let a clip (FRAMES, 64, 64, 3) uint8 flicker, jump or smear: one of the three, or two in one case of four."""
-    number = 2 if rng.random() < 0.25 else 1
-    degraded = pixels.astype(np.float64)
-    for kind in rng.permutation(3)[:number]:
-        degraded = DEGRADATIONS[kind](degraded, rng)
-    return np.clip(np.round(degraded), 0, 255).astype(np.uint8)
+    """Let a clip (FRAMES, 64, 64, 3) uint8 flicker, jump or smear."""
+    return degrade_by(DEGRADATIONS, pixels, rng)
 
 
 def _flicker(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -56,7 +53,7 @@ def _smear(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.stack(smeared)
 
 
-DEGRADATIONS: tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], ...] = (_flicker, _jump, _smear)
+DEGRADATIONS: tuple[Degradation, ...] = (_flicker, _jump, _smear)
 
 
 def truth(clip: Clip) -> list[list[Seen]]:
@@ -89,10 +86,5 @@ def _changed(prompt: dict, rng: np.random.Generator) -> dict:
     stated = [(k, name) for k, clause in enumerate(clauses) for name in _VALUES if name in clause]
     k, name = stated[rng.integers(len(stated))]
     taken = {clause.get(name) for clause in clauses} if name == "class" else {clauses[k][name]}
-    value = _other(_VALUES[name], taken, rng)
+    value = another(_VALUES[name], taken, rng)
     return entry(*(clause | {name: value} if i == k else clause for i, clause in enumerate(clauses)))
-
-
-def _other(values: Sequence[str], taken: Collection, rng: np.random.Generator) -> str:
-    rest = [value for value in values if value not in taken]
-    return rest[rng.integers(len(rest))]

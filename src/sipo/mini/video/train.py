@@ -1,6 +1,5 @@
 """The video miniature's stages: autoencoder, text encoder, then transformer and text encoder jointly."""
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from sipo.mini.networks import Autoencoder
 from sipo.mini.recipe import Flaws, Schedule
 from sipo.mini.tokenizer import tokenize
 from sipo.mini.train_vae import fit_vae
-from sipo.mini.training import train
+from sipo.mini.training import train, train_jointly
 from sipo.mini.video.data import draw_clip, draw_clips, to_pixels, what_moves_where
 from sipo.mini.video.networks import AFTER, make_reader, make_scheduler, make_vae, video_tokenizer
 from sipo.mini.video.recipe import VideoRecipe
@@ -105,25 +104,19 @@ def train_transformer(
     guided: bool = False,
     save_every: int = 100,
 ) -> nn.ModuleDict:
-    """Train a copy of `start` by `schedule`, or resume from `folder`; returns the averaged (EMA) networks.
+    """Stages `clean` (guided) and `noisy`, see `train_jointly`."""
+    device = next(start.parameters()).device
 
-    `guided` adds, with the recipe's weights, that the encoder goes on to say what stands where, and the transformer's
-    places to look it up.
-    """
-    networks = copy.deepcopy(start).train().requires_grad_(True)
-    device, transformer = next(networks.parameters()).device, networks["transformer"]
+    def terms(networks: nn.ModuleDict, step: int) -> dict[str, Tensor]:
+        with (
+            torch.autocast(device.type, torch.bfloat16, enabled=autocast),
+            normed_attentions(networks["transformer"]) as seen,
+        ):
+            found = video_terms(networks, recipe, schedule.batch_size, pool, step)
+        return {**found, "lookup": lookup_loss(seen, recipe.lookup_heads, pool["tokens"].shape[1])} if guided else found
 
-    def loss(step: int) -> dict[str, Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast), normed_attentions(transformer) as seen:
-            terms = video_terms(networks, recipe, schedule.batch_size, pool, step)
-        if not guided:
-            return {"loss": terms["v"]}
-        terms["lookup"] = lookup_loss(seen, recipe.lookup_heads, pool["tokens"].shape[1])
-        return {"loss": terms["v"] + recipe.guide_weight * (terms["reading"] + terms["lookup"]), **terms}
-
-    average = train(networks, schedule, loss, folder / "state.pt", report, snapshot, save_every)
-    assert isinstance(average, nn.ModuleDict)
-    return average
+    weight = recipe.guide_weight if guided else None
+    return train_jointly(start, schedule, terms, weight, folder, report, snapshot, save_every)
 
 
 def lookup_loss(seen: list[dict[str, Tensor]], heads: int, num_tokens: int) -> Tensor:
