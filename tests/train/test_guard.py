@@ -6,7 +6,7 @@ import torch
 
 from sipo.config import TrainConfig
 from sipo.errors import UserError
-from sipo.train.engine import Processes
+from sipo.processes import Processes
 from sipo.train.guard import MAX_OVERFLOWS_IN_A_ROW, Guard, nonfinite_flags
 
 IDS = {0: "a.parquet:5", 1: "a.parquet:9", 2: "b.parquet:1", 3: "b.parquet:2"}

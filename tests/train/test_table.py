@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sipo.train.engine import Processes
+from sipo.processes import Processes
 from sipo.train.table import gather_pairs, pair_rows, summarise
 
 

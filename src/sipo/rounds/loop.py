@@ -31,6 +31,7 @@ from sipo.evaluate.statistics.bootstrap import bootstrap_mean
 from sipo.files import write_atomic
 from sipo.jsonl import dump_jsonl, read_json, read_jsonl
 from sipo.losses import D3PO
+from sipo.processes import Processes, join_processes
 from sipo.rounds.config import (
     OnlineConfig,
     held_out_items,
@@ -46,7 +47,6 @@ from sipo.run import RunDir
 from sipo.samples.folder import PICTURE, VIDEO
 from sipo.samples.trajectory import read_times, trajectory_settings
 from sipo.scorers.choice import choose_one
-from sipo.train.engine import Processes, join_processes
 from sipo.train.loop import train
 
 Scored = Sequence[tuple[Path, Score]]  # folder and score of each sample

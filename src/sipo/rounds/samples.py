@@ -17,10 +17,10 @@ from rich.console import Console
 from sipo.errors import UserError
 from sipo.evaluate.scores.files import Score, read_scores
 from sipo.evaluate.scores.score import score
+from sipo.processes import Processes
 from sipo.samples.folder import SAMPLES, PromptItem
 from sipo.samples.generate import Sampler, TracingSampler, generate
 from sipo.scorers.choice import ScorerChoice
-from sipo.train.engine import Processes
 
 Drawn = tuple[
     Sampler | TracingSampler, dict[str, Any]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sipo.errors import UserError
 from sipo.files import hash_file, removed_on_error, room_in, sync_directory, write_atomic
-from sipo.train.engine.processes import Processes
+from sipo.processes import Processes
 from sipo.train.pieces import read_pieces, write_pieces
 
 MANIFEST = "manifest.json"  # written last: a folder without it is not a checkpoint

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sipo.config import TrainConfig
 from sipo.errors import UserError
-from sipo.train.engine import Processes
+from sipo.processes import Processes
 
 MAX_OVERFLOWS_IN_A_ROW = 20
 LOSS, GRADIENT = 2.0, 1.0

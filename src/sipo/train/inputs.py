@@ -18,9 +18,9 @@ from sipo.data.pairs.rows import PairSource
 from sipo.data.pairs.split import split_validation
 from sipo.errors import UserError
 from sipo.losses import D3PO
+from sipo.processes import Processes
 from sipo.samples.trajectory import trajectory_settings
 from sipo.size import Size
-from sipo.train.engine import Processes
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,12 @@ from sipo.data.workers import end_with_parent, worker_errors
 from sipo.files import write_atomic
 from sipo.losses import Objective, beta_equivalents, resolve_horizon
 from sipo.losses.common import PreferenceObjective
+from sipo.processes import Processes, join_processes
 from sipo.run import RunDir, environment
 from sipo.train.best import Best, prompts_to_score, require_held_out
 from sipo.train.checkpoint import Checkpoint, load_checkpoint, saved_steps
 from sipo.train.d3po import require_trajectories
-from sipo.train.engine import Engine, Processes, join_processes, make_engine
+from sipo.train.engine import Engine, make_engine
 from sipo.train.fit import require_fit
 from sipo.train.guard import Guard
 from sipo.train.identity import identity, require_same_inputs, write_inputs

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sipo.train.engine import Processes
+from sipo.processes import Processes
 
 NUM_BINS = 10
 # Means of these are kept by timestep bin as well; they are the paper's figures.

@@ -12,12 +12,13 @@ from sipo.data.dataset import PairDataset
 from sipo.kernels import Kernel
 from sipo.losses import Objective
 from sipo.losses.smoothing import Smoothing
+from sipo.processes import Processes
 from sipo.run import RunDir
 from sipo.samples.folder import PromptItem
 from sipo.terms import ImportanceWeight
 from sipo.timesteps import Timesteps
 from sipo.train.best import Best
-from sipo.train.engine import Engine, Processes
+from sipo.train.engine import Engine
 from sipo.train.guard import Guard
 from sipo.train.optim import Ema, Updater
 from sipo.train.record import Clock, NoRecorder, Recorder

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from sipo.config import TrainConfig
-from sipo.train.engine.processes import Processes, join_processes
+from sipo.processes import Processes
 from sipo.train.engine.replicated import replicate
 from sipo.train.engine.sharded import shard
 from sipo.train.policy import Policy
 
-__all__ = ["Engine", "Processes", "join_processes", "make_engine"]
+__all__ = ["Engine", "make_engine"]
 
 
 class Engine(Protocol):

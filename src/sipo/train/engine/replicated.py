@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map
 
-from sipo.train.engine.processes import Processes
+from sipo.processes import Processes
 from sipo.train.policy import Policy
 
 

@@ -12,7 +12,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from sipo.backbones.denoisers import blocks_of
-from sipo.train.engine.processes import Processes
+from sipo.processes import Processes
 from sipo.train.policy import Policy
 
 

@@ -10,8 +10,7 @@ import torch.distributed as dist
 from support.runs import on_two_ports
 
 from sipo.errors import UserError
-from sipo.train.engine import meeting
-from sipo.train.engine.processes import join_processes
+from sipo.processes import join_processes, meeting
 
 TIMEOUT = timedelta(seconds=3)
 

@@ -1,18 +1,21 @@
-"""The processes of a training: which one this is, on which device, and how they exchange values."""
+"""The processes of a launch: which one this is, on which device, and how they exchange values."""
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from rich.console import Console
 from torch import Tensor
 
 from sipo.errors import UserError
-from sipo.train.engine.meeting import Meeting
+from sipo.processes.meeting import Meeting
+from sipo.progress import progress_bar
 
+T = TypeVar("T")
 MEETINGS: list[Meeting] = []  # the one that this process is in
 CPU = torch.device("cpu")
 # What accelerate's launcher sets to take model, backward and update over. The loop does these itself, and looks at the
@@ -51,6 +54,40 @@ class Processes:
         if self.is_main:
             self.barrier()
 
+    def share(self, units: Sequence[T]) -> Iterator[T]:
+        """The units of work that are this process's: each is taken by one process, whoever is free, in their order.
+
+        All processes are given the same units, such as the shards of a cache that are missing: find them before any
+        process can have made one (`main_first`), and wait for all (`barrier`, `progress`) before reading what was made.
+        A unit is what is computed at once, so its result is the same however many processes there are. The first units
+        go to one process each. Raises UserError where another process has ended.
+        """
+        numbers = self.meeting.numbers(len(units)) if self.meeting else range(len(units))
+        return (units[number] for number in numbers)
+
+    @contextlib.contextmanager
+    def progress(
+        self, console: Console | None, text: str, total: int, completed: int = 0
+    ) -> Iterator[Callable[[int], None]]:
+        """A bar for what all processes do, drawn by the first one. All leave this context together.
+
+        Yields the function that reports how many more items this process has done.
+        """
+        with progress_bar(console if self.is_main else None, text, total, completed) as advance:
+            if self.meeting is None:
+                yield advance
+                return
+            meeting, key, shown = self.meeting, self.meeting.new_key("progress"), 0
+
+            def draw(more: int = 0) -> None:
+                nonlocal shown
+                done = meeting.add(key, more)
+                advance(done - shown)
+                shown = done
+
+            yield draw
+            meeting.barrier(draw)
+
     def gather(self, tensor: Tensor) -> Tensor:
         """Tensors of one shape, (world, ...) by rank, on the device."""
         if self.world == 1:
@@ -69,14 +106,19 @@ class Processes:
         return gathered
 
 
+ALONE = Processes()
+"""One process on the CPU, which waits for nobody."""
+
+
 @contextlib.contextmanager
-def join_processes() -> Iterator[Processes]:
+def join_processes(collectives: bool = True) -> Iterator[Processes]:
     """Join the processes that torchrun or `accelerate launch` describe in the environment; leave them at the end.
 
-    Raises UserError where the launcher's config asks for an engine of its own.
+    collectives: False where none are needed (`Processes.gather`), because processes only share work and wait. Raises
+    UserError for more processes than GPUs, and where the launcher's config asks for an engine of its own.
     """
     for variable, engine in LAUNCHER_ENGINES.items():
-        if _is_set(variable):
+        if collectives and _is_set(variable):
             raise UserError(
                 f"the launcher's config asks for {engine} ({variable}), which this loop does not use. To shard a model "
                 "over GPUs, launch plain processes (distributed_type: MULTI_GPU) with train.sharding: full or grads."
@@ -90,12 +132,17 @@ def join_processes() -> Iterator[Processes]:
         yield Processes(device)
         return
     if found:
+        if local_rank >= torch.accelerator.device_count():
+            raise UserError(
+                f"process {local_rank} has no GPU of its own: this machine has {torch.accelerator.device_count()}. Launch "
+                "as many processes"
+            )
         torch.accelerator.set_device_index(local_rank)
         device = torch.device(found.type, local_rank)
     if MEETINGS:  # rounds of trainings have joined already
         yield Processes(device, rank, world, MEETINGS[-1])
         return
-    joins = not dist.is_initialized()
+    joins = collectives and not dist.is_initialized()
     if joins:
         backend = dist.get_default_backend_for_device(device)
         dist.init_process_group(backend, device_id=device if found else None)
