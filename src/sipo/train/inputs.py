@@ -115,7 +115,14 @@ def _encoded(
     """The cache at `path`; encoded if it is missing or unfinished, refused if something else made it or it is damaged."""
     data, seed = config.data, config.train.seed
     request = EncodeRequest(
-        rows.source, rows.encodable, backbone.size, data.crop, data.flip, seed, max_pixels=data.max_pixels
+        rows.source,
+        rows.encodable,
+        backbone.size,
+        data.crop,
+        data.flip,
+        seed,
+        data.max_pixels,
+        num_workers=data.workers,
     )
     shown = console if processes.is_main and not console.quiet else None
     encode_cache(backbone, request, path, processes.rank, processes.world, shown)

@@ -2,24 +2,26 @@
 
 import json
 import multiprocessing
-import os
 import signal
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
 from support import checkpoints as tiny
 from support.folders import contents
 from support.pictures import FakeEncoder, pick_a_pic, write_parquet
+from torch.utils.data import DataLoader
 
 from sipo.backbones import load_backbone
 from sipo.config import ModelConfig
 from sipo.data.cache.encode import encode_cache
 from sipo.data.cache.plan import EncodeRequest, made_by
 from sipo.data.cache.read import Cache
-from sipo.data.draws import draw_augmentation
+from sipo.data.cache.shards import Encoder
+from sipo.data.draws import CropMode, draw_augmentation
 from sipo.data.media.load import load_pixels
 from sipo.data.pairs.open import open_pairs
 from sipo.data.pairs.rows import PairSource
@@ -40,12 +42,12 @@ def source(columns: dict[str, list], tmp_path_factory: pytest.TempPathFactory) -
     return open_pairs(write_parquet(tmp_path_factory.mktemp("data") / "pairs.parquet", columns))
 
 
-def encode(source: PairSource, out: Path, backbone: FakeEncoder | None = None, **options) -> FakeEncoder:
-    backbone = backbone or FakeEncoder()
+def encode(source: PairSource, out: Path, backbone: Encoder | None = None, **options) -> FakeEncoder:
+    fake = FakeEncoder()
     share = {key: options.pop(key) for key in ("rank", "world_size") if key in options}
     settings = {"crop": "random", "flip": True, "batch_size": 3, "seed": 1, "pairs_per_shard": 4}
-    encode_cache(backbone, EncodeRequest(source, USABLE, SIZE, **(settings | options)), out, **share)
-    return backbone
+    encode_cache(backbone or fake, EncodeRequest(source, USABLE, SIZE, **(settings | options)), out, **share)
+    return fake
 
 
 def test_what_is_stored_is_what_the_backbone_gives(
@@ -90,13 +92,37 @@ def test_a_complete_cache_is_not_encoded_again(source: PairSource, tmp_path: Pat
     assert contents(tmp_path / "cache") == before
 
 
+def test_workers_decode_what_one_process_does(source: PairSource, tmp_path: Path, monkeypatch) -> None:
+    """Byte for byte. Pixels travel as bytes, and one loader serves all shards."""
+    loaders: list[DataLoader] = []
+
+    class Counted(DataLoader):
+        def __init__(self, *args, **options) -> None:
+            super().__init__(*args, **options)
+            loaders.append(self)
+
+    encode(source, tmp_path / "one")
+    monkeypatch.setattr("sipo.data.cache.encode.DataLoader", Counted)
+    encode(source, tmp_path / "many", num_workers=2)
+    assert contents(tmp_path / "many") == contents(tmp_path / "one")
+    assert [loader.num_workers for loader in loaders] == [2]
+    assert loaders[0].dataset[0].pixels.dtype == torch.uint8
+
+
+def test_the_error_of_a_worker_is_the_users(columns: dict[str, list], tmp_path: Path) -> None:
+    broken = columns | {"jpg_0": [*columns["jpg_0"][:5], b"broken", *columns["jpg_0"][6:]]}
+    source = open_pairs(write_parquet(tmp_path / "pairs.parquet", broken))
+    with pytest.raises(UserError, match=r"^pairs\.parquet:5: .*sipo data check"):
+        encode(source, tmp_path / "cache", num_workers=2)
+
+
 class Slow(FakeEncoder):
     def encode_media(self, pixels: torch.Tensor) -> torch.Tensor:
         time.sleep(0.02)
         return super().encode_media(pixels)
 
 
-def in_a_process(source: PairSource, out: Path, **options) -> multiprocessing.Process:
+def in_a_process(source: PairSource, out: Path, **options) -> BaseProcess:
     def work() -> None:
         torch.set_num_threads(1)
         encode(source, out, Slow(), **options)
@@ -115,7 +141,7 @@ def test_encoding_survives_sigkill(source: PairSource, tmp_path: Path) -> None:
         while len(list(out.glob("*.seal"))) < sealed and process.is_alive():
             time.sleep(0.005)
         time.sleep(0.03)
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.join()
         kills += process.exitcode == -signal.SIGKILL
         with pytest.raises(UserError, match="encoding was not finished"):
@@ -167,7 +193,7 @@ def test_another_origin_is_refused_with_every_difference(source: PairSource, tmp
 
 
 def test_the_seed_matters_to_random_crops_alone(source: PairSource) -> None:
-    def made(crop: str, seed: int) -> dict:
+    def made(crop: CropMode, seed: int) -> dict:
         return made_by({}, EncodeRequest(source, USABLE, SIZE, crop, seed=seed))
 
     assert made("center", 0) == made("center", 1)

@@ -13,7 +13,7 @@ from sipo.data.bad_rows import BadRow
 from sipo.data.media.crop import crop_for, resize_crop
 from sipo.data.media.decode_video import read_frames
 from sipo.data.media.load import load_pixels
-from sipo.data.media.pictures import probe, to_tensor
+from sipo.data.media.pictures import probe, to_floats, to_tensor
 from sipo.size import Size
 
 CLIP = Size(height=16, width=24, num_frames=3, fps=8.0)
@@ -45,7 +45,7 @@ def test_every_frame_is_cut_like_a_picture(side: tuple[int, int], crop: tuple[fl
     folder = videos.folder(tmp_path / "clip", frames)
     pixels, crops = load_pixels(folder, CLIP, crop)
     cut = crop_for(side, CLIP, crop)
-    expected = [to_tensor(resize_crop(Image.fromarray(frame), cut)) for frame in frames]
+    expected = [to_floats(to_tensor(resize_crop(Image.fromarray(frame), cut))) for frame in frames]
     assert torch.equal(pixels, torch.stack(expected))
     assert torch.equal(crops, cut.micro_conditioning())
     assert pixels.shape == CLIP.pixel_shape == (3, 3, 16, 24)
@@ -58,7 +58,7 @@ def test_files_bytes_and_odd_sizes(format: str, tmp_path: Path) -> None:
     pixels, _ = load_pixels(content, CLIP)
     assert torch.equal(pixels, load_pixels(tmp_path / "clip.any", CLIP)[0])
     frames = [frame.picture() for frame in read_frames(content)]
-    expected = [to_tensor(resize_crop(frames[i], crop_for((72, 40), CLIP))) for i in (0, 2, 4)]
+    expected = [to_floats(to_tensor(resize_crop(frames[i], crop_for((72, 40), CLIP)))) for i in (0, 2, 4)]
     assert torch.equal(pixels, torch.stack(expected))
     assert -1 <= pixels.min() < -0.5 < 0.5 < pixels.max() <= 1
 

@@ -13,7 +13,7 @@ from support.pictures import encoded, picture, raw_png
 
 from sipo.data.bad_rows import BadRow
 from sipo.data.media.kinds import media_kind
-from sipo.data.media.pictures import decode, probe, to_tensor
+from sipo.data.media.pictures import decode, probe, to_floats, to_tensor
 
 
 def pixels(content: bytes) -> np.ndarray:
@@ -22,7 +22,7 @@ def pixels(content: bytes) -> np.ndarray:
     return np.asarray(image)
 
 
-def solid(mode: str, color: object, format: str = "PNG", **options) -> bytes:
+def solid(mode: str, color: float | tuple[float, ...] | str, format: str = "PNG", **options) -> bytes:
     return encoded(Image.new(mode, (8, 8), color), format, **options)
 
 
@@ -189,8 +189,16 @@ def test_kinds(tmp_path: Path) -> None:
 def test_tensor() -> None:
     image = Image.fromarray(np.array([[[0, 255, 51], [255, 0, 102]]] * 2, dtype=np.uint8))
     tensor = to_tensor(image)
-    assert tensor.dtype == torch.float32
-    assert torch.allclose(tensor[:, 0], torch.tensor([[-1.0, 1.0], [1.0, -1.0], [-0.6, -0.2]]), atol=1e-6)
+    assert tensor.dtype == torch.uint8
+    assert tensor[:, 0].tolist() == [[0, 255], [255, 0], [51, 102]]
+    assert torch.allclose(to_floats(tensor)[:, 0], torch.tensor([[-1.0, 1.0], [1.0, -1.0], [-0.6, -0.2]]), atol=1e-6)
+
+
+def test_floats_are_those_of_numpy_bit_for_bit() -> None:
+    """Caches of earlier versions were made of `uint8 / 127.5 - 1` in numpy's float32."""
+    values = np.arange(256, dtype=np.uint8)
+    expected = values.astype(np.float32) / 127.5 - 1.0
+    assert to_floats(torch.from_numpy(values)).numpy().tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("kind", ["text before", "text after", "uncompressed", "international", "profile"])

@@ -1,5 +1,6 @@
 """Encode a data set once: media to the VAE's moments, prompts to text embeddings; resumable, by many processes."""
 
+import itertools
 import json
 import math
 import time
@@ -15,8 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 from sipo.data.cache.plan import PLAN, CachePlan, EncodeRequest, made_by, make_plan, read_plan, require_same, write_plan
 from sipo.data.cache.shards import MANIFEST, DecodedPair, Encoder, pair_shard, read_checksum, text_shard, write_shard
 from sipo.data.draws import draw_augmentation
+from sipo.data.media.load import load_bytes
 from sipo.data.pairs.load import load_pair
-from sipo.data.workers import end_with_parent
+from sipo.data.workers import end_with_parent, worker_errors
 from sipo.errors import UserError
 from sipo.files import room_in, write_atomic
 from sipo.progress import progress_bar
@@ -91,26 +93,32 @@ def _item_bytes(backbone: Encoder, request: EncodeRequest) -> tuple[int, int]:
 def _encode_shards(
     backbone: Encoder, request: EncodeRequest, out: Path, plan: CachePlan, shards: list[str], console: Console | None
 ) -> None:
-    """Those of `shards` that are unfinished, one after another."""
+    """Those of `shards` that are unfinished, one after another. Workers decode ahead, across shards."""
     todo = _unfinished(out, shards)
-    total, pixels = plan.num_items(shards), _Decoded(request)
+    total, texts = plan.num_items(shards), set(plan.text_shards)
     at_once = max(min(request.batch_size, BATCH_BYTES // (4 * math.prod(request.size.pixel_shape))), 1)
-    with progress_bar(console, "encoding", total, total - plan.num_items(todo)) as advance:
+    rows = {name: _chunks([plan.rows[n] for n in plan.contents(name)], at_once) for name in todo if name not in texts}
+    decoded = _decode(request, list(itertools.chain(*rows.values())))
+    with worker_errors(), progress_bar(console, "encoding", total, total - plan.num_items(todo)) as advance:
         for name in todo:
-            items = plan.contents(name)
-            if name in plan.text_shards:
-                batches = _chunks([plan.prompts[n] for n in items], request.batch_size)
+            if name in texts:
+                batches = _chunks([plan.prompts[n] for n in plan.contents(name)], request.batch_size)
                 content = text_shard(backbone, _counted(batches, advance))
             else:
-                loader = DataLoader(
-                    pixels,
-                    batch_sampler=_chunks([plan.rows[n] for n in items], at_once),
-                    num_workers=request.num_workers,
-                    collate_fn=list,
-                    worker_init_fn=end_with_parent,
-                )
-                content = pair_shard(backbone, _counted(loader, advance), request.flip)
+                batches = itertools.islice(decoded, len(rows[name]))
+                content = pair_shard(backbone, _counted(batches, advance), request.flip)
             write_shard(out, name, content)
+
+
+def _decode(request: EncodeRequest, batches: list[list[int]]) -> Iterator[list[DecodedPair]]:
+    """The batches of rows, decoded by the loader's workers."""
+    yield from DataLoader(
+        _Decoded(request),
+        batch_sampler=batches,
+        num_workers=request.num_workers,
+        collate_fn=list,
+        worker_init_fn=end_with_parent,
+    )
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,9 @@ class _Decoded(Dataset[DecodedPair]):
     def __getitem__(self, row: int) -> DecodedPair:
         request = self.request
         drawn = draw_augmentation(request.seed, 0, request.source.id(row), False, 0.0)
-        pair, members = load_pair(request.source, row, request.size, request.crop, drawn, True, request.max_pixels)
+        pair, members = load_pair(
+            request.source, row, request.size, request.crop, drawn, True, request.max_pixels, load_bytes
+        )
         pixels, conditioning = (torch.stack(tensors) for tensors in zip(*members, strict=True))
         return DecodedPair(pair.id, pair.strength, pixels, conditioning)
 

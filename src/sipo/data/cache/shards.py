@@ -22,6 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from sipo.data.media.pictures import to_floats
 from sipo.errors import UserError
 from sipo.files import write_atomic
 
@@ -50,7 +51,7 @@ class Encoder(Protocol):
 class DecodedPair:
     id: str
     strength: float
-    pixels: Tensor  # (members, 3, H, W) or (members, F, 3, H, W): chosen and, where there is one, rejected
+    pixels: Tensor  # uint8, (members, 3, H, W) or (members, F, 3, H, W): chosen and, where there is one, rejected
     micro_conditioning: Tensor  # (members, 2, 4): see `Crop.micro_conditioning`
 
 
@@ -69,7 +70,10 @@ def pair_shard(backbone: Encoder, batches: Iterable[list[DecodedPair]], flip: bo
     moments: list[Tensor] = []
     for batch in batches:
         pairs += [(pair.id, pair.strength, pair.micro_conditioning[:, : 2 if flip else 1]) for pair in batch]
-        media = torch.stack([pair.pixels for pair in batch], dim=1)  # (members, B, 3, H, W) or (members, B, F, 3, H, W)
+        pixels = torch.stack(
+            [pair.pixels for pair in batch], dim=1
+        )  # (members, B, 3, H, W), of videos (members, B, F, ...)
+        media = to_floats(pixels)
         views = [media, media.flip(-1)] if flip else [media]
         encoded = [torch.stack([backbone.encode_media(member).float().cpu() for member in view]) for view in views]
         moments.append(torch.stack(encoded, dim=2))  # (members, B, orientations, 2, ...)
