@@ -8,7 +8,7 @@ from scipy import stats
 from sipo.errors import UsageError
 from sipo.studies.figure import draw
 from sipo.studies.grid import parse_study
-from sipo.studies.results import Row, as_csv, measured, over_seeds, rows_of, summarise
+from sipo.studies.results import Row, measured, over_seeds, rows_of, summarise
 
 
 def test_the_interval_is_students():
@@ -32,11 +32,6 @@ def test_seeds_are_averaged_by_setting_and_step():
     assert {key: summary.mean for key, summary in found.items()} == {
         (("1",), 4): 5.0, (("1",), 8): 9.0, (("2",), 4): 5.0, (("2",), 8): 9.0
     }  # fmt: skip
-
-
-def test_the_csv_has_every_run_and_step():
-    rows = [Row({"beta": "1"}, 0, 0, {"score": 0.5}), Row({"beta": "1"}, 0, 4, {"score": 0.25, "loss": 1 / 3})]
-    assert as_csv(rows) == "beta,seed,step,score,loss\n1,0,0,0.5,\n1,0,4,0.25,0.333333\n"
 
 
 BY_TIMESTEP = {
@@ -72,7 +67,6 @@ def test_means_by_timestep_weigh_every_pair_alike(weights_study):
     study, cells = weights_study
     rows = rows_of(study, cells[0], "any")
     assert [(row.at, row.values["w_chosen"]) for row in rows] == [(0, pytest.approx(0.6)), (500, pytest.approx(0.9))]
-    assert as_csv(rows, "timestep").splitlines()[0] == "K,seed,timestep,w_chosen"
 
 
 def test_a_study_over_timesteps_has_its_figure(weights_study):

@@ -1,6 +1,7 @@
 """A study of two real runs at once by the command line: the scorer fails at first, the command again continues, and its page."""
 
 import os
+import shutil
 
 import pytest
 from support import command_line
@@ -58,9 +59,14 @@ def test_from_a_grid_to_a_page(study, monkeypatch, capfd):
     code, printed, _ = sipo("--dry-run")
     assert "2 runs of 4 steps, 0 to run: nothing to run" in printed
     lines = (study / "results/tiny.csv").read_text().splitlines()
-    assert lines[0].startswith("objective,seed,step,score,loss,accuracy,")
-    assert [line.split(",")[:3] for line in lines[1:4]] == [["DPO", "0", step] for step in ("0", "2", "4")]
+    assert lines[0].startswith("objective,seed,settings,seconds,step,score,loss,accuracy,")
+    assert [line.split(",")[4] for line in lines[1:4]] == ["0", "2", "4"]
     assert len(lines) == 7
     page = (study / "results/tiny.md").read_text()
     assert "| capped |" in page
     assert (study / "results/tiny.png").read_bytes().startswith(b"\x89PNG")
+    shutil.rmtree(study / "runs")
+    code, printed, _ = sipo("--dry-run")
+    assert "2 runs of 4 steps, 0 to run: nothing to run" in printed
+    code, printed, _ = sipo()
+    assert (study / "results/tiny.md").read_text() == page

@@ -18,19 +18,30 @@ def study(
     out: Annotated[Path, typer.Option(help="Folder of the page, its figure and its CSV.")] = Path("docs/results"),
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/studies"),
 ) -> None:
-    """Run what a study lacks, and write its page. The same command continues a study that was stopped."""
+    """Run what a study lacks, and write its page after every run. The same command continues a study that was stopped.
+
+    Runs whose results stand in the study's CSV with the same settings count as done, wherever they were made.
+    """
     from sipo.studies.grid import read_study
+    from sipo.studies.published import gather
     from sipo.studies.running import describe, run_missing
 
     chosen = read_study(name).shortened() if quick else read_study(name)
     folder = runs / (f"{chosen.name}-quick" if quick else chosen.runs or chosen.name)
-    cells = chosen.cells(folder)
+    cells, pages = chosen.cells(folder), folder if quick else out
+    table = pages / f"{chosen.name}.csv"
+    results = gather(chosen, cells, table)
+    done = [result.cell for result in results]
     if dry_run:
-        say(describe(chosen, cells, jobs))
+        say(describe(chosen, cells, done, [result.seconds for result in results], jobs))
         return
     quiet_libraries()
-    run_missing(chosen, cells, jobs, console())
     from sipo.studies.page import write_page
 
     command = f"sipo study {name}{' --quick' if quick else ''}"
-    say(f"page: {write_page(chosen, cells, folder if quick else out, command)}")
+
+    def write() -> Path:
+        return write_page(chosen, gather(chosen, cells, table), len(cells), pages, command)
+
+    run_missing(chosen, cells, done, jobs, console(), write)
+    say(f"page: {write()}")

@@ -5,39 +5,42 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sipo.files import write_atomic
-from sipo.scorers.choice import load_scorer
-from sipo.studies.grid import Cell, Study
-from sipo.studies.results import Row, Summary, as_csv, measured, over_seeds, rows_of
-from sipo.studies.running import durations
+from sipo.studies.grid import Study
+from sipo.studies.published import Result, as_csv
+from sipo.studies.results import Row, Summary, measured, over_seeds
 from sipo.tables import markdown_table
 
 
-def write_page(study: Study, cells: Sequence[Cell], out: Path, command: str) -> Path:
-    """Write NAME.md, NAME.png and NAME.csv into `out`, from runs that are done; returns the page."""
+def write_page(study: Study, results: Sequence[Result], total: int, out: Path, command: str) -> Path:
+    """Write NAME.md, NAME.png and NAME.csv into `out` from the results of some or all of `total` runs; returns the page."""
     from sipo.studies.figure import draw
 
-    scorer = load_scorer(study.measure.scorer).name  # of its files, where it was named as module:attribute
-    rows = [row for cell in cells for row in rows_of(study, cell, scorer)]
     out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / f"{study.name}.csv", as_csv(rows, "timestep" if study.x == "timestep" else "step"))
-    write_atomic(out / f"{study.name}.png", draw(study, rows))
+    write_atomic(out / f"{study.name}.csv", as_csv(study, results))
+    write_atomic(out / f"{study.name}.png", draw(study, [row for result in results for row in result.rows]))
     page = out / f"{study.name}.md"
-    write_atomic(page, _page(study, cells, rows, command))
+    write_atomic(page, _page(study, results, total, command))
     return page
 
 
-def _page(study: Study, cells: Sequence[Cell], rows: Sequence[Row], command: str) -> str:
-    seconds = durations(cells)
-    seeds = ", ".join(map(str, study.seeds))
-    steps = " or ".join(map(str, sorted({cell.config.train.num_steps for cell in cells})))
+def _page(study: Study, results: Sequence[Result], total: int, command: str) -> str:
+    rows = [row for result in results for row in result.rows]
+    seeds = ", ".join(map(str, sorted({result.cell.seed for result in results})))
+    steps = " or ".join(map(str, sorted({result.cell.config.train.num_steps for result in results})))
+    count = (
+        f"{total} runs"
+        if len(results) == total
+        else f"**{len(results)} of {total} runs**, the others are still missing"
+    )
+    hours = sum(result.seconds for result in results) / 3600
     parts = [
         f"# {study.title}",
         study.question.strip(),
         f"    {command}",
         f"![{study.title}]({study.name}.png)",
-        f"{len(cells)} runs: {steps} steps, seeds {seeds}; {_measured_on(study)}. A cell is the mean over seeds and its 95% interval (Student's t).",
+        f"{count}: {steps} steps, seeds {seeds}; {_measured_on(study)}. A cell is the mean over seeds and its 95% interval (Student's t).",
         *(f"## {name}\n\n{_table(study, rows, name)}" for name in measured(study, rows)),
-        f"Every run and step: [{study.name}.csv]({study.name}.csv). {sum(seconds) / 3600:.2f} core-hours from each run's last start, one thread a run, on "
+        f"Every run and step: [{study.name}.csv]({study.name}.csv). {hours:.2f} core-hours from each run's last start, one thread a run, on "
         f"{platform.machine()}, Python {platform.python_version()}.",
     ]
     return "\n\n".join(parts) + "\n"

@@ -12,7 +12,6 @@ from sipo.errors import UsageError
 from sipo.evaluate.scores.files import Score, read_scores
 from sipo.run import RunDir
 from sipo.studies.grid import Cell, Study
-from sipo.tables import csv_table
 
 TRAINING = (
     "loss",
@@ -125,11 +124,3 @@ def over_seeds(rows: Sequence[Row], name: str) -> dict[tuple[tuple[str, ...], in
     for row in rows:
         groups.setdefault((tuple(row.labels.values()), row.at), []).append(row.values.get(name, math.nan))
     return {key: summarise(values) for key, values in groups.items()}
-
-
-def as_csv(rows: Sequence[Row], at: str = "step") -> str:
-    """All rows, one a run and step, or timestep (`at`)."""
-    names = list(dict.fromkeys(name for row in rows for name in row.values))
-    cells = ([f"{row.values[name]:.6g}" if name in row.values else None for name in names] for row in rows)
-    lines = ([*row.labels.values(), row.seed, row.at, *values] for row, values in zip(rows, cells, strict=True))
-    return csv_table([*rows[0].labels, "seed", at, *names], lines)

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -40,13 +40,22 @@ def is_done(study: Study, cell: Cell) -> bool:
     return read_json(run.path / DONE).get("scorer") == study.measure.scorer
 
 
-def run_missing(study: Study, cells: Sequence[Cell], jobs: int, console: Console) -> None:
-    """Train and score every cell that is not done, `jobs` at once. Raises UserError when one fails, after the others end.
+def run_missing(
+    study: Study,
+    cells: Sequence[Cell],
+    done: Collection[Cell],
+    jobs: int,
+    console: Console,
+    finished: Callable[[], None],
+) -> None:
+    """Train and score every cell that is not `done`, `jobs` at once. Raises UserError when one fails, after the others end.
+
+    `finished` is called after every run.
 
     Ctrl-C ends the processes; the same command continues them from their last checkpoints.
     """
-    waiting, running, failed = [cell for cell in cells if not is_done(study, cell)], [], []
-    total, seconds = len(waiting), durations(cells)
+    waiting, running, failed = [cell for cell in cells if cell not in done], [], []
+    total, seconds = len(waiting), []
     if waiting:
         console.print(
             f"{len(cells) - total} of {len(cells)} runs are done; {total} to run, {jobs} at once, logs beside them"
@@ -65,6 +74,7 @@ def run_missing(study: Study, cells: Sequence[Cell], jobs: int, console: Console
                     continue
                 seconds.append(time.time() - job.started)
                 _mark_done(study, job)
+                finished()
                 left = len(waiting) + len(running)
                 expected = f", about {_clock(left * median(seconds) / jobs)} left" if left else ""
                 console.print(
@@ -79,12 +89,6 @@ def run_missing(study: Study, cells: Sequence[Cell], jobs: int, console: Console
         raise UserError(
             f"{len(failed)} of {total} runs failed; the first: {failed[0].log}:\n{_last_lines(failed[0].log)}"
         )
-
-
-def durations(cells: Sequence[Cell]) -> list[float]:
-    """Seconds of the finished runs among the cells, each from its last start to its scores."""
-    records = (Path(cell.config.run) / DONE for cell in cells)
-    return [read_json(record)["seconds"] for record in records if record.is_file()]
 
 
 def _encode_caches(cells: Sequence[Cell], console: Console) -> None:
@@ -137,15 +141,16 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def describe(study: Study, cells: Sequence[Cell], jobs: int) -> str:
-    """What `--dry-run` prints: the runs, which of them are done, and how long the others will take."""
-    known = durations(cells)
-    lines = [f"{'done' if is_done(study, cell) else 'to run':7} {cell.name}" for cell in cells]
-    left = sum(not is_done(study, cell) for cell in cells)
+def describe(study: Study, cells: Sequence[Cell], done: Collection[Cell], seconds: Sequence[float], jobs: int) -> str:
+    """What `--dry-run` prints: the runs, which of them are done, in how many seconds, and how long the others will take."""
+    lines = [f"{'done' if cell in done else 'to run':7} {cell.name}" for cell in cells]
+    left = len(cells) - len(done)
     if not left:
         time_left = "nothing to run"
-    elif known:
-        time_left = f"about {_clock(left * median(known) / jobs)} with --jobs {jobs}, at {_clock(median(known))} a run"
+    elif seconds:
+        time_left = (
+            f"about {_clock(left * median(seconds) / jobs)} with --jobs {jobs}, at {_clock(median(seconds))} a run"
+        )
     else:
         time_left = "its time is not known before one run has finished"
     steps = {cell.config.train.num_steps for cell in cells}

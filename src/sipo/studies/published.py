@@ -1,0 +1,113 @@
+"""What a study has: results of runs that are done here, and of those in its CSV, made before or on another machine."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sipo import registry
+from sipo.errors import UserError
+from sipo.files import digest, hash_files
+from sipo.jsonl import read_json
+from sipo.samples.prompts import read_prompts
+from sipo.scorers.choice import load_scorer
+from sipo.studies.grid import Cell, Study
+from sipo.studies.results import Row, rows_of
+from sipo.studies.running import DONE, is_done
+from sipo.tables import csv_table
+
+OF_RUN = ("seed", "settings", "seconds")  # columns of the CSV beside the axes, the moment and the values
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one run: its rows, the fingerprint of its settings, and how long it took."""
+
+    cell: Cell
+    rows: list[Row]
+    settings: str
+    seconds: float
+
+
+def gather(study: Study, cells: Iterable[Cell], table: Path) -> list[Result]:
+    """The results that there are, in the order of the cells: from the run directories, else from the CSV `table`."""
+    published, found = read_csv(study, table), []
+    for cell in cells:
+        settings = fingerprint(study, cell)
+        if is_done(study, cell):
+            scorer = load_scorer(study.measure.scorer).name  # of its files, where it was named as module:attribute
+            seconds = read_json(Path(cell.config.run) / DONE)["seconds"]
+            found.append(Result(cell, rows_of(study, cell, scorer), settings, seconds))
+        elif lines := published.get((*cell.labels.values(), str(cell.seed), settings)):
+            found.append(Result(cell, _rows(study, cell, lines, table), settings, float(lines[0]["seconds"])))
+    return found
+
+
+def fingerprint(study: Study, cell: Cell) -> str:
+    """12 hexadecimal digits of what a run's rows depend on: settings, weights, pairs, prompts, measure; not of where they lie."""
+    settings, measure = cell.config.to_dict(), study.measure
+    content = {key: _content(settings[key]["path"], key) for key in ("model", "data")}
+    places = {
+        "model": ("path",) if content["model"] else (),
+        "data": ("cache", "workers", *(("path",) if content["data"] else ())),
+    }
+    settings = {
+        key: {name: each for name, each in value.items() if name not in places.get(key, ())}
+        for key, value in settings.items()
+        if key != "run"
+    }
+    prompts = [item.prompt for item in read_prompts(measure.prompts, measure.num_prompts)]
+    return digest([settings, content, prompts, measure.scorer, measure.values, measure.categories])[:12]
+
+
+def _content(path: str, kind: str) -> str:
+    """The hash of the weights or of the file of pairs at `path`, or of a miniature's; "" for what is no local file."""
+    miniature = registry.miniature(path)
+    place = Path(path) if miniature is None else miniature.weights if kind == "model" else miniature.pairs
+    files = [place] if place.is_file() else sorted(place.rglob("*.safetensors" if kind == "model" else "*.parquet"))
+    return hash_files(files) if files else ""
+
+
+def as_csv(study: Study, results: Sequence[Result]) -> str:
+    """A line a run and moment."""
+    names = list(dict.fromkeys(name for result in results for row in result.rows for name in row.values))
+    lines = [
+        [*row.labels.values(), row.seed, result.settings, round(result.seconds), row.at]
+        + [f"{row.values[name]:.6g}" if name in row.values else None for name in names]
+        for result in results
+        for row in result.rows
+    ]
+    return csv_table([*study.axes, *OF_RUN, _moment(study), *names], lines)
+
+
+def read_csv(study: Study, table: Path) -> dict[tuple[str, ...], list[dict[str, str]]]:
+    """The lines of every run in a table that `as_csv` wrote, by its labels, seed and settings."""
+    if not table.is_file():
+        return {}
+    with table.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    found: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    if lines and {*study.axes, *OF_RUN, _moment(study)} <= lines[0].keys():
+        for line in lines:
+            found.setdefault(tuple(line[key] for key in (*study.axes, "seed", "settings")), []).append(line)
+    return found
+
+
+def _rows(study: Study, cell: Cell, lines: Sequence[Mapping[str, str]], table: Path) -> list[Row]:
+    other = {*study.axes, *OF_RUN, _moment(study)}
+    try:
+        return [
+            Row(
+                dict(cell.labels),
+                cell.seed,
+                int(line[_moment(study)]),
+                {name: float(text) for name, text in line.items() if text and name not in other},
+            )
+            for line in lines
+        ]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{table}: {error}; its values should be numbers, as `sipo study` wrote them") from None
+
+
+def _moment(study: Study) -> str:
+    return "timestep" if study.x == "timestep" else "step"

@@ -1,0 +1,97 @@
+"""A study's CSV gives back what was written into it, to runs of the same settings alone."""
+
+import dataclasses
+
+import pytest
+
+from sipo.errors import UserError
+from sipo.mini import STILL
+from sipo.studies.grid import parse_study
+from sipo.studies.published import Result, as_csv, fingerprint, gather
+from sipo.studies.results import Row
+
+RAW = {
+    "name": "s", "title": "S", "question": "?", "curves": "beta", "seeds": [0, 1],
+    "base": {"model": {"path": "miniature"}, "data": {"path": "miniature"}, "loss": {"name": "sipo"}, "train": {"num_steps": 4}},
+    "axes": {"beta": {"loss.beta": [0.1, 1]}}, "measure": {"moments": 2, "num_prompts": 3},
+}  # fmt: skip
+
+
+def study_of(**changes):
+    return parse_study({**RAW, **changes}, "s")
+
+
+def results_of(study, runs):
+    cells = study.cells(runs)
+    rows = [
+        [Row(dict(c.labels), c.seed, at, {"score": c.seed + at / 3} | ({"loss": 0.5} if at else {})) for at in (0, 2)]
+        for c in cells
+    ]
+    return [Result(cell, mine, fingerprint(study, cell), 7.0) for cell, mine in zip(cells, rows, strict=True)]
+
+
+def test_a_table_counts_as_done_wherever_the_runs_lay(tmp_path):
+    study, table = study_of(), tmp_path / "s.csv"
+    written = results_of(study, tmp_path / "here")
+    table.write_text(as_csv(study, written[:3]))
+    cells = study.cells(tmp_path / "elsewhere")
+    read = gather(study, cells, table)
+    assert [result.cell for result in read] == cells[:3]
+    assert [(row.seed, row.at, row.labels) for row in read[2].rows] == [(0, 0, {"beta": "1"}), (0, 2, {"beta": "1"})]
+    assert read[1].rows[1].values == pytest.approx({"score": 1 + 2 / 3, "loss": 0.5}, abs=1e-5)
+    assert "loss" not in read[1].rows[0].values
+    assert as_csv(study, read) == as_csv(study, written[:3])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"base": {**RAW["base"], "train": {"num_steps": 4, "learning_rate": 0.5}}},
+        {"measure": {"moments": 2, "num_prompts": 4}},
+        {"measure": {"moments": 2, "num_prompts": 3, "values": ["score", "correct"]}},
+        {"base": {**RAW["base"], "sample": {"seed": 9}}},
+    ],
+    ids=["learning rate", "prompts", "values", "seed of the samples"],
+)
+def test_other_settings_are_not_done(tmp_path, changes):
+    study, table = study_of(), tmp_path / "s.csv"
+    table.write_text(as_csv(study, results_of(study, tmp_path)))
+    other = study_of(**changes)
+    assert gather(other, other.cells(tmp_path), table) == []
+
+
+def test_other_weights_under_the_same_name_are_not_done(tmp_path, monkeypatch):
+    study, found = study_of(), []
+    for content in (b"a", b"b"):
+        folder = tmp_path / content.decode()
+        folder.mkdir()
+        (folder / "unet.safetensors").write_bytes(content)
+        miniature = dataclasses.replace(STILL, weights=folder)
+        monkeypatch.setattr("sipo.studies.published.registry.miniature", lambda name, miniature=miniature: miniature)
+        found.append(fingerprint(study, study.cells(tmp_path)[0]))
+    assert found[0] != found[1]
+
+
+def test_where_the_cache_lies_does_not_matter(tmp_path):
+    study = study_of()
+    moved = study_of(base={**RAW["base"], "data": {"path": "miniature", "cache": "cache/there", "workers": 1}})
+    assert [fingerprint(study, c) for c in study.cells(tmp_path)] == [
+        fingerprint(moved, c) for c in moved.cells(tmp_path / "b")
+    ]
+
+
+def test_a_table_edited_by_hand_is_named(tmp_path):
+    study, table = study_of(), tmp_path / "s.csv"
+    table.write_text(as_csv(study, results_of(study, tmp_path)).replace("0.5", "half"))
+    with pytest.raises(UserError, match=r"s\.csv: .*half"):
+        gather(study, study.cells(tmp_path), table)
+
+
+def test_a_study_over_timesteps_has_them_in_its_table(tmp_path):
+    study = study_of(x="timestep", measure={"moments": 2, "num_prompts": 3, "values": ["w_chosen"]})
+    cell = study.cells(tmp_path)[0]
+    written = [Result(cell, [Row(dict(cell.labels), 0, 500, {"w_chosen": 0.5})], fingerprint(study, cell), 7.4)]
+    assert as_csv(study, written).splitlines() == [
+        "beta,seed,settings,seconds,timestep,w_chosen",
+        f"0.1,0,{written[0].settings},7,500,0.5",
+    ]
