@@ -46,7 +46,7 @@ def run_missing(
     done: Collection[Cell],
     jobs: int,
     console: Console,
-    finished: Callable[[], None],
+    finished: Callable[[], object],
 ) -> None:
     """Train and score every cell that is not `done`, `jobs` at once. Raises UserError when one fails, after the others end.
 
