@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -11,16 +12,17 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from sipo.errors import DiskFull, UserError, printable
 
-MOST_TEXT = 2**32  # bytes of a file of text that is read whole: manifests, prompts, lines of samples
+MOST_TEXT = 2**30  # bytes of a file of text that is read whole: prompts, lines of samples
+MOST_LINES = 2**32  # of one that is read line by line
 
 
 def hash_file(path: Path) -> str:
     """SHA-256 of the content, in hexadecimal."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -36,6 +38,14 @@ def digest(value: Any) -> str:
     """128 bits, in hexadecimal, of anything that JSON can represent; the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def expand_home(path: str) -> str:
+    """`os.path.expanduser`; a path that names no user stays as it is."""
+    try:
+        return os.path.expanduser(path)
+    except ValueError:  # a null or half a character in the user's name
+        return path
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
@@ -78,7 +88,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             return _write_stream(path, data)
         target = Path(os.path.realpath(path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:200]}.", suffix=".tmp")
+        name = os.fsencode(target.name)[:200].decode("utf-8", "ignore")  # a file's name has 255 bytes at most
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{name}.", suffix=".tmp")
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
@@ -146,7 +157,7 @@ def is_disk_full(error: BaseException) -> bool:
     )
 
 
-def open_regular(path: str | Path, most: int | None = None) -> BinaryIO:
+def open_regular(path: str | Path, most: int | None = None) -> io.BufferedReader:
     """A file for reading, if it is one. Raises UserError for a pipe, a device or a folder, for more than `most` bytes,
     and for a name that no file can have; OSError where it cannot be opened. Opening never waits."""
     try:
@@ -169,6 +180,16 @@ def read_regular(path: str | Path, most: int = MOST_TEXT) -> bytes:
     """The content of a file; errors as of `open_regular`."""
     with open_regular(path, most) as file:
         return file.read(most + 1)
+
+
+def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
+    """The text of a file in UTF-8, without a byte order mark; every line ends with \\n. Raises UserError for any other
+    encoding; other errors as of `open_regular`."""
+    with io.TextIOWrapper(open_regular(path, most), encoding="utf-8-sig") as file:
+        try:
+            return file.read()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{printable(path)} is not UTF-8 text ({error})") from None
 
 
 def kind_of(mode: int) -> str:

@@ -1,22 +1,33 @@
 """JSON files, and files of JSON lines, which a killed process may leave with half a last line."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sipo.errors import UserError
-from sipo.files import append, write_atomic
+from sipo.errors import UserError, shown
+from sipo.files import append, read_regular, write_atomic
 
 
 def read_json(path: Path, advice: str = "") -> Any:
     """The value in the file, None without the file. Raises `UserError`, ending with `advice`, if it is not JSON."""
-    if not path.is_file():
-        return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # JSON or UTF-8
+        return json.loads(read_regular(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}). {advice}".rstrip()) from error
+
+
+def read_object(path: Path, keys: Collection[str] = (), advice: str = "") -> dict[str, Any]:
+    """The object in the file, which has those keys at least. Raises `UserError`, ending with `advice`."""
+    found = read_json(path, advice)
+    if not isinstance(found, dict):
+        what = "there is no such file" if found is None and not path.exists() else f"found {shown(found, 60)}"
+        raise UserError(f"{path} should hold a JSON object: {what}. {advice}".rstrip())
+    if lacking := [key for key in keys if key not in found]:
+        raise UserError(f"{path} lacks {', '.join(lacking)}. {advice}".rstrip())
+    return found
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -25,20 +36,20 @@ def read_jsonl(path: Path) -> list[dict]:
     Raises `UserError` with file and line number where any other line is not a JSON object.
     """
     records = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+    for number, line in enumerate(read_regular(path).split(b"\n")[:-1], start=1):
         try:
             record = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not JSON ({error}).") from error
         if not isinstance(record, dict):
-            raise UserError(f"{path}, line {number}: expected an object in braces, found {line[:60]!r}.")
+            raise UserError(f"{path}, line {number}: expected an object in braces, found {shown(line[:60])}.")
         records.append(record)
     return records
 
 
 def cut_torn_line(path: Path) -> None:
     """Remove an incomplete last line, so that the next append starts a new line. Does nothing without the file."""
-    if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
+    if path.exists() and not (content := read_regular(path)).endswith(b"\n"):
         write_atomic(path, content[: content.rfind(b"\n") + 1])
 
 

@@ -3,12 +3,13 @@
 A key that stands twice is an error, and `~/` at the start of a text is the home folder.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
+
+from sipo.files import expand_home
 
 NUMBERS = {
     # 007 stays a text, as in YAML 1.2's JSON schema: it is a name rather than a number.
@@ -61,7 +62,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[dict]:
 
 def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
     """A text; one that begins with ~/ is a path, in the home folder, as a shell reads it."""
-    return os.path.expanduser(node.value) if HOME.match(node.value) else node.value
+    return expand_home(node.value) if HOME.match(node.value) else node.value
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)

@@ -1,7 +1,6 @@
 """The command line: thin commands over the packages, which it alone connects."""
 
 import io
-import os
 import sys
 
 import typer
@@ -18,7 +17,7 @@ from sipo.cli.online import online
 from sipo.cli.study import study
 from sipo.cli.training import benchmark, export, plan, rehearse, train
 from sipo.errors import Stopped, UsageError, UserError
-from sipo.files import is_disk_full
+from sipo.files import expand_home, is_disk_full
 
 app = typer.Typer(
     name="sipo", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -66,7 +65,7 @@ def main() -> None:
 def at_home(word: str) -> str:
     """An argument whose path begins with ~, after `key=` or `--option=` as well, where shells leave it as it is."""
     head, equals, tail = word.partition("=")
-    return head + equals + os.path.expanduser(tail) if equals else os.path.expanduser(word)
+    return head + equals + expand_home(tail) if equals else expand_home(word)
 
 
 def _complain(error: object, code: int) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers.utils.hub import cached_file
 
 from sipo.errors import UserError
+from sipo.files import expand_home
 from sipo.lfs import refuse_pointers
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt")
@@ -21,7 +22,7 @@ def find_file(weights: str, *names: str) -> Path:
 
     Raises UserError where there is none.
     """
-    path = Path(weights).expanduser()
+    path = Path(expand_home(weights))
     if path.is_file():
         refuse_pointers([path])
         return path
@@ -42,13 +43,13 @@ def find_file(weights: str, *names: str) -> Path:
 
 def require_there(weights: str) -> None:
     """Raises UserError for a local path that does not exist."""
-    if is_local(weights) and not Path(weights).expanduser().exists():
+    if is_local(weights) and not Path(expand_home(weights)).exists():
         raise UserError(f"weights: there is no {weights}")
 
 
 def is_local(weights: str) -> bool:
     """Whether this must be a path: it exists, or is not written as a hub id (owner/name)."""
-    return Path(weights).expanduser().exists() or weights.startswith((".", "/", "~")) or weights.count("/") != 1
+    return Path(expand_home(weights)).exists() or weights.startswith((".", "/", "~")) or weights.count("/") != 1
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -108,7 +109,7 @@ def load_tokenizer(cls: Any, source: str) -> Any:
 
 def companion(weights: str, tokenizer: str | None, published: str) -> str:
     """The tokenizer's source: the one given, else the weights' own folder if it holds one, else `published`."""
-    folder = Path(weights).expanduser()
+    folder = Path(expand_home(weights))
     folder = folder if folder.is_dir() else folder.parent
     own = is_local(weights) and any((folder / name).is_file() for name in TOKENIZER_FILES)
     return tokenizer or (str(folder) if own else published)

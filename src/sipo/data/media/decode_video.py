@@ -18,10 +18,11 @@ from PIL import Image
 from sipo import lfs
 from sipo.data.bad_rows import BadRow
 from sipo.data.media.containers import HEAD, container, foreign, is_cut_short
-from sipo.data.media.kinds import MediaFile, describe, frame_files
+from sipo.data.media.kinds import MediaFile, describe, frame_files, is_folder, open_media
 from sipo.data.media.pictures import MAX_PIXELS, decode
 from sipo.size import Size
 
+MAX_BYTES = 2**34  # of one encoded video
 MAX_FRAMES = 20_000  # of one video; more are not decoded
 SLACK = Fraction(1, 1000)  # seconds; Matroska rounds times to milliseconds
 # The display matrix (a, b, u, c, d, v, x, y, w) shows the stored point (p, q) at (a p + c q, b p + d q).
@@ -74,7 +75,7 @@ def read_frames(
     Frames are decoded lazily. Raises BadRow: missing_file, empty_image, truncated, undecodable,
     too_large (pixels by the header, before anything is decoded; frames when `MAX_FRAMES` are passed), malformed.
     """
-    if isinstance(media, Path) and media.is_dir():
+    if is_folder(media):
         return _read_folder(media, Fraction(fps or 1), max_pixels)
     return _read_video(media, max_pixels)
 
@@ -110,7 +111,7 @@ def measure(media: MediaFile, size: Size | None = None, max_pixels: int = MAX_PI
         raise BadRow(f"{describe(media)} holds no frame", "undecodable")
     if size and not last.shown_at((size.num_frames - 1) / Fraction(fps or 1)):
         raise too_short(last, seen, size)
-    timed = fps is not None or not (isinstance(media, Path) and media.is_dir())
+    timed = fps is not None or not is_folder(media)
     return Length(seen, max(last.end, Fraction(1, 1000)), timed)
 
 
@@ -197,11 +198,7 @@ def _binary(media: MediaFile) -> Iterator[BinaryIO]:
     if isinstance(media, bytes):
         yield io.BytesIO(media)
         return
-    try:
-        file = media.open("rb")
-    except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        raise BadRow(f"{media}: {error}", "missing_file") from error
-    with file:
+    with open_media(media, MAX_BYTES) as file:
         yield file
 
 

@@ -1,11 +1,13 @@
 """What an image or a video is before it is decoded: bytes, a file or a folder of frames, and which of the two."""
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal, TypeGuard
 
 from sipo.data.bad_rows import BadRow
 from sipo.data.media.containers import HEAD, container, foreign
-from sipo.files import natural_order, visible
+from sipo.errors import UserError
+from sipo.files import natural_order, open_regular, visible
 from sipo.size import Size
 
 MediaFile = bytes | Path  # an encoded file's content, or its path; a folder is a video, each picture in it a frame
@@ -16,7 +18,7 @@ VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
 
 def media_kind(media: MediaFile) -> Kind:
     """ "frames" (a folder), else by the first bytes, else (where these are inconclusive) by the suffix."""
-    if isinstance(media, Path) and media.is_dir():
+    if is_folder(media):
         return "frames"
     head = media_head(media)
     named_video = isinstance(media, Path) and media.suffix.lower() in VIDEO_SUFFIXES
@@ -33,6 +35,23 @@ def require_kind(media: MediaFile, size: Size | None) -> Kind:
         what = "a GIF, which is read as one image" if media_head(media).startswith(b"GIF8") else "an image"
         raise BadRow(f"{describe(media)} is {what}; the model makes videos of {size.num_frames} frames", "too_short")
     return kind
+
+
+def is_folder(media: MediaFile) -> TypeGuard[Path]:
+    """Whether it is a folder of frames; a name that no file can have is none."""
+    return isinstance(media, Path) and os.path.isdir(media)
+
+
+def open_media(path: Path, most: int) -> BinaryIO:
+    """The file for reading. Raises BadRow: missing_file, too_large (more than `most` bytes), undecodable (a pipe, a
+    device, a folder)."""
+    try:
+        return open_regular(path, most)
+    except OSError as error:
+        raise BadRow(f"{path}: {error.strerror}", "missing_file") from error
+    except UserError as error:
+        kind = "too_large" if os.path.isfile(path) else "undecodable" if os.path.exists(path) else "missing_file"
+        raise BadRow(str(error), kind) from error
 
 
 def describe(media: MediaFile) -> str:
@@ -53,7 +72,7 @@ def media_head(media: MediaFile) -> bytes:
     if isinstance(media, bytes):
         return media[:HEAD]
     try:
-        with media.open("rb") as file:
+        with open_regular(media) as file:
             return file.read(HEAD)
-    except (OSError, ValueError):
+    except (OSError, UserError):
         return b""

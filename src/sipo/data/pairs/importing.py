@@ -5,9 +5,11 @@ Every reader gives comparisons: a prompt, and media from the best to the worst w
 """
 
 import csv
+import errno
 import io
 import itertools
 import json
+import os
 import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -15,11 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sipo.data.bad_rows import BadRow
 from sipo.data.media.kinds import PICTURE_SUFFIXES, VIDEO_SUFFIXES
-from sipo.errors import UserError
-from sipo.files import visible, write_atomic
+from sipo.data.media.pictures import MAX_BYTES
+from sipo.data.pairs.tables import parquet_schema, values
+from sipo.errors import UserError, shown
+from sipo.files import expand_home, open_regular, read_regular, visible, write_atomic
 from sipo.flags import is_absent, read_flag, read_number
 from sipo.jsonl import dump_jsonl
 from sipo.lfs import refuse_pointers
@@ -51,13 +57,14 @@ def import_pairs(source: Path, out: Path, images: Path | None = None, ranking: R
     images: where the media of a table are that names them by file or uid (default: beside it). Raises UserError for a
     layout that is not known, and where no pair is found.
     """
-    refuse_pointers([source])
+    if not source.is_dir():
+        refuse_pointers([source])
     rows, counts = [], Counter[str]()
     for found in _reader(source)(source, images or (source if source.is_dir() else source.parent), out):
         if isinstance(found, str):
             counts[found] += 1
             continue
-        missing = [path for path in found.media if not path.is_file()]
+        missing = [path for path in found.media if not os.path.isfile(path)]
         if missing:
             counts["media are missing"] += 1
             continue
@@ -129,7 +136,7 @@ def _sides(source: Path, images: Path, out: Path) -> Found:
 
 def _table(source: Path, images: Path, out: Path) -> Found:
     for row in _rows(source):
-        yield _comparison(row, images)
+        yield row if isinstance(row, str) else _comparison(row, images)
 
 
 def _comparison(row: dict[str, Any], images: Path) -> Comparison | str:
@@ -145,8 +152,8 @@ def _comparison(row: dict[str, Any], images: Path) -> Comparison | str:
     if isinstance(listed, list) and len(listed) > 1:
         ranks = row.get("rank") or row.get("ranking") or list(range(len(listed)))
         if isinstance(row.get("human_preference"), list):  # HPDv2: 1 for the preferred one
-            ranks = [1 - number for number in row["human_preference"]]
-        numbers = [read_number(rank) for rank in ranks]
+            ranks = [None if (number := read_number(one)) is None else 1 - number for one in row["human_preference"]]
+        numbers = [read_number(rank) for rank in ranks] if isinstance(ranks, list) else []
         if len(numbers) != len(listed) or None in numbers:
             return "ranks do not fit"
         return Comparison(
@@ -186,22 +193,31 @@ def _a_or_b(row: dict[str, Any], prompt: str, images: Path, strength: float | No
 
 
 def _media(value: Any, images: Path) -> Path:
-    return images / Path(str(value)).expanduser()
+    return images / expand_home(str(value))
 
 
 def _by_stem(images: Path, stem: Any) -> Path:
-    return next((path for end in sorted(MEDIA) if (path := images / f"{stem}{end}").is_file()), images / f"{stem}")
+    return next((path for end in sorted(MEDIA) if os.path.isfile(path := images / f"{stem}{end}")), images / f"{stem}")
 
 
-def _rows(source: Path) -> Iterator[dict[str, Any]]:
+def _rows(source: Path) -> Iterator[dict[str, Any] | str]:
+    """Raises UserError for a file that is damaged."""
     if source.suffix == ".parquet":
-        wanted = [name for name in pq.read_schema(source).names if not name.startswith("jpg_")]
-        for batch in pq.ParquetFile(source).iter_batches(columns=wanted):
-            yield from batch.to_pylist()
+        wanted = [name for name in parquet_schema(source)[0].names if not name.startswith("jpg_")]
+        try:
+            for batch in pq.ParquetFile(source).iter_batches(columns=wanted):
+                for place in range(len(batch)):
+                    yield _cells(pa.Table.from_batches([batch.slice(place, 1)]))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise UserError(f"{source} is not a readable parquet file: {error}") from error
         return
     text = _text(source)
     if source.suffix in (".csv", ".tsv"):
-        yield from csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if source.suffix == ".tsv" else ",")
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if source.suffix == ".tsv" else ",")
+        try:
+            yield from reader
+        except csv.Error as error:
+            raise UserError(f"{source}, line {reader.line_num}: not a row of a table ({error})") from error
         return
     decoder, position = json.JSONDecoder(), 0
     while position < len(text):  # one list, or objects one after the other, however they are laid out
@@ -210,17 +226,24 @@ def _rows(source: Path) -> Iterator[dict[str, Any]]:
             continue
         try:
             found, position = decoder.raw_decode(text, position)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             line = text.count("\n", 0, position) + 1
             raise UserError(f"{source}, line {line}: not JSON ({error})") from error
         for row in found if isinstance(found, list) else [found]:
             if not isinstance(row, dict):
-                raise UserError(f"{source}: expected objects, found {str(row)[:60]!r}")
+                raise UserError(f"{source}: expected objects, found {shown(row, 60)}")
             yield row
 
 
+def _cells(row: pa.Table) -> dict[str, Any] | str:
+    try:
+        return values(row)
+    except BadRow:
+        return "damaged"
+
+
 def _text(file: Path) -> str:
-    content = file.read_bytes()
+    content = read_regular(file)
     wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         return content.decode("utf-16" if wide else "utf-8-sig")
@@ -232,19 +255,31 @@ def _tars(source: Path, images: Path, out: Path) -> Found:
     """KEY.chosen.jpg, KEY.rejected.jpg, KEY.txt; or KEY.0.jpg, KEY.1.jpg, KEY.json with caption and label_0. Unpacked."""
     for tar in [source] if source.is_file() else visible(source, source.glob("*.tar")):
         groups: dict[str, dict[str, bytes]] = defaultdict(dict)
-        with tarfile.open(tar, "r:") as archive:
-            for member in archive:
-                name = Path(member.name).name
-                if member.isfile() and not name.startswith("."):
-                    key, _, end = name.partition(".")
-                    content = archive.extractfile(member)
-                    groups[key][end.lower()] = content.read() if content else b""
+        try:
+            with open_regular(tar) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+                for member in archive:
+                    name = Path(member.name).name
+                    if member.isfile() and not name.startswith("."):
+                        if member.size > MAX_BYTES:
+                            raise UserError(
+                                f"{tar} holds {name} of {member.size:,} bytes; at most {MAX_BYTES:,} are read"
+                            )
+                        key, _, end = name.partition(".")
+                        content = archive.extractfile(member)
+                        groups[key][end.lower()] = content.read() if content else b""
+        except (tarfile.TarError, ValueError, EOFError) as error:
+            raise UserError(f"{tar} is not a readable tar: {error}") from error
         for key, parts in groups.items():
             yield _unpacked(key, parts, out.parent / f"{out.stem}-media" / tar.stem)
 
 
 def _unpacked(key: str, parts: dict[str, bytes], folder: Path) -> Comparison | str:
-    about = json.loads(parts["json"]) if "json" in parts else {}
+    try:
+        about = json.loads(parts["json"]) if "json" in parts else {}
+    except (ValueError, RecursionError):
+        about = None
+    if not isinstance(about, dict):
+        return "damaged"
     prompt = next(
         (about[name] for name in PROMPTS if not is_absent(about.get(name))),
         parts.get("txt", b"").decode("utf-8", "replace").strip(),
@@ -260,10 +295,15 @@ def _unpacked(key: str, parts: dict[str, bytes], folder: Path) -> Comparison | s
         ]
         if None in ends:
             continue
-        if not prompt or ranks is None:
-            return "without a prompt" if not prompt else "without a label"
+        if not (isinstance(prompt, str) and prompt) or ranks is None:
+            return "without a label" if ranks is None else "without a prompt"
         files = [folder / f"{key}.{end}" for end in ends]
-        for file, end in zip(files, ends, strict=True):
-            write_atomic(file, parts[str(end)])
+        try:
+            for file, end in zip(files, ends, strict=True):
+                write_atomic(file, parts[str(end)])
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+                raise
+            return "with a name that no file can have"
         return Comparison(prompt, files, ranks, read_number(about.get("strength")))
     return "without two members"

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from sipo.data.bad_rows import BadRow
-from sipo.data.media.kinds import frame_files
+from sipo.data.media.kinds import frame_files, is_folder
 from sipo.data.pairs.rows import Pair, Ties
 from sipo.data.pairs.schemas import Schema, recognise
 from sipo.errors import UserError
-from sipo.files import digest
+from sipo.files import MOST_LINES, digest, open_regular, read_regular
 from sipo.lfs import refuse_pointers
+
+MOST_LINE = 2**24  # bytes; what a longer line has beyond them counts as lines of their own, which are malformed
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,15 +47,15 @@ class ManifestPairs:
                 continue
             members = [member for member in (pair.chosen, pair.rejected) if isinstance(member, Path)]
             for member in members:
-                for path in [member, *frame_files(member)] if member.is_dir() else [member]:
-                    state = path.stat() if path.exists() else None
-                    sizes.append([path.name, state.st_size if state and not path.is_dir() else -1])
+                for path in [member, *frame_files(member)] if is_folder(member) else [member]:
+                    state = _state_of(path)
+                    sizes.append([path.name, state.st_size if state and not stat.S_ISDIR(state.st_mode) else -1])
                     times.append(state.st_mtime_ns if state else -1)
         return sizes, times
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        return digest([digest(self.path.read_bytes().decode("utf-8", "replace")), self._state[0]])
+        return digest([digest(read_regular(self.path, MOST_LINES).decode("utf-8", "replace")), self._state[0]])
 
     @property
     def stamp(self) -> str:
@@ -69,15 +73,23 @@ class ManifestPairs:
         return pair
 
     def _row(self, index: int) -> dict[str, Any]:
-        with self.path.open("rb") as file:
+        with open_regular(self.path, MOST_LINES) as file:
             file.seek(int(self.offsets[index]))
-            return parse(file.readline())
+            return parse(file.readline(MOST_LINE))
 
     def id(self, index: int) -> str:
         return f"{self.path.name}:{self.lines[index]}"
 
     def prompts(self, indices: list[int]) -> list[str]:
         return [self._row(index)[self.layout.prompt] for index in indices]
+
+
+def _state_of(path: Path) -> os.stat_result | None:
+    """None for a file that is missing, or whose name no file can have."""
+    try:
+        return path.stat()
+    except (OSError, ValueError):
+        return None
 
 
 def parse(line: bytes) -> dict[str, Any]:
@@ -101,8 +113,8 @@ def open_manifest(path: Path, ties: Ties, max_pairs: int | None) -> ManifestPair
     reason = ""  # why the first line that is none is no object
     has_rejected = False
     _require_lines(path)
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+    with open_regular(path, MOST_LINES) as file:
+        for number, line in enumerate(iter(lambda: file.readline(MOST_LINE), b""), start=1):
             if max_pairs is not None and len(offsets) == max_pairs:
                 break
             if line.strip():
@@ -125,7 +137,7 @@ def open_manifest(path: Path, ties: Ties, max_pairs: int | None) -> ManifestPair
 def _require_lines(path: Path) -> None:
     """Raises UserError, which names it, for a file that begins as UTF-16, a JSON list, or an object of many lines."""
     refuse_pointers([path])
-    with path.open("rb") as file:
+    with open_regular(path, MOST_LINES) as file:
         start = file.read(1024)
     first = start.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n")[0].strip()
     found = (

@@ -6,7 +6,7 @@ from sipo.data.pairs.manifest import open_manifest
 from sipo.data.pairs.rows import PairSource, Ties
 from sipo.data.pairs.tables import open_parquet, open_saved, training_shards
 from sipo.errors import UserError
-from sipo.files import visible
+from sipo.files import expand_home, visible
 from sipo.registry import miniature
 
 ACCEPTED = (
@@ -29,7 +29,7 @@ def open_pairs(path: str | Path, ties: Ties = "drop", max_pairs: int | None = No
     if max_pairs is not None and max_pairs < 1:
         raise UserError(f"max_pairs should be at least 1, not {max_pairs}")
     bundled = miniature(path)
-    where = bundled.pairs if bundled else Path(path).expanduser().absolute()
+    where = bundled.pairs if bundled else Path(expand_home(str(path))).absolute()
     if not where.exists():
         raise UserError(f"{path} does not exist. Data is read from local files: {ACCEPTED}")
     if where.is_dir():

@@ -10,6 +10,7 @@ from sipo.data.bad_rows import BadRow
 from sipo.data.media.kinds import MediaFile
 from sipo.data.pairs.rows import Pair
 from sipo.errors import UserError
+from sipo.files import expand_home
 from sipo.flags import is_absent, read_flag, read_number
 
 
@@ -44,7 +45,7 @@ def resolve(path: str, folder: Path) -> Path:
     """Where `path` of a data file in `folder` points. Relative paths may not leave the folder: absolute ones may."""
     if "://" in path:
         raise BadRow(f"{path!r} is an address, not a file: download it first", "missing_file")
-    path = os.path.expanduser(path)
+    path = expand_home(path)
     if os.path.isabs(path):
         return Path(path)
     inside = os.path.normpath(path)

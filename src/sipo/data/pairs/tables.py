@@ -6,7 +6,7 @@ import glob
 import hashlib
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from sipo.data.bad_rows import BadRow
 from sipo.data.pairs.rows import Pair, Ties
 from sipo.data.pairs.schemas import Schema, recognise
-from sipo.errors import UserError
-from sipo.files import digest, visible
+from sipo.errors import UserError, shown
+from sipo.files import digest, open_regular, visible
+from sipo.jsonl import read_object
 from sipo.lfs import refuse_pointers
 
 if TYPE_CHECKING:
@@ -66,9 +67,8 @@ class TablePairs:
         if not 0 <= index < self.length:
             raise IndexError(index)
         table, position = self._locate(index)
-        rows: Any = self.tables[table][position]  # in the arrow format, a table of one row
-        row = rows.to_pylist()[0]
-        pair = self.layout.read(row, self.id(index), self.folder)
+        row: Any = self.tables[table][position]  # in the arrow format, a table of one row
+        pair = self.layout.read(values(row), self.id(index), self.folder)
         if self.has_rejected and pair.rejected is None:
             raise BadRow("there is no rejected member", "malformed")
         return pair
@@ -82,11 +82,33 @@ class TablePairs:
         return f"{self.names[table]}:{position}"
 
     def prompts(self, indices: list[int]) -> list[str]:
-        column = self.layout.prompt
-        texts: dict[int, list[str]] = {}
-        for table in {self._locate(index)[0] for index in indices}:  # a column of text is small beside the images
-            texts[table] = self.tables[table].select_columns([column])[:][column].to_pylist()
-        return [texts[table][position] for table, position in map(self._locate, indices)]
+        column, places = self.layout.prompt, [self._locate(index) for index in indices]
+        texts = {}
+        for table in {table for table, _ in places}:  # a column of text is small beside the images
+            found: Any = self.tables[table].select_columns([column])[:]
+            texts[table] = _texts(found[column], [position for each, position in places if each == table])
+        return [texts[table][position] for table, position in places]
+
+
+def _texts(column: pa.ChunkedArray, positions: list[int]) -> Sequence[str] | dict[int, str]:
+    """The texts of a column by position; where some are damaged, only those asked for, one by one."""
+    try:
+        column.validate(full=True)
+        return column.to_pylist()
+    except (ValueError, OverflowError, pa.ArrowException):
+        return {position: column[position].as_py() for position in positions}
+
+
+def values(row: pa.Table) -> dict[str, Any]:
+    """The cells of a table of one row. Raises BadRow (malformed) for one that is damaged, or beyond what Python holds."""
+    found = {}
+    for name, column in zip(row.column_names, row.columns, strict=True):
+        try:
+            column.validate(full=True)  # a damaged offset would be followed anywhere
+            found[name] = column[0].as_py()
+        except (ValueError, OverflowError, pa.ArrowException) as error:
+            raise BadRow(f"{name} cannot be read: {error}", "malformed") from error
+    return found
 
 
 @contextlib.contextmanager
@@ -168,13 +190,18 @@ def convert(file: Path, schema: pa.Schema) -> "Dataset":
     import datasets
     from datasets.exceptions import DatasetGenerationError
 
+    features = datasets.Features()
+    for field in schema:
+        try:
+            features |= datasets.Features.from_arrow_schema(pa.schema([field]))
+        except ValueError as error:
+            raise UserError(
+                f"{file}: the column {field.name} is of type {field.type}; expected text, numbers or bytes"
+            ) from error
     try:
         with without_progress_bars():
             table = datasets.Dataset.from_parquet(
-                glob.escape(str(file)),
-                columns=schema.names,
-                features=datasets.Features.from_arrow_schema(schema),
-                batch_size=256,
+                glob.escape(str(file)), columns=schema.names, features=features, batch_size=256
             )
     except (pa.ArrowException, DatasetGenerationError) as error:
         raise UserError(f"{file} could not be read: {error.__cause__ or error}") from error
@@ -185,10 +212,10 @@ def open_saved(folder: Path, ties: Ties, max_pairs: int | None) -> TablePairs:
     """A folder written by `datasets`' save_to_disk: a Dataset, or a DatasetDict of which the train split is taken."""
     import datasets
 
-    refuse_pointers(folder.rglob("*.arrow"))
+    _require_whole(folder)
     try:
         saved = datasets.load_from_disk(str(folder))
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except Exception as error:  # of what was damaged, it may raise anything
         raise UserError(f"{folder} is not a complete Hugging Face datasets folder: {error}") from error
     if isinstance(saved, datasets.DatasetDict):
         if "train" not in saved and len(saved) != 1:
@@ -205,10 +232,28 @@ def open_saved(folder: Path, ties: Ties, max_pairs: int | None) -> TablePairs:
     return TablePairs((table,), layout, folder, (folder.name,), (0,), files, length, ties)
 
 
+SAVED = {"dataset_dict.json": "splits", "state.json": "_data_files", "dataset_info.json": None}
+
+
+def _require_whole(folder: Path) -> None:
+    """Raises UserError for a description that is damaged, and for one that names what lies elsewhere."""
+    refuse_pointers(folder.rglob("*.arrow"))
+    for name, key in SAVED.items():
+        for file in folder.rglob(name):
+            parts = read_object(file, [key] if key else []).get(key, [])
+            names = [part.get("filename") if isinstance(part, dict) else part for part in _list(parts)]
+            if key and not (names and all(isinstance(each, str) and Path(each).name == each for each in names)):
+                raise UserError(f"{file}: {key} should name what lies beside it; found {shown(parts)}")
+
+
+def _list(value: Any) -> list:
+    return value if isinstance(value, list) else []
+
+
 def _sample_digest(path: Path) -> str:
     size = path.stat().st_size
     hasher = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for start in sorted({0, max(size // 2 - SAMPLE // 2, 0), max(size - SAMPLE, 0)}):
             file.seek(start)
             hasher.update(file.read(SAMPLE))
