@@ -43,13 +43,15 @@ def mse(prediction: Tensor, target: Tensor) -> Tensor:
 class Branch:
     """One side of a pair: (B, ...) each, float32; `reference` carries no gradient.
 
-    `log_iw` (B,) is log w(x_t, t), a mean over dimensions, and carries the policy's gradient.
+    `log_iw` (B,) is log w(x_t, t), a mean over dimensions, and carries the policy's gradient. `known_error` (B,) is the
+    reference's error where that was computed before, and its prediction is not at hand.
     """
 
     target: Tensor
     policy: Tensor
     reference: Tensor | None = None
     log_iw: Tensor | None = None
+    known_error: Tensor | None = None
 
     @property
     def policy_error(self) -> Tensor:
@@ -59,6 +61,8 @@ class Branch:
     @property
     def reference_error(self) -> Tensor:
         """(B,): `mse(reference, target)`; ValueError without a reference."""
+        if self.known_error is not None:
+            return self.known_error
         if self.reference is None:
             raise ValueError("this objective compares the policy with a reference, and the terms hold none")
         return mse(self.reference, self.target)
@@ -93,13 +97,15 @@ def pair_terms(
     z: Tensor | None = None,
     with_importance_weights: bool = False,
     old: Predict | None = None,
+    reference_error: Tensor | None = None,
 ) -> PairTerms:
     """Noise both members with the same `eps` (B, ...) and `t` (B,), run the networks, and gather what objectives read.
 
     The networks see the chosen rows, then the rejected ones (N = 2B; N = B if `x0_rejected` is None), in one forward
     each: the reference and `old` first, under no-grad, then the policy. `old` is the policy that produced the data, for
     the denominator of that name; None if the reference did. `z` (B, ...) is the standard normal of the transition,
-    shared by both members: `x_s = q.mean + q.std z`. All that follows the networks is in float32 (float64 stays).
+    shared by both members: `x_s = q.mean + q.std z`. `reference_error` (N,) takes the place of the reference where it is
+    known for these x_0, eps and t. All that follows the networks is in float32 (float64 stays).
 
     Raises ValueError if importance weights are asked for and the kernel is deterministic, or `z` is missing for the
     sampled estimate, or the network is missing that the denominator needs.
@@ -140,6 +146,7 @@ def pair_terms(
             pred_policy[rows],
             None if pred_reference is None else pred_reference[rows],
             None if log_iw is None else log_iw[rows],
+            None if reference_error is None else reference_error[rows],
         )
 
     coefficient = None
@@ -189,8 +196,8 @@ def term_metrics(terms: PairTerms) -> dict[str, Tensor]:
         if branch is None:
             continue
         metrics[f"mse_policy_{name}"] = mse(branch.policy.detach(), branch.target)
-        if branch.reference is not None:
-            metrics[f"mse_reference_{name}"] = mse(branch.reference, branch.target)
+        if branch.reference is not None or branch.known_error is not None:
+            metrics[f"mse_reference_{name}"] = branch.reference_error
         if branch.log_iw is not None:
             metrics[f"log_iw_{name}"] = branch.log_iw.detach()
     return metrics

@@ -6,6 +6,7 @@ Densities lie on the unit time `x = t / T` of a VP schedule and on the unshifted
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,11 +85,14 @@ def draw_timesteps(
     schedule: Schedule,
     num_inference_steps: int,
     seed: int,
-    step: int,
+    step: int | Sequence[str],
     slots: Tensor,
     global_batch: int,
 ) -> Tensor:
-    """t (B,) on the CPU, int64 (VP) or float32 (flow), for the pairs `slots` (B,) of a batch of `global_batch`."""
+    """t (B,) on the CPU, int64 (VP) or float32 (flow), for the pairs `slots` (B,) of a batch of `global_batch`.
+
+    Or the draws `slots` of `global_batch` fixed ones of each of the pairs whose ids stand in the place of `step`.
+    """
     u = pair_rand(seed, step, slots, "timestep")  # (B,) float64
     if timesteps.stratified:
         u = (slots + u) / global_batch

@@ -1,6 +1,7 @@
 """A loaded model, as training, caching and generation see it."""
 
 import contextlib
+import functools
 import gc
 import os
 import warnings
@@ -126,9 +127,13 @@ class Backbone:
 
     def fingerprint(self) -> dict[str, str]:
         """What identifies the encoders, for caches: of a LoRA too, if it changes text encoders."""
-        found = checkpoint.fingerprint(self.family, self.model, self.folder, self.dtype)
+        found = self._encoder_files
         changed = [f.file.path for _, f in self.lora if any(f.reaches(part) for part in self.family.text_encoders)]
         return {**found, **({"lora": hash_files(changed)} if changed else {})}
+
+    @functools.cached_property
+    def _encoder_files(self) -> dict[str, str]:
+        return checkpoint.fingerprint(self.family, self.model, self.folder, self.dtype)
 
     def merge_lora(self, path: str | Path) -> None:
         """Add a LoRA to the weights of the denoiser and the text encoders, to those on disk when they are loaded.

@@ -8,6 +8,7 @@ from sipo.config.sections import (
     LogConfig,
     ModelConfig,
     PolicyConfig,
+    ReferenceConfig,
     SampleConfig,
     TrainConfig,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "LogConfig",
     "ModelConfig",
     "PolicyConfig",
+    "ReferenceConfig",
     "SampleConfig",
     "TrainConfig",
     "differences",

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from sipo.config.hints import hint
 from sipo.config.sections import COMPONENTS, Config, component_class
 from sipo.errors import UsageError, printable, shown
+from sipo.losses import D3PO
 from sipo.losses.common import T
 from sipo.yaml12 import read_yaml
 
@@ -66,7 +67,7 @@ def parse_config(raw: dict[str, Any], source: str = "config", mistakes: Sequence
             built[key] = str(raw[key])
         else:
             mistakes.append(f"run: found {shown(raw[key])}; expected a text, in quotes if it looks like a number")
-    mistakes += [] if mistakes else _disagreements(built)
+    mistakes += [] if mistakes else [*_disagreements(built), *_beyond_errors(Config(**built))]
     if mistakes:
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise UsageError(f"{count} in {source}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
@@ -185,6 +186,23 @@ def _disagreements(built: dict[str, Any]) -> list[str]:
                 f"timesteps.{key}: found {value:g}; the timesteps of training are 0 to {T - 1}, and high is not drawn"
             )
     return found
+
+
+def _beyond_errors(config: Config) -> list[str]:
+    """What reads more of the reference than the errors that `train.reference.precompute` keeps, or nothing at all."""
+    if config.train.reference.precompute is None:
+        return []
+    if isinstance(config.loss, D3PO):
+        reason = "loss.name: d3po reads the densities of the reference's steps, not its errors"
+    elif config.weighs_by_reference:
+        reason = (
+            f"weight.denominator: {config.weight.denominator} reads the reference's predictions, not its errors alone"
+        )
+    elif not config.loss.needs_reference:
+        reason = f"loss.name: {COMPONENTS['loss'].name_of(type(config.loss))} has no reference"
+    else:
+        return []
+    return [f"train.reference.precompute: {reason}; leave it out"]
 
 
 def _section(kind: Any) -> type | None:

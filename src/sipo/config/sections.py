@@ -135,6 +135,14 @@ class KeepBest:
 
 
 @dataclass(frozen=True)
+class ReferenceConfig:
+    """When the reference runs."""
+
+    # In every step (null), or once: on so many fixed draws of timestep and noise per pair, which the epochs take in turn.
+    precompute: Few | None = None
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How it is trained. The global batch is batch_size x gradient_accumulation x processes, in pairs."""
 
@@ -165,6 +173,7 @@ class TrainConfig:
     sample_every: NotNegative = 100
     validate_every: NotNegative = 100
     keep_best: KeepBest | None = None
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     on_nonfinite: Literal["stop", "skip"] = "stop"
     max_skipped_steps: NotNegative = 10
 
@@ -219,8 +228,18 @@ class Config:
     @property
     def needs_reference(self) -> bool:
         """Whether the objective reads the reference, or an importance weight whose denominator it is."""
+        return self.loss.needs_reference or self.weighs_by_reference
+
+    @property
+    def runs_reference(self) -> bool:
+        """Whether every step runs it."""
+        return self.needs_reference and self.train.reference.precompute is None
+
+    @property
+    def weighs_by_reference(self) -> bool:
+        """Whether the denominator of an importance weight is the reference, whose prediction it then reads."""
         weighs = self.loss.needs_importance_weights and self.weight.denominator != "posterior"
-        return self.loss.needs_reference or (weighs and not self.needs_old)
+        return weighs and not self.needs_old
 
     @property
     def needs_old(self) -> bool:

@@ -1,7 +1,7 @@
 """Which pairs make up each optimizer step, and how the items of a batch are put together."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -40,7 +40,10 @@ def schedule_slots(num_pairs: int, seed: int, step: int, global_batch: int) -> l
 
 @dataclass(frozen=True)
 class MicroBatches:
-    """Batch sampler of one process: its micro-batches of slots for each of `steps` (from 0). A pure function."""
+    """Batch sampler of one process: its micro-batches of slots for each of `steps` (from 0). A pure function.
+
+    num_draws: what chance decides about a pair is that of as many epochs, which come again.
+    """
 
     num_pairs: int
     seed: int
@@ -49,11 +52,14 @@ class MicroBatches:
     steps: range
     rank: int
     world: int
+    num_draws: int | None = None
 
     def __iter__(self) -> Iterator[list[Slot]]:
         stride = self.world * self.batch_size
         for step in self.steps:
             slots = schedule_slots(self.num_pairs, self.seed, step, stride * self.accumulation)
+            if self.num_draws:
+                slots = [replace(slot, epoch=slot.epoch % self.num_draws) for slot in slots]
             for start in range(self.rank * self.batch_size, len(slots), stride):
                 yield slots[start : start + self.batch_size]
 
@@ -80,6 +86,7 @@ class PairBatch:
     `conditioning` holds the text embeddings as the pipeline passes them, (B, ...) each. `rejected` is None in data for
     SFT. micro_conditioning: original height and width, crop top and left of chosen and, if there is one, rejected (see
     `Crop.micro_conditioning`). times: of steps of trajectories, from t to s; `chosen` and `rejected` are then x_t and x_s.
+    draws: the numbers of the pairs' fixed draws, where these are not the step's. reference_error: as far as known before.
     """
 
     ids: list[str]
@@ -92,6 +99,8 @@ class PairBatch:
     encoded: bool
     micro_conditioning: Tensor  # (members, B, 4) float32
     times: Tensor | None = None  # (B, 2) float64
+    draws: Tensor | None = None  # (B,) int64
+    reference_error: Tensor | None = None  # (members, B) float32
 
 
 def collate(items: list[Item]) -> PairBatch:

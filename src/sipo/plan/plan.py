@@ -86,7 +86,7 @@ def make_plan(config: Config, gpu: Gpu, num_gpus: list[int]) -> Plan:
     denoiser = backbone.denoiser
     parameters, block = _numel(denoiser.parameters()), max(_numel(part.parameters()) for part in blocks_of(denoiser))
     plain_forward = forward_flops(lambda: backbone.predict(denoiser, 1, compute), compute) // len(networks_of(denoiser))
-    policy = make_policy(backbone, config.policy, config.needs_reference, settings.seed, config.needs_old)
+    policy = make_policy(backbone, config.policy, config.runs_reference, settings.seed, config.needs_old)
     counted = count(denoiser, lambda: backbone.predict(denoiser, 1, compute), compute)
     samples = (2 if config.loss.needs_rejected else 1) * settings.batch_size
     if isinstance(config.loss, D3PO) and config.sample.guidance_scale != 1:
@@ -132,7 +132,7 @@ def _step_flops(config: Config, counted: Counted, plain_forward: int, samples: i
         policy_forward=times * counted.forward,
         policy_backward=times * counted.backward,
         recomputed=times * counted.recomputed if repeated else 0,
-        reference_forward=times * plain_forward * (config.needs_reference + config.needs_old),
+        reference_forward=times * plain_forward * (config.runs_reference + config.needs_old),
         encoders=config.train.gradient_accumulation * encoder_flops,
     )
 

@@ -43,6 +43,7 @@ class RunDir:
     tensorboard = property(lambda self: self.path / "tensorboard")
     checkpoints = property(lambda self: self.path / "checkpoints")
     best = property(lambda self: self.path / "best")
+    reference = property(lambda self: self.path / "reference")  # its errors, without a cache; see sipo.train.reference
     samples = property(lambda self: self.path / "samples")
     weights = property(lambda self: self.path / "weights")
     evaluation = property(lambda self: self.path / "evaluation")

@@ -21,11 +21,9 @@ from sipo.samples.prompts import read_prompts
 from sipo.terms import term_metrics
 from sipo.train.best import Best
 from sipo.train.record import Clock
-from sipo.train.step import batch_terms
+from sipo.train.step import VALIDATION_STEP, batch_terms
 from sipo.train.table import gather_pairs, pair_rows, summarise
 from sipo.train.training import Training
-
-VALIDATION_STEP = 0  # updates count from 1, so step 0 is free for the fixed draws of validation
 
 
 def look(t: Training, step: int) -> None:
@@ -69,6 +67,8 @@ def validate(t: Training, pairs: PairDataset, step: int) -> dict[str, Any]:
     for number in range(rounds):
         start = starts[(number * world + rank) % len(starts)]
         batch = collate([pairs[slot] for slot in slots[start : start + batch_size]])
+        if t.known:
+            batch = t.known.of_validation(batch)
         terms = batch_terms(t, batch, VALIDATION_STEP, len(slots), clock)
         losses, metrics = t.objective(terms)
         rows.append(pair_rows({"loss": losses, **metrics, **term_metrics(terms)}, terms.t, batch.slots))

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +39,7 @@ from sipo.train.look import drop_samples_after, sample_prompts
 from sipo.train.optim import Ema, Updater
 from sipo.train.policy import make_policy, start_folder
 from sipo.train.record import Clock, NoRecorder, Recorder
+from sipo.train.reference import plan_errors, precompute
 from sipo.train.training import Training
 
 
@@ -71,8 +73,10 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
         backbone = open_backbone(config, architecture)
         found = identity(config, train_rows, validation_rows, backbone)
         require_same_inputs(run, found, start)
+        planned = plan_errors(config, found, train_rows, validation_rows, backbone, processes)
         processes.barrier()  # what follows talks, and some load faster than others
-        engine = open_policy(config, backbone, processes)
+        runs_reference = config.needs_reference and not (planned and planned.complete)
+        engine = open_policy(config, backbone, processes, runs_reference)
         inputs = open_inputs(config, train_rows, validation_rows, backbone, processes, console)
 
         weights = engine.policy.trainable
@@ -92,9 +96,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
             write_record(run, config, processes, checked, start)
             write_inputs(run, found)
         num_timesteps = backbone.schedule.num_train_timesteps
-        recorder = Recorder(run, config, num_timesteps, start, console) if processes.is_main else NoRecorder()
-        processes.barrier()
-        yield Training(
+        t = Training(
             run=run,
             settings=settings,
             processes=processes,
@@ -117,11 +119,17 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
             ema=ema,
             guard=guard,
             clock=Clock(processes.device),
-            recorder=stack.enter_context(recorder),
+            recorder=NoRecorder(),
             best=best,
             sample=config.sample,
             prompts=sample_prompts(config.sample, inputs.prompts),
         )
+        if planned:
+            t = precompute(t, planned, inputs, config.data.workers, console)
+            del engine  # and the frozen copy with it
+        recorder = Recorder(run, config, num_timesteps, start, console) if processes.is_main else NoRecorder()
+        processes.barrier()
+        yield replace(t, recorder=stack.enter_context(recorder))
 
 
 @contextlib.contextmanager
@@ -152,12 +160,12 @@ def open_backbone(config: Config, architecture: Architecture) -> Backbone:
     return load_backbone(architecture, "cpu", compute, encoders=encoders, size=config.data.size)
 
 
-def open_policy(config: Config, backbone: Backbone, processes: Processes) -> Engine:
+def open_policy(config: Config, backbone: Backbone, processes: Processes, runs_reference: bool) -> Engine:
     """The policy on the backbone, ready to train. Weights are on the CPU until the engine moves them to their devices."""
     settings, compute = config.train, config.train.compute_dtype
     folder = start_folder(config.policy)
     weights = backbone.read_weights(config.policy, folder) if folder else None
-    policy = make_policy(backbone, config.policy, config.needs_reference, settings.seed, config.needs_old, weights)
+    policy = make_policy(backbone, config.policy, runs_reference, settings.seed, config.needs_old, weights)
     if settings.gradient_checkpointing:
         policy.denoiser.enable_gradient_checkpointing()
     if settings.compile:
@@ -202,7 +210,7 @@ def micro_batches(
     """Those of this process, for the steps after `start`."""
     sampler = MicroBatches(
         len(pairs), settings.seed, settings.batch_size, settings.gradient_accumulation,
-        range(start, settings.num_steps), processes.rank, processes.world,
+        range(start, settings.num_steps), processes.rank, processes.world, settings.reference.precompute,
     )  # fmt: skip
     loader = DataLoader(
         pairs, batch_sampler=sampler, collate_fn=collate, num_workers=workers,  # pyright: ignore[reportArgumentType]
@@ -237,6 +245,8 @@ def announce(
     }  # fmt: skip
     if train.sharding == "none":
         del rows["sharding"]
+    if draws := train.reference.precompute:
+        rows["reference"] = f"computed once, on {draws} draws of each pair, which come again every {draws} passes"
     if {"beta", "omega", "horizon"} <= {field.name for field in dataclasses.fields(objective)}:
         preference = cast(PreferenceObjective, objective)
         same = beta_equivalents(preference)

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -69,6 +69,10 @@ class Policy:
             return
         with with_adapters(self.denoiser, START) if at_start else without_adapters(self.denoiser) as network:
             yield network
+
+    def without_reference(self, needs_old: bool) -> "Policy":
+        """Without the copies that only the reference needs."""
+        return replace(self, frozen_copy=None, start_copy=self.start_copy if needs_old else None)
 
     def state(self) -> dict[str, Tensor]:
         """The trained weights by name, sharing memory with the network."""

@@ -1,6 +1,7 @@
 """One optimizer step: from the pairs of its slots, through terms and losses, to an update that the guard allows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from sipo.train.table import Update, gather_pairs, pair_rows
 from sipo.train.training import Training
 
 Rows = list[dict[str, Tensor]]  # columns of pairs, a micro-batch each
+VALIDATION_STEP = 0  # updates count from 1, so step 0 is free for the fixed draws of validation
 
 
 def take_step(t: Training, step: int, stop: bool = False) -> Update:
@@ -38,6 +40,8 @@ def accumulate(
     rows, ids = [], {}
     for number in range(t.settings.gradient_accumulation):
         batch = next(t.batches)
+        if t.known:
+            batch = t.known.of_step(batch, step)
         ids.update(zip(batch.slots.tolist(), batch.ids, strict=True))
         with t.engine.micro_step(last=number == t.settings.gradient_accumulation - 1):
             terms = (terms_of or batch_terms)(t, batch, step, t.global_batch, t.clock)
@@ -67,25 +71,30 @@ def apply(t: Training, step: int, rows: Rows, ids: dict[int, str], stop: bool) -
 
 def batch_terms(t: Training, batch: PairBatch, step: int, global_batch: int, clock: Clock) -> PairTerms:
     """Run reference and policy on one micro-batch; `slots` are the places of its pairs in the global batch."""
-    seed, device = t.settings.seed, t.processes.device
-    x0_chosen, x0_rejected = _latents(t, batch, step)
-    x0_rejected = x0_rejected if t.objective.needs_rejected else None
-    conditioning = _conditioning(t, batch, 1 if x0_rejected is None else 2)
-    eps = pair_randn(x0_chosen.shape[1:], seed, step, batch.slots, "eps").to(device, non_blocking=True)
-    z = pair_randn(x0_chosen.shape[1:], seed, step, batch.slots, "z").to(device, non_blocking=True)
-    timesteps = draw_timesteps(
-        t.timesteps, t.backbone.schedule, t.num_inference_steps, seed, step, batch.slots, global_batch
-    ).to(device, non_blocking=True)
+    seed, device, known = t.settings.seed, t.processes.device, batch.reference_error
+    drawn = _draw(t, batch, step, global_batch)
+    z = pair_randn(drawn.chosen.shape[1:], seed, step, batch.slots, "z").to(device, non_blocking=True)
+    known = None if known is None else known.flatten().to(device, non_blocking=True)  # (members * B,)
     clock.mark("data")
-    run = Networks(
-        t, step, batch, clock, lambda network, xt, t_all: t.backbone.predict(network, xt, t_all, conditioning)
-    )
+    run = Networks(t, step, batch, clock, drawn.predict(t))
     with torch.autocast(device.type, t.compute, enabled=t.compute != torch.float32):
         return pair_terms(
-            run.policy, run.frozen("reference") if t.needs_reference else None, t.backbone.schedule, t.kernel,
-            t.num_inference_steps, t.weight, x0_chosen, x0_rejected, eps, timesteps, z,
-            t.objective.needs_importance_weights, run.frozen("old") if t.needs_old else None,
+            run.policy, run.frozen("reference") if t.needs_reference and known is None else None, t.backbone.schedule,
+            t.kernel, t.num_inference_steps, t.weight, drawn.chosen, drawn.rejected, drawn.eps, drawn.timesteps, z,
+            t.objective.needs_importance_weights, run.frozen("old") if t.needs_old else None, known,
         )  # fmt: skip
+
+
+def reference_error(t: Training, batch: PairBatch, step: int, global_batch: int) -> Tensor:
+    """`mse(reference, target)` of one micro-batch, (members, B)."""
+    drawn, device = _draw(t, batch, step, global_batch), t.processes.device
+    reference = Networks(t, step, batch, t.clock, drawn.predict(t)).frozen("reference")
+    with torch.autocast(device.type, t.compute, enabled=t.compute != torch.float32):
+        terms = pair_terms(
+            reference, None, t.backbone.schedule, t.kernel, t.num_inference_steps, t.weight, drawn.chosen,
+            drawn.rejected, drawn.eps, drawn.timesteps,
+        )  # fmt: skip
+    return torch.stack([branch.policy_error for branch in (terms.chosen, terms.rejected) if branch])
 
 
 class Networks:
@@ -118,8 +127,39 @@ class Networks:
         return run
 
 
-def _latents(t: Training, batch: PairBatch, step: int) -> tuple[Tensor, Tensor | None]:
-    """x0 of chosen and rejected, (B, C, h, w) each: drawn anew in each step from the VAE's mean and log-variance."""
+@dataclass(frozen=True)
+class Drawn:
+    """What the networks see of one micro-batch: x0 and noise (B, ...), timesteps (B,), conditioning of all members."""
+
+    chosen: Tensor
+    rejected: Tensor | None
+    eps: Tensor
+    timesteps: Tensor
+    conditioning: dict[str, Tensor]
+
+    def predict(self, t: Training) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+        """The prediction of a network at (x_t, t)."""
+        return lambda network, xt, t_all: t.backbone.predict(network, xt, t_all, self.conditioning)
+
+
+def _draw(t: Training, batch: PairBatch, step: int, global_batch: int) -> Drawn:
+    """By the step and the slots; of fixed draws by the pairs' ids and the numbers of their draws."""
+    seed, device = t.settings.seed, t.processes.device
+    where, which, strata = step, batch.slots, global_batch
+    if batch.draws is not None:
+        where, which, strata = batch.ids, batch.draws, t.settings.reference.precompute or 1
+    chosen, rejected = _latents(t, batch, where, which)
+    rejected = rejected if t.objective.needs_rejected else None
+    conditioning = _conditioning(t, batch, 1 if rejected is None else 2)
+    eps = pair_randn(chosen.shape[1:], seed, where, which, "eps").to(device, non_blocking=True)
+    timesteps = draw_timesteps(t.timesteps, t.backbone.schedule, t.num_inference_steps, seed, where, which, strata)
+    return Drawn(chosen, rejected, eps, timesteps.to(device, non_blocking=True), conditioning)
+
+
+def _latents(
+    t: Training, batch: PairBatch, where: int | Sequence[str], which: Tensor
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """x0 of chosen and rejected, (B, C, h, w) each, drawn from the VAE's mean and log-variance."""
     device = t.processes.device
     x0 = {}
     for member, media in (("chosen", batch.chosen), ("rejected", batch.rejected)):
@@ -127,7 +167,7 @@ def _latents(t: Training, batch: PairBatch, step: int) -> tuple[Tensor, Tensor |
             continue
         media = media.to(device, non_blocking=True)
         moments = media if batch.encoded else t.backbone.encode_media(media)
-        noise = pair_randn(moments.shape[2:], t.settings.seed, step, batch.slots, f"vae {member}")
+        noise = pair_randn(moments.shape[2:], t.settings.seed, where, which, f"vae {member}")
         x0[member] = t.backbone.latents(moments, noise.to(device, non_blocking=True))
     return x0["chosen"], x0.get("rejected")
 

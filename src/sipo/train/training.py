@@ -20,6 +20,7 @@ from sipo.timesteps import Timesteps
 from sipo.train.best import Best
 from sipo.train.engine import Engine
 from sipo.train.guard import Guard
+from sipo.train.known import KnownErrors
 from sipo.train.optim import Ema, Updater
 from sipo.train.record import Clock, NoRecorder, Recorder
 
@@ -59,3 +60,5 @@ class Training:
     # The sample grids.
     sample: SampleConfig
     prompts: list[PromptItem]
+    # The reference's errors, where they were computed before: it does not run then.
+    known: KnownErrors | None = None

@@ -33,6 +33,10 @@ class Engine(Protocol):
         """Whether a forward needs all processes, because each holds a shard of the network."""
         ...
 
+    def with_policy(self, policy: Policy) -> "Engine":
+        """The same with other frozen networks."""
+        ...
+
     def micro_step(self, last: bool) -> AbstractContextManager[None]:
         """Around one forward and backward. After the last one of a step, gradients are averaged over the processes."""
         ...

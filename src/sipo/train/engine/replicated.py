@@ -2,7 +2,7 @@
 
 import contextlib
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,9 @@ class Replicated:
     @property
     def collective(self) -> bool:
         return False
+
+    def with_policy(self, policy: Policy) -> "Replicated":
+        return replace(self, policy=policy)
 
     def micro_step(self, last: bool) -> AbstractContextManager[None]:
         if isinstance(self.network, DistributedDataParallel) and not last:

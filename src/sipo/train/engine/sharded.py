@@ -33,6 +33,9 @@ class Sharded:
     def collective(self) -> bool:
         return True
 
+    def with_policy(self, policy: Policy) -> "Sharded":
+        return replace(self, policy=policy)
+
     @contextlib.contextmanager
     def micro_step(self, last: bool) -> Iterator[None]:
         # Unsharded gradients are kept between micro-steps where they are small (adapters). Those of full fine-tuning
