@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -46,6 +47,17 @@ def expand_home(path: str) -> str:
         return os.path.expanduser(path)
     except ValueError:  # a null or half a character in the user's name
         return path
+
+
+def digest_long(head: list, items: Iterable[str]) -> str:
+    """`digest([*head, [...]])` of items that are JSON already, which are never all in memory."""
+    joint = hashlib.blake2b(json.dumps(head, ensure_ascii=False)[:-1].encode("utf-8", "surrogatepass"), digest_size=16)
+    items, separator = iter(items), ", ["
+    while batch := list(itertools.islice(items, 4096)):
+        joint.update((separator + ", ".join(batch)).encode("utf-8", "surrogatepass"))
+        separator = ", "
+    joint.update(b"]]" if separator == ", " else b", []]")
+    return joint.hexdigest()
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:

@@ -1,9 +1,11 @@
 """The data sets of training, pixels, cached latents and steps of trajectories, behind one protocol: `dataset[Slot] -> Item`."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from sipo.data.batches import Item, Slot
@@ -74,12 +76,17 @@ class CachedPairs:
     def __post_init__(self) -> None:
         if self.flip and self.cache.orientations == 1:
             raise UserError(f"data.flip is on, but {self.cache.path} holds one orientation: encode with flip: true")
+        _ = self.positions  # here, once, and not in each worker
+
+    @cached_property
+    def positions(self) -> np.ndarray:
+        return self.cache.positions(self.usable)
 
     def __len__(self) -> int:
         return len(self.usable)
 
     def __getitem__(self, slot: Slot) -> Item:
-        sample = self.cache.get(self.cache.position(self.usable[slot.index]))
+        sample = self.cache.get(int(self.positions[slot.index]))
         drawn = draw_augmentation(self.seed, slot.epoch, sample.id, self.flip, self.prompt_dropout)
         prompt = 0 if drawn.empty_prompt else sample.prompt
         members = [Member(moments[int(drawn.flip)], crops[int(drawn.flip)]) for moments, crops in sample.members]

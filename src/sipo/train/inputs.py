@@ -127,6 +127,18 @@ def _encoded(
     shown = console if processes.is_main and not console.quiet else None
     encode_cache(backbone, request, path, processes.rank, processes.world, shown)
     cache = Cache(path)
-    if processes.is_main:
-        cache.verify()
+    verify(cache, processes)
     return cache
+
+
+def verify(cache: Cache, processes: Processes) -> None:
+    """Each process reads its share of the shards that are new or were touched since they were found sound.
+
+    Raises UserError, in all of them, that names damaged shards.
+    """
+    new = cache.unverified()
+    damaged = cache.damaged(list(new)[processes.rank :: processes.world])
+    damaged = sorted(name for found in processes.gather_objects(damaged) for name in found)
+    if processes.is_main:
+        cache.remember({name: state for name, state in new.items() if name not in damaged})
+    cache.refuse(damaged)

@@ -1,11 +1,14 @@
 """A cache that is not what it should be is refused, and what is wrong with it is named."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
+from support.opens import mapped, opened
 from support.pictures import FakeEncoder, pick_a_pic, write_parquet
 
 from sipo.data.batches import Slot
@@ -18,6 +21,8 @@ from sipo.data.pairs.open import open_pairs
 from sipo.data.pairs.rows import PairSource
 from sipo.errors import UserError
 from sipo.size import Size
+from sipo.train.engine import Processes
+from sipo.train.inputs import verify
 
 ROWS = [0, 1, 2, 4, 5]
 SIZE = Size(8, 8)
@@ -70,6 +75,90 @@ def test_one_flipped_bit_is_found(path: Path, where: int) -> None:
     cache = Cache(path)  # the size is right
     with pytest.raises(UserError, match=rf"{name} does not match its checksum.*Delete {name}"):
         cache.verify()
+
+
+def verify_new(path: Path) -> list[str]:
+    """As a start of a training does; the shards that were read."""
+    with opened() as files:
+        verify(Cache(path), Processes())
+    return sorted(file.name for file in files if file.suffix == ".safetensors")
+
+
+def test_a_shard_is_verified_once(path: Path) -> None:
+    """No byte of an unchanged cache is read at the second start: nothing is opened, and nothing is mapped."""
+    shards = sorted(file.name for file in path.glob("*.safetensors"))
+    assert verify_new(path) == shards
+    assert verify_new(path) == []
+    cache = Cache(path)
+    assert mapped(path) == set()
+    with opened() as files:
+        verify(cache, Processes())
+    assert {file.name for file in files} == {"verified.json"}
+
+
+@pytest.mark.parametrize("as_before", [False, True])
+def test_an_altered_shard_is_found_whatever_its_time_says(path: Path, as_before: bool) -> None:
+    verify_new(path)
+    name = "pairs-00001.safetensors"
+    before, content = (path / name).stat(), bytearray((path / name).read_bytes())
+    content[-3] ^= 1
+    (path / name).write_bytes(content)
+    if as_before:
+        os.utime(path / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for _ in range(2):  # it is not remembered as sound
+        with opened() as files, pytest.raises(UserError, match=rf"{name} does not match its checksum \(1 such"):
+            verify(Cache(path), Processes())
+        assert [file.name for file in files if file.suffix == ".safetensors"] == [name]
+
+
+def test_another_manifest_is_believed_by_no_memory(path: Path) -> None:
+    verify_new(path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["shards"]["pairs-00000.safetensors"]["sha256"] = "0" * 64
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"pairs-00000\.safetensors does not match"):
+        verify(Cache(path), Processes())
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"pairs-00000.safetensors": 1}'])
+def test_a_damaged_memory_is_none(path: Path, content: str) -> None:
+    (path / "verified.json").write_text(content)
+    assert len(verify_new(path)) == 4
+    assert verify_new(path) == []
+
+
+def test_every_shard_is_mapped_once(path: Path, source: PairSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs in any order, over epochs; and the names of shards are not made again for each pair."""
+    calls: list[str] = []
+    real = safetensors.safe_open
+    monkeypatch.setattr(safetensors, "safe_open", lambda name, **options: calls.append(name) or real(name, **options))
+    cache = Cache(path)
+    names = cache.plan.pair_shards
+    pairs = CachedPairs(cache, ROWS)
+    for index in [4, 0, 2, 1, 3] * 3:
+        assert pairs[Slot(index, 0, 0)].id == f"pairs.parquet:{ROWS[index]}"
+    assert sorted(Path(name).name for name in calls) == sorted(cache.checksums)
+    assert cache.plan.pair_shards is names
+
+
+def test_a_complete_cache_is_left_alone(path: Path, source: PairSource) -> None:
+    """Its shards and seals are not opened, and its manifest is not written anew."""
+    before = (path / "manifest.json").stat()
+    with opened() as files:
+        encode_cache(FakeEncoder(), EncodeRequest(source, ROWS, SIZE, pairs_per_shard=2), path)
+    assert {file.name for file in files if file.parent == path} == {"manifest.json"}
+    assert (path / "manifest.json").stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_rows_in_any_order(source: PairSource, tmp_path: Path) -> None:
+    encode_cache(FakeEncoder(), EncodeRequest(source, [4, 0, 5], SIZE), tmp_path / "cache")
+    cache = Cache(tmp_path / "cache")
+    assert cache.positions([0, 5, 4, 4]).tolist() == [1, 2, 0, 0]
+    for row in (0, 4, 5):
+        assert cache.get(cache.position(row)).id == f"pairs.parquet:{row}"
+    for missing in (-1, 3, 6):
+        with pytest.raises(KeyError, match=str(missing)):
+            CachedPairs(cache, [0, missing])
 
 
 def test_a_damaged_header_is_named_on_reading(path: Path) -> None:

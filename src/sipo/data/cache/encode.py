@@ -47,6 +47,8 @@ def encode_cache(
     if not request.usable:
         raise UserError("there is no usable pair to encode")
     made = made_by(backbone.fingerprint(), request)
+    if _is_complete(out, made):
+        return
     plan = _existing_plan(out, made)
     if plan is None or _unfinished(out, plan.shards[rank::world_size]):
         with room_in(out, kept=lambda: _finished(out)), backbone.encoders():
@@ -55,6 +57,16 @@ def encode_cache(
                 write_plan(out, plan)
             _encode_shards(backbone, request, out, plan, plan.shards[rank::world_size], console)
     _wait_for_all(out, made, plan.shards, rank)
+
+
+def _is_complete(out: Path, made: dict[str, Any]) -> bool:
+    """Whether this was encoded and every shard has its size; no shard is opened."""
+    try:
+        manifest = json.loads((out / MANIFEST).read_text("utf-8"))
+        sizes = {name: checksum["bytes"] for name, checksum in manifest["shards"].items()}
+        return manifest["made_by"] == made and all((out / name).stat().st_size == sizes[name] for name in sizes)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _finished(out: Path) -> str:

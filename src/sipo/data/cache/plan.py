@@ -1,7 +1,10 @@
 """What a cache shall hold, what determines its content, and which of its files holds what."""
 
 import json
-from dataclasses import asdict, dataclass
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +86,17 @@ class CachePlan:
     """The rows and prompts of a cache, in order, so that every process can find its own shards."""
 
     made_by: dict[str, Any]
-    rows: list[int]
+    rows: Sequence[int]
     prompts: list[str]  # distinct; the first is ""
-    prompt_of: list[int]  # per row, an index into `prompts`
+    prompt_of: Sequence[int]  # per row, an index into `prompts`
     pairs_per_shard: int
     prompts_per_shard: int
 
-    @property
+    @cached_property
     def text_shards(self) -> list[str]:
         return [f"text-{n:05d}.safetensors" for n in range(-(-len(self.prompts) // self.prompts_per_shard))]
 
-    @property
+    @cached_property
     def pair_shards(self) -> list[str]:
         return [f"pairs-{n:05d}.safetensors" for n in range(-(-len(self.rows) // self.pairs_per_shard))]
 
@@ -129,10 +132,13 @@ def make_plan(made: dict[str, Any], request: EncodeRequest, pair_bytes: int, pro
 
 def read_plan(path: Path) -> CachePlan:
     try:
-        return CachePlan(**json.loads((path / PLAN).read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        saved = json.loads((path / PLAN).read_text("utf-8"))
+        numbers = {name: array("q", saved[name]) for name in ("rows", "prompt_of")}
+        return CachePlan(**{**saved, **numbers})
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"{path} is not a cache that can be read ({PLAN}: {error})") from error
 
 
 def write_plan(path: Path, plan: CachePlan) -> None:
-    write_atomic(path / PLAN, json.dumps(asdict(plan)))
+    saved = {field.name: getattr(plan, field.name) for field in fields(plan)}
+    write_atomic(path / PLAN, json.dumps(saved))

@@ -1,20 +1,28 @@
 """Reading a cache: latents and text embeddings that `encode_cache` wrote, checked, and fetched pair by pair."""
 
+import contextlib
+import itertools
 import json
+import os
+from array import array
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 from torch import Tensor
 
 from sipo.data.cache.plan import read_plan, require_format
 from sipo.data.cache.shards import MANIFEST
 from sipo.data.media.load import Member
-from sipo.errors import UserError
-from sipo.files import hash_file
+from sipo.errors import DiskFull, UserError
+from sipo.files import hash_file, write_atomic
 
-OPEN_SHARDS = 128  # mapped at the same time; of large videos a cache has many
+VERIFIED = "verified.json"  # shard -> its sha256, size and times when its bytes were compared with its checksum
+OPEN_SHARDS = 16_384  # mapped at the same time, of the 65,530 maps that Linux grants a process
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,18 @@ class CachedSample:
     prompt: int
     members: list[Member]
     strength: float
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A mapped file: no byte of its tensors is read before it is used. ids: one after the other, with where each ends."""
+
+    tensors: dict[str, Tensor]
+    ids: str
+    ends: array
+
+    def id(self, row: int) -> str:
+        return self.ids[self.ends[row - 1] if row else 0 : self.ends[row]]
 
 
 class Cache:
@@ -49,8 +69,7 @@ class Cache:
         require_format(self.made_by, self.path)
         self.plan = read_plan(self.path)
         self.orientations = 2 if self.made_by["flip"] else 1
-        self._positions = {row: position for position, row in enumerate(self.plan.rows)}
-        self._open: dict[str, Any] = {}
+        self._open: dict[str, Shard] = {}
         for name, checksum in self.checksums.items():
             file = self.path / name
             size = file.stat().st_size if file.exists() else None
@@ -66,47 +85,88 @@ class Cache:
 
     def verify(self) -> None:
         """Compare every shard with its checksum (reads the whole cache). Raises UserError that names damaged ones."""
-        damaged = [name for name, made in self.checksums.items() if hash_file(self.path / name) != made["sha256"]]
+        self.refuse(self.damaged(self.checksums))
+
+    def unverified(self) -> dict[str, list]:
+        """The shards that have not been found sound, or were touched since, with what `remember` wants to know of them."""
+        known = self._known()
+        now = {name: self._state(name) for name in self.checksums}
+        return {name: state for name, state in now.items() if known.get(name) != state}
+
+    def damaged(self, names: Iterable[str]) -> list[str]:
+        """Those that do not match their checksums. Reads them whole."""
+        names = list(names)
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:  # hashing leaves Python's lock
+            hashes = pool.map(lambda name: hash_file(self.path / name), names)
+            return [
+                name for name, hashed in zip(names, hashes, strict=True) if hashed != self.checksums[name]["sha256"]
+            ]
+
+    def refuse(self, damaged: Sequence[str]) -> None:
+        """Raises UserError that names the shards, if there are any."""
         if damaged:
             raise self._damaged(damaged[0], f"does not match its checksum ({len(damaged)} such: {', '.join(damaged)})")
 
+    def remember(self, sound: dict[str, list]) -> None:
+        """Shards of `unverified` that were found sound are not read for that again, while size and times stay."""
+        if sound:
+            with contextlib.suppress(OSError, DiskFull):  # the folder may be read-only
+                write_atomic(self.path / VERIFIED, json.dumps(self._known() | sound))
+
+    def _known(self) -> dict[str, list]:
+        try:
+            return dict(json.loads((self.path / VERIFIED).read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    def _state(self, name: str) -> list:
+        """The time of the last change too: it tells a file whose time of modification was put back, and a copy."""
+        found = (self.path / name).stat()
+        return [self.checksums[name]["sha256"], found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+    def positions(self, rows: Sequence[int]) -> np.ndarray:
+        """Where rows of the source stand in the cache, (len(rows),). Raises KeyError for one that was not encoded."""
+        encoded, wanted = np.asarray(self.plan.rows, np.int64), np.asarray(rows, np.int64)
+        order = np.argsort(encoded, kind="stable")
+        found = order[np.searchsorted(encoded, wanted, sorter=order).clip(max=len(encoded) - 1)]
+        if (missing := encoded[found] != wanted).any():
+            raise KeyError(int(wanted[missing][0]))
+        return found
+
     def position(self, row: int) -> int:
-        """Where a row of the source stands in the cache. Raises KeyError for a row that was not encoded."""
-        return self._positions[row]
+        """As `positions`, of one row."""
+        return int(self.positions([row])[0])
 
     def get(self, position: int) -> CachedSample:
-        name = self.plan.pair_shards[position // self.plan.pairs_per_shard]
-        within = position % self.plan.pairs_per_shard
-        shard, keys, ids = self._shard(name)
+        number, within = divmod(position, self.plan.pairs_per_shard)
+        shard = self._shard(self.plan.pair_shards[number])
         members = [
-            Member(self._row(shard, name, within), self._row(shard, f"{name}_geometry", within))
+            Member(shard.tensors[name][within], shard.tensors[f"{name}_geometry"][within])
             for name in ("chosen", "rejected")
-            if name in keys
+            if name in shard.tensors
         ]
-        strength = self._row(shard, "strength", within).item()
-        return CachedSample(ids[within], self.plan.prompt_of[position], members, strength)
+        strength = shard.tensors["strength"][within].item()
+        return CachedSample(shard.id(within), self.plan.prompt_of[position], members, strength)
 
     def prompt(self, number: int) -> str:
         return self.plan.prompts[number]
 
     def conditioning(self, number: int) -> dict[str, Tensor]:
         """The text embeddings of a prompt, each without the batch dimension, in the dtype they were encoded with."""
-        shard, keys, _ = self._shard(self.plan.text_shards[number // self.plan.prompts_per_shard])
-        return {key: self._row(shard, key, number % self.plan.prompts_per_shard) for key in keys}
+        shard, within = divmod(number, self.plan.prompts_per_shard)
+        return {key: texts[within] for key, texts in self._shard(self.plan.text_shards[shard]).tensors.items()}
 
-    @staticmethod
-    def _row(shard: Any, key: str, row: int) -> Tensor:
-        return shard.get_slice(key)[row : row + 1][0]
-
-    def _shard(self, name: str) -> tuple[Any, list[str], list[str]]:
+    def _shard(self, name: str) -> Shard:
         if name not in self._open:
             while len(self._open) >= OPEN_SHARDS:
                 del self._open[next(iter(self._open))]
             try:
-                shard = safetensors.safe_open(str(self.path / name), framework="pt")
+                with safetensors.safe_open(str(self.path / name), framework="pt") as file:
+                    tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dictionary
+                    ids = json.loads((file.metadata() or {}).get("ids", "[]"))
             except (safetensors.SafetensorError, OSError) as error:
                 raise self._damaged(name, f"cannot be read ({error})") from error
-            self._open[name] = shard, list(shard.keys()), json.loads((shard.metadata() or {}).get("ids", "[]"))
+            self._open[name] = Shard(tensors, "".join(ids), array("q", itertools.accumulate(map(len, ids))))
         return self._open[name]
 
     def _damaged(self, name: str, what: str) -> UserError:

@@ -1,21 +1,22 @@
 """Pairs in a JSONL manifest: one object a line, images and videos in files (or folders of frames) beside it."""
 
 import functools
+import itertools
 import json
-import os
-import stat
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from sipo.data.bad_rows import BadRow
-from sipo.data.media.kinds import frame_files, is_folder
 from sipo.data.pairs.rows import Pair, Ties
+from sipo.data.pairs.scan import Scan, scan
 from sipo.data.pairs.schemas import Schema, recognise
 from sipo.errors import UserError
-from sipo.files import MOST_LINES, digest, open_regular, read_regular
+from sipo.files import MOST_LINES, digest_long, open_regular
 from sipo.lfs import refuse_pointers
 
 MOST_LINE = 2**24  # bytes; what a longer line has beyond them counts as lines of their own, which are malformed
@@ -37,29 +38,21 @@ class ManifestPairs:
         return self.layout.name
 
     @functools.cached_property
-    def _state(self) -> tuple[list, list]:
-        """([name, size] of every file, their times of modification); missing files count as such."""
-        sizes, times = [], []
-        for index in range(len(self)):
-            try:
-                pair = self[index]
-            except BadRow:
-                continue
-            members = [member for member in (pair.chosen, pair.rejected) if isinstance(member, Path)]
-            for member in members:
-                for path in [member, *frame_files(member)] if is_folder(member) else [member]:
-                    state = _state_of(path)
-                    sizes.append([path.name, state.st_size if state and not stat.S_ISDIR(state.st_mode) else -1])
-                    times.append(state.st_mtime_ns if state else -1)
-        return sizes, times
+    def _scan(self) -> Scan:
+        members = () if self.schema != "pairs" else ("chosen", "rejected") if self.has_rejected else ("chosen",)
+        return scan(self.path, self._rows(), self._pair, self.layout.prompt, members)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        return digest([digest(read_regular(self.path, MOST_LINES).decode("utf-8", "replace")), self._state[0]])
+        return self._scan.fingerprint
 
-    @property
+    @functools.cached_property
     def stamp(self) -> str:
-        return digest([self.fingerprint, str(self.path), self._state[1]])
+        return digest_long([self.fingerprint, str(self.path)], map(str, self._scan.times))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the scan, which other processes do not need; with what was found by it."""
+        return {key: value for key, value in self.__dict__.items() if key != "_scan"}
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -67,7 +60,10 @@ class ManifestPairs:
     def __getitem__(self, index: int) -> Pair:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        pair = self.layout.read(self._row(index), self.id(index), self.path.parent)
+        return self._pair(self._row(index), index)
+
+    def _pair(self, row: dict[str, Any], index: int) -> Pair:
+        pair = self.layout.read(row, self.id(index), self.path.parent)
         if self.has_rejected and pair.rejected is None:
             raise BadRow("there is no rejected member, though other rows have one", "malformed")
         return pair
@@ -80,16 +76,24 @@ class ManifestPairs:
     def id(self, index: int) -> str:
         return f"{self.path.name}:{self.lines[index]}"
 
+    def _rows(self) -> Iterator[dict[str, Any] | None]:
+        """All rows in one pass; None for a line without one."""
+        with open_regular(self.path, MOST_LINES) as file:
+            for line in itertools.islice(filter(bytes.strip, lines_of(file)), len(self)):
+                try:
+                    yield parse(line)
+                except BadRow:
+                    yield None
+
     def prompts(self, indices: list[int]) -> list[str]:
-        return [self._row(index)[self.layout.prompt] for index in indices]
+        if "_scan" not in self.__dict__:
+            return [self._row(index)[self.layout.prompt] for index in indices]
+        found = self._scan
+        return [found.prompts[found.prompt_of[index]] for index in indices]
 
 
-def _state_of(path: Path) -> os.stat_result | None:
-    """None for a file that is missing, or whose name no file can have."""
-    try:
-        return path.stat()
-    except (OSError, ValueError):
-        return None
+def lines_of(file: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: file.readline(MOST_LINE), b"")
 
 
 def parse(line: bytes) -> dict[str, Any]:
@@ -108,13 +112,13 @@ def open_manifest(path: Path, ties: Ties, max_pairs: int | None) -> ManifestPair
 
     Raises UserError for a file that is JSON or text of another kind, and where no line is an object.
     """
-    offsets, lines, position = [], [], 0
+    offsets, lines, position = array("q"), array("q"), 0
     schema: Schema | None = None
     reason = ""  # why the first line that is none is no object
     has_rejected = False
     _require_lines(path)
     with open_regular(path, MOST_LINES) as file:
-        for number, line in enumerate(iter(lambda: file.readline(MOST_LINE), b""), start=1):
+        for number, line in enumerate(lines_of(file), start=1):
             if max_pairs is not None and len(offsets) == max_pairs:
                 break
             if line.strip():

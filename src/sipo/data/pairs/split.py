@@ -13,7 +13,9 @@ def split_validation(source: PairSource, usable: list[int], share: float, seed: 
     """
     if not 0 < share < 1:
         raise UserError(f"data.validation should be a share between 0 and 1, not {share}")
-    prompts = [prompt.strip().casefold() for prompt in source.prompts(usable)]
+    prompts = source.prompts(usable)
+    plain = {prompt: prompt.strip().casefold() for prompt in dict.fromkeys(prompts)}
+    prompts = [plain[prompt] for prompt in prompts]
     sizes: dict[str, int] = {}
     for prompt in prompts:
         sizes[prompt] = sizes.get(prompt, 0) + 1
