@@ -28,7 +28,7 @@ def data_check(
     """Go through every row and report all that is wrong. Exits with 1 when rows are bad, or none is usable."""
     import json
 
-    from sipo.data.pairs.check import check_pairs
+    from sipo.data.pairs.check import check_pairs, default_memory
     from sipo.files import write_atomic
     from sipo.size import Size
 
@@ -39,7 +39,8 @@ def data_check(
         if num_frames < 1 or fps <= 0:
             raise UsageError("--num-frames and --fps must be positive")
         size = Size(height=1, width=1, num_frames=num_frames, fps=fps)  # pixels do not matter to the check
-    found = check_pairs(path, ties, max_pairs, max_pixels, size=size)  # pyright: ignore[reportArgumentType]  # checks ties
+    memory = default_memory()  # every byte is read, and `train` need not read it again
+    found = check_pairs(path, ties, max_pairs, max_pixels, None, True, memory, size, recall=False)  # pyright: ignore[reportArgumentType]  # checks ties
     found.render(console(), None if all_rows else 5)
     if json_file:
         write_atomic(json_file, json.dumps(found.to_dict(), indent=2, ensure_ascii=False))

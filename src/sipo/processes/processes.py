@@ -54,6 +54,16 @@ class Processes:
         if self.is_main:
             self.barrier()
 
+    def of_main(self, work: Callable[[], T]) -> T:
+        """What `work` returns in the first process, which alone does it; without collectives all do, the first one first."""
+        if self.world == 1 or not dist.is_initialized():
+            with self.main_first():
+                return work()
+        box: list[Any] = [work() if self.is_main else None]
+        self.barrier()  # a collective has a time-out
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
     def share(self, units: Sequence[T]) -> Iterator[T]:
         """The units of work that are this process's: each is taken by one process, whoever is free, in their order.
 

@@ -22,6 +22,8 @@ from sipo.processes import Processes
 from sipo.samples.trajectory import trajectory_settings
 from sipo.size import Size
 
+TOGETHER = 8  # shards that a process hashes at once, in threads
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -132,13 +134,15 @@ def _encoded(
 
 
 def verify(cache: Cache, processes: Processes) -> None:
-    """Each process reads its share of the shards that are new or were touched since they were found sound.
+    """Processes share the shards that are new or were touched since they were found sound, and read them whole.
 
-    Raises UserError, in all of them, that names damaged shards.
+    Raises UserError that names damaged ones.
     """
     new = cache.unverified()
-    damaged = cache.damaged(list(new)[processes.rank :: processes.world])
-    damaged = sorted(name for found in processes.gather_objects(damaged) for name in found)
+    names, damaged = list(new), []
+    for some in processes.share([names[start : start + TOGETHER] for start in range(0, len(names), TOGETHER)]):
+        damaged += cache.damaged(some)
+    cache.refuse(damaged)  # the other processes end with this reason
+    processes.barrier()
     if processes.is_main:
-        cache.remember({name: state for name, state in new.items() if name not in damaged})
-    cache.refuse(damaged)
+        cache.remember(new)

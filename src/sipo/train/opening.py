@@ -63,11 +63,11 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
         else:
             console = Console(quiet=True)
         run.require_same_config(config, bool(saved_steps(run.checkpoints)))
-        with processes.main_first():  # the others find what the first one checked
+        with processes.main_first():  # the others find what the first one downloaded
             architecture = read_architecture(config.model)  # the configs alone: the weights come later
             size = architecture.size(config.data.size)
             require_fit(config, architecture, size, processes.device)
-            train_rows, validation_rows, checked = open_rows(config, size, console)
+        train_rows, validation_rows, checked = processes.of_main(lambda: open_rows(config, size, console))
         objective = resolve_horizon(config.loss, config.num_inference_steps)
         start = max(saved_steps(run.checkpoints), default=0)
         backbone = open_backbone(config, architecture)
@@ -179,8 +179,9 @@ def encode(config: Config, console: Console) -> int:
     """Encode the pairs of a config into its cache, as a training would first; returns the number of training pairs."""
     with join_processes() as processes, process_settings(config.train, processes.device):
         architecture = read_architecture(config.model)
-        require_fit(config, architecture, architecture.size(config.data.size), processes.device)
-        train_rows, validation_rows, _ = open_rows(config, architecture.size(config.data.size), console)
+        size = architecture.size(config.data.size)
+        require_fit(config, architecture, size, processes.device)
+        train_rows, validation_rows, _ = processes.of_main(lambda: open_rows(config, size, console))
         compute = config.train.compute_dtype
         backbone = load_backbone(architecture, processes.device, compute, encoders=False, size=config.data.size)
         return len(open_inputs(config, train_rows, validation_rows, backbone, processes, console).train)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from sipo.cli import app
 from sipo.data.bad_rows import KINDS
 from sipo.data.pairs import check as check_module
-from sipo.data.pairs.check import check_pairs
+from sipo.data.pairs.check import check_pairs, default_memory
 from sipo.data.pairs.open import open_pairs
 from sipo.data.pairs.report import CheckReport
 from sipo.errors import UsageError, UserError
@@ -187,11 +187,34 @@ def test_an_unchanged_data_set_is_checked_once(tmp_path: Path, monkeypatch: pyte
     os.utime(path, ns=(1, 1))  # touched
     check(path, remember=memory)
     assert len(probed) == 18
-    check(path, remember=memory, size=Size(8, 8))
+    check(path, remember=memory, max_pixels=10**6)
     assert len(probed) == 24
     for file in memory.iterdir():  # a damaged memory is none
         file.write_text("{")
     assert check(path, remember=memory) == first
+
+
+def test_a_check_serves_the_training_of_a_model_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sipo data check` reads every byte whatever is remembered; the training after it reads none."""
+    path = write_parquet(tmp_path / "pairs.parquet", spoilt()[0])
+    expected = check(path, size=Size(8, 8))
+    judged, judge = [], check_module._judge
+    monkeypatch.setattr(check_module, "_judge", lambda *given: judged.append(given[1]) or judge(*given))
+    for times in (1, 2):
+        CliRunner().invoke(app, ["data", "check", str(path)])
+        assert len(judged) == 17 * times
+    assert check(path, remember=default_memory(), size=Size(8, 8)) == expected
+    assert len(judged) == 34
+    check(path, remember=default_memory(), size=Size(8, 8, 5, 8.0))  # a model of videos takes no pictures
+    assert len(judged) == 51
+
+
+def test_a_check_of_videos_says_nothing_of_a_model_of_images(tmp_path: Path) -> None:
+    clips = {"jpg_0": [videos.video(videos.noise(4), 8)], "jpg_1": [videos.video(videos.noise(4, seed=1), 8)]}
+    path = write_parquet(tmp_path / "pairs.parquet", {**clips, "label_0": [1.0], "caption": ["a"]})
+    memory = tmp_path / "memory"
+    assert check(path, remember=memory).num_usable == 1
+    assert check(path, remember=memory, size=Size(8, 8)).counts["mismatched"] == 1
 
 
 def test_an_opened_source_brings_its_own_options(tmp_path: Path) -> None:

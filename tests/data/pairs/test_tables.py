@@ -2,6 +2,9 @@
 
 import pickle
 import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import datasets
@@ -11,6 +14,7 @@ import pytest
 from support.pictures import pick_a_pic, picture, write_parquet
 
 from sipo.data.bad_rows import BadRow
+from sipo.data.pairs import tables
 from sipo.data.pairs.open import open_pairs
 from sipo.errors import UserError
 
@@ -26,6 +30,36 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def part(columns: dict[str, list], start: int, stop: int) -> dict[str, list]:
     return {name: values[start:stop] for name, values in columns.items()}
+
+
+def test_opening_converts_nothing(tmp_path: Path) -> None:
+    """What a start with a complete cache asks for. `datasets`, a megabyte a shard, is not even loaded, before a row is read."""
+    for number in range(3):
+        write_parquet(tmp_path / f"train-{number:05d}-of-00003.parquet", pick_a_pic(4, prompts=2))
+    code = """if True:
+        import pickle, sys
+        from sipo.data.pairs.open import open_pairs
+        source = open_pairs(sys.argv[1])
+        print(len(source), source.id(5), source.prompts([0, 5, 11]), source.has_rejected, len(source.stamp))
+        print(source.prompts([1])[0] is source.prompts([5])[0])  # equal prompts are kept once
+        print("_texts" in vars(source), "_texts" in vars(pickle.loads(pickle.dumps(source))), "datasets" in sys.modules)
+        print(source[5].prompt, "datasets" in sys.modules)"""
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == [
+        "12 train-00001-of-00003.parquet:1 ['prompt 0', 'prompt 1', 'prompt 1'] True 32",
+        "True",
+        "True False False",
+        "prompt 1 True",
+    ]
+
+
+def test_threads_convert_a_table_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, calls, convert = open_pairs(write_parquet(tmp_path / "pairs.parquet", pick_a_pic(9))), [], tables.convert
+    monkeypatch.setattr(tables, "convert", lambda *given: calls.append(given) or convert(*given))
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda row: source[row].id, [*range(9)] * 5))
+    assert found == [f"pairs.parquet:{row}" for row in range(9)] * 5
+    assert len(calls) == 1
 
 
 def test_a_parquet_file(tmp_path: Path) -> None:

@@ -41,25 +41,26 @@ def check_pairs(
     progress: bool = True,
     remember: Path | None = None,
     size: Size | None = None,
+    recall: bool = True,
 ) -> CheckReport:
     """Judge every row: each is usable, or counted under one kind of `KINDS`, the first that applies.
 
     path: what `open_pairs` takes, or an opened source (then `ties` and `max_pairs` are the source's).
     workers: threads that decode (default: the cores; decoding leaves Python's lock).
-    remember: a folder for results (see `default_memory`); where nothing has changed since, it is read from there.
+    remember: a folder for results (see `default_memory`); where nothing has changed since, it is read from there, unless
+    `recall` is False.
     size: of the model's media. Its frames and rate say which videos are too short, and whether videos fit at all; its
     pixels do not matter. Without it images and videos of any length pass.
 
     Raises UserError where the data cannot be opened at all.
     """
     source = open_pairs(path, ties, max_pairs) if isinstance(path, str | Path) else path
-    wanted = None if size is None else [size.num_frames, size.fps]
-    key = digest([VERSION, source.stamp, len(source), source.ties, max_pixels, wanted]) if remember else ""
-    if remember and (known := _recall(remember / f"{key}.json")) is not None:
+    if remember and recall and (known := _recall(_place(remember, source, max_pixels, size))) is not None:
         return known
     problems: list[Problem] = []
     first: dict[bytes, tuple[int, bytes]] = {}  # content -> (row, chosen member) that has it first
-    found = _examine(source, size, max_pixels, workers or os.cpu_count() or 1)
+    kinds: set[str] = set()
+    found = _examine(source, size, max_pixels, workers or os.cpu_count() or 1, kinds)
     for index, result in enumerate(track(found, "checking", total=len(source), disable=not progress, transient=True)):
         if isinstance(result, BadRow):
             problems.append(Problem(index, source.id(index), result.kind, str(result)))
@@ -73,8 +74,22 @@ def check_pairs(
             first[result.pair] = index, result.chosen
     report = CheckReport(source.schema, len(source), source.ties, tuple(problems), source.fingerprint)
     if remember:
-        write_atomic(remember / f"{key}.json", json.dumps(report.to_dict()))
+        write_atomic(_place(remember, source, max_pixels, size), json.dumps(report.to_dict()))
+        if size is None and kinds <= {"image"}:  # then a model of images would find the same
+            write_atomic(_place(remember, source, max_pixels, Size(1, 1)), json.dumps(report.to_dict()))
     return report
+
+
+def _place(folder: Path, source: PairSource, max_pixels: int, size: Size | None) -> Path:
+    """Where the result of a check is remembered."""
+    wanted = None if size is None else [size.num_frames, size.fps]
+    return folder / f"{digest([VERSION, source.stamp, len(source), source.ties, max_pixels, wanted])}.json"
+
+
+def remember_all_usable(source: PairSource, remember: Path, max_pixels: int, size: Size) -> None:
+    """As if a check had found no fault: for pairs that were made up."""
+    report = CheckReport(source.schema, len(source), source.ties, (), source.fingerprint)
+    write_atomic(_place(remember, source, max_pixels, size), json.dumps(report.to_dict()))
 
 
 def default_memory() -> Path:
@@ -89,20 +104,25 @@ def _recall(file: Path) -> CheckReport | None:
         return None
 
 
-def _examine(source: PairSource, size: Size | None, max_pixels: int, workers: int) -> Iterator[Content | BadRow]:
-    """Row after row, in order; a window of a few hundred rows is in flight, so that memory stays small."""
+def _examine(
+    source: PairSource, size: Size | None, max_pixels: int, workers: int, kinds: set[str]
+) -> Iterator[Content | BadRow]:
+    """Row after row, in order; a window of a few hundred rows is in flight, so that memory stays small.
+
+    kinds: those of the media that were seen are added.
+    """
     window = 32 * workers
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(source), window):
             rows = range(start, min(start + window, len(source)))
-            yield from pool.map(lambda row: _judge(source, row, size, max_pixels), rows)
+            yield from pool.map(lambda row: _judge(source, row, size, max_pixels, kinds), rows)
 
 
-def _judge(source: PairSource, row: int, size: Size | None, max_pixels: int) -> Content | BadRow:
+def _judge(source: PairSource, row: int, size: Size | None, max_pixels: int, kinds: set[str]) -> Content | BadRow:
     try:
         pair = source[row]
         members = [pair.chosen] if pair.rejected is None else [pair.chosen, pair.rejected]
-        found = [_look(media, size, max_pixels) for media in members]
+        found = [_look(media, size, max_pixels, kinds) for media in members]
         _require_match([look.length for look in found])
         _require_difference(members, found)
     except BadRow as error:
@@ -121,8 +141,10 @@ class Look:
     length: Length | None = None  # of a video
 
 
-def _look(media: MediaFile, size: Size | None, max_pixels: int) -> Look:
-    if require_kind(media, size) == "image":
+def _look(media: MediaFile, size: Size | None, max_pixels: int, kinds: set[str]) -> Look:
+    kind = require_kind(media, size)
+    kinds.add(kind)
+    if kind == "image":
         content, image = probe(media, max_pixels)
         seen = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
         seen.update(image.tobytes())

@@ -5,7 +5,9 @@ import functools
 import glob
 import hashlib
 import re
+import threading
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +31,52 @@ SPLIT = re.compile(r"(?P<split>.+?)-\d{3,}-of-\d{3,}")  # train-00000-of-00645-b
 SAMPLE = 65_536  # bytes at the start, the middle and the end; parquet and Arrow keep their indexes at the end
 
 
+CONVERTING = threading.Lock()  # the threads of a check want the same table at once
+
+
+@dataclass(frozen=True)
+class ParquetTable:
+    """A parquet file in columns of `schema`. It is converted to Arrow when a row is read, which with a cache none is."""
+
+    file: Path
+    schema: pa.Schema
+
+    @property
+    def rows(self) -> "Dataset":
+        with CONVERTING:
+            return self._converted
+
+    @functools.cached_property
+    def _converted(self) -> "Dataset":
+        return convert(self.file, self.schema)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        try:
+            return pq.read_table(self.file, columns=[name])[name]
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{self.file} could not be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class SavedTable:
+    """What `datasets` saved as Arrow."""
+
+    rows: "Dataset"
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.rows.features.arrow_schema
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        found: Any = self.rows.select_columns([name])[:]
+        return found[name]
+
+
 @dataclass(frozen=True)
 class TablePairs:
     """Tables in one of the known schemas, as Arrow on disk (in `datasets`' "arrow" format, so nothing is decoded)."""
 
-    tables: "tuple[Dataset, ...]"
+    tables: tuple[ParquetTable | SavedTable, ...]
     layout: Schema
     folder: Path  # relative image paths are resolved against it
     names: tuple[str, ...]  # of the tables' files, as ids say them
@@ -48,7 +91,7 @@ class TablePairs:
 
     @property
     def has_rejected(self) -> bool:
-        return self.schema != "pairs" or any("rejected" in table.column_names for table in self.tables)
+        return self.schema != "pairs" or any("rejected" in table.schema.names for table in self.tables)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -67,7 +110,7 @@ class TablePairs:
         if not 0 <= index < self.length:
             raise IndexError(index)
         table, position = self._locate(index)
-        row: Any = self.tables[table][position]  # in the arrow format, a table of one row
+        row: Any = self.tables[table].rows[position]  # in the arrow format, a table of one row
         pair = self.layout.read(values(row), self.id(index), self.folder)
         if self.has_rejected and pair.rejected is None:
             raise BadRow("there is no rejected member", "malformed")
@@ -82,12 +125,27 @@ class TablePairs:
         return f"{self.names[table]}:{position}"
 
     def prompts(self, indices: list[int]) -> list[str]:
-        column, places = self.layout.prompt, [self._locate(index) for index in indices]
-        texts = {}
-        for table in {table for table, _ in places}:  # a column of text is small beside the images
-            found: Any = self.tables[table].select_columns([column])[:]
-            texts[table] = _texts(found[column], [position for each, position in places if each == table])
+        places, wanted, texts = [self._locate(index) for index in indices], defaultdict(list), {}
+        for table, position in places:
+            wanted[table].append(position)
+        for table, positions in wanted.items():
+            texts[table] = self._texts.get(table) or _texts(self.tables[table].column(self.layout.prompt), positions)
+            if isinstance(texts[table], list):  # equal ones are kept once
+                texts[table] = self._texts[table] = [self._words.setdefault(text, text) for text in texts[table]]
         return [texts[table][position] for table, position in places]
+
+    @functools.cached_property
+    def _texts(self) -> dict[int, list[str]]:
+        """The prompts of the tables that were asked for: a column of text is small beside the images."""
+        return {}
+
+    @functools.cached_property
+    def _words(self) -> dict[str, str]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the prompts, which other processes do not need."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("_texts", "_words")}
 
 
 def _texts(column: pa.ChunkedArray, positions: list[int]) -> Sequence[str] | dict[int, str]:
@@ -164,7 +222,7 @@ def open_parquet(files: list[Path], folder: Path, ties: Ties, max_pairs: int | N
         layouts.append(recognise(schema.names, str(file)))
         # Without the metadata, in which an Image feature would ask for decoding.
         wanted = pa.schema([schema.field(name) for name in layouts[-1].columns if name in schema.names])
-        tables.append(convert(file, wanted.remove_metadata()))
+        tables.append(ParquetTable(file, wanted.remove_metadata()))
         kept, starts, total = [*kept, file], [*starts, total], total + num_rows
         if max_pairs is not None and total >= max_pairs:
             break
@@ -229,7 +287,7 @@ def open_saved(folder: Path, ties: Ties, max_pairs: int | None) -> TablePairs:
         raise UserError(f"{folder} holds no rows")
     length = len(table) if max_pairs is None else min(len(table), max_pairs)
     files = tuple(file for file in visible(folder, folder.iterdir()) if file.is_file())
-    return TablePairs((table,), layout, folder, (folder.name,), (0,), files, length, ties)
+    return TablePairs((SavedTable(table),), layout, folder, (folder.name,), (0,), files, length, ties)
 
 
 SAVED = {"dataset_dict.json": "splits", "state.json": "_data_files", "dataset_info.json": None}
