@@ -1,41 +1,13 @@
 """Two real processes without collectives: units of work are taken once each, and the first process shows what all have done."""
 
 import io
-import multiprocessing
-import os
 import time
 
 from rich.console import Console
-from support.runs import on_two_ports
+from support.processes import in_two
 
 from sipo.errors import UserError
-from sipo.processes import ALONE, join_processes, meeting
-
-
-def run(work) -> list:
-    """What two processes put out, by rank."""
-    context = multiprocessing.get_context("fork")
-    out = context.Queue()
-    both = [context.Process(target=one, args=(*place, work, out)) for place in on_two_ports()]
-    for each in both:
-        each.start()
-    found = [out.get(timeout=60) for _ in both]
-    for each in both:
-        each.join(60)
-        assert each.exitcode == 0
-    return [value for _, value in sorted(found, key=lambda entry: entry[0])]
-
-
-def one(rank, world, port, work, out):
-    os.environ |= {"ACCELERATE_USE_CPU": "true", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
-                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
-    meeting.BEAT, meeting.GRACE = 0.3, 2.0
-    try:
-        with join_processes(collectives=False) as processes:
-            found = work(processes)
-    except UserError as error:
-        found = str(error)
-    out.put((rank, found))
+from sipo.processes import ALONE
 
 
 def takes_units(processes):
@@ -52,7 +24,7 @@ def takes_units(processes):
 
 
 def test_each_unit_is_taken_once_by_whoever_is_free():
-    for first, second, slow in zip(*run(takes_units), range(2), strict=True):
+    for first, second, slow in zip(*in_two(takes_units), range(2), strict=True):
         assert sorted(first + second) == list("abcdefgh")
         assert (first[0], second[0]) == ("a", "b")
         assert [sorted(mine) for mine in (first, second)] == [first, second]
@@ -72,7 +44,7 @@ def draws(processes):
 
 
 def test_the_first_process_draws_what_all_have_done():
-    first, second = run(draws)
+    first, second = in_two(draws)
     assert "units" in first
     assert "4/12" in first
     assert "12/12" in first[-200:]
@@ -88,7 +60,7 @@ def fails(processes):
 
 
 def test_a_failure_ends_the_others_work_with_its_reason():
-    assert run(fails) == ["process 1 has ended: unit 7 cannot be read", "unit 7 cannot be read"]
+    assert in_two(fails) == ["process 1 has ended: unit 7 cannot be read", "unit 7 cannot be read"]
 
 
 def test_one_process_takes_all_in_order():

@@ -12,13 +12,13 @@ from sipo.rounds.loop import run_rounds
 
 PHASES = {  # of a round -> the file at whose writing it is killed
     "sampling": "round-002/samples/1-of-1/.00003.png",
-    "scoring": "round-002/samples/1-of-1/.scores.brightness.jsonl",
+    "scoring": "round-002/samples/1-of-1/scores.brightness.jsonl",
     "pairing": "round-002/.pairs.jsonl",
     "before training": "round-002/run/.config.yaml",
     "training": "round-002/run/checkpoints/.000004.tmp",
     "writing the weights": "round-002/run/.weights.tmp",
     "held-out sampling": "round-002/held-out/1-of-1/.00001.png",
-    "held-out scoring": "round-002/held-out/1-of-1/.scores.brightness.jsonl",
+    "held-out scoring": "round-002/held-out/1-of-1/scores.brightness.jsonl",
     "recording": "round-002/.round.json",
 }
 

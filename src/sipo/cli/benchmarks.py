@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sipo.cli.common import console, quiet_libraries, say
+from sipo.cli.common import console, quiet_libraries, say, together
 
 geneval = typer.Typer(no_args_is_help=True, help="GenEval: pictures in its layout, its rules, its table.")
 vbench = typer.Typer(no_args_is_help=True, help="VBench: videos under its names, the official package, its totals.")
@@ -40,7 +40,9 @@ def geneval_generate(
     request = PictureRequest(
         model, metadata, out, images_per_prompt, rewritten, seed, num_inference_steps, guidance_scale, batch_size
     )
-    say(f"{generate_pictures(request, console())} pictures in {out}")
+    with together() as (processes, screen):
+        number = generate_pictures(request, screen, processes)
+    say(f"{number} pictures in {out}")
 
 
 @geneval.command("judge")
@@ -69,7 +71,9 @@ def geneval_judge(
     request = JudgeRequest(
         folder, detector, weights, color_weights, threshold, counting_threshold, max_overlap, device, batch_size
     )
-    tell(*judge_pictures(request, console()))
+    with together() as (processes, screen):
+        judged = judge_pictures(request, screen, processes)
+    tell(*judged)
 
 
 @geneval.command("table")
@@ -109,7 +113,9 @@ def vbench_generate(
     request = VideoRequest(
         model, prompts, out, dimension or (), rewritten, seed, num_inference_steps, guidance_scale, batch_size
     )
-    say(f"{generate_videos(request, console())} videos in {out / 'videos'}")
+    with together() as (processes, screen):
+        number = generate_videos(request, screen, processes)
+    say(f"{number} videos in {out / 'videos'}")
 
 
 @vbench.command("run")

@@ -1,6 +1,8 @@
 """What the commands share."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -13,15 +15,30 @@ ConfigFile = Annotated[Path, typer.Argument(help="A YAML config; see configs/.",
 RunFolder = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
 
 
-def console():
+def console(quiet: bool = False):
     from sipo.screen import Screen
 
-    return Screen()
+    return Screen(quiet=quiet)
+
+
+@contextlib.contextmanager
+def together() -> Iterator[tuple]:
+    """The processes that share a command's work (`sipo.processes`), and a console on which the first one alone prints."""
+    from sipo.processes import join_processes
+
+    with join_processes(collectives=False) as processes:
+        yield processes, console(quiet=not processes.is_main)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that speaks, of those that a launcher started."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def say(text: str, nl: bool = True, err: bool = False) -> None:
-    """Print a line that may hold texts from outside."""
-    typer.echo(printable(text), nl=nl, err=err)
+    """Print a line that may hold texts from outside, once in a launch."""
+    if is_first():
+        typer.echo(printable(text), nl=nl, err=err)
 
 
 def quiet_libraries() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sipo.cli.common import console, quiet_libraries, say
+from sipo.cli.common import quiet_libraries, say, together
 from sipo.cli.judging import BatchSize, Device, DType
 from sipo.errors import UsageError
 from sipo.registry import DEFAULT
@@ -45,7 +45,9 @@ def label(
     own = [f"{scorer}={weights}"] if weights else []
     scorers = choose_scorers([scorer], own, (), device, dtype, batch_size)
     request = LabelRequest(folders, scorers, out, mode, margin, only_right, sft, seed)
-    say(label_folders(request, console()))
+    with together() as (processes, screen):
+        shown = label_folders(request, screen, processes)
+    say(shown)
 
 
 @prompts.command("compose")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sipo.cli.common import RunFolder, console, quiet_libraries, say
+from sipo.cli.common import RunFolder, quiet_libraries, say, together
 from sipo.errors import UsageError
 from sipo.registry import DEFAULT
 
@@ -39,9 +39,10 @@ def generate(
     from sipo.samples.generate import generate as make
     from sipo.samples.prompts import read_prompts
 
-    items = read_prompts(prompts, num_prompts, seed, images_per_prompt)
-    opened = open_for_sampling(model, False, num_inference_steps, guidance_scale)
-    make(opened.sampler, items, out, opened.settings, batch_size, console())
+    with together() as (processes, screen):
+        items = read_prompts(prompts, num_prompts, seed, images_per_prompt)
+        opened = open_for_sampling(model, False, num_inference_steps, guidance_scale)
+        make(opened.sampler, items, out, opened.settings, batch_size, screen, processes=processes)
     say(f"{len(items)} pictures in {out}")
 
 
@@ -77,9 +78,10 @@ def score(
     from sipo.scorers.choice import choose_scorers
 
     chosen = choose_scorers(scorer or (), weights or (), worker or (), device, dtype, batch_size, frames)
-    screen, scorers = console(), chosen.load_all()
-    results = score_folders(find_media(path, prompts), scorers, batch_size, screen, out)
-    print_scores(results, screen)
+    with together() as (processes, screen):
+        scorers = chosen.load_all()
+        results = score_folders(find_media(path, prompts), scorers, batch_size, screen, out, processes)
+        print_scores(results, screen)
     if any(result.failed for result in results):
         raise typer.Exit(1)
 
@@ -124,7 +126,9 @@ def compare(
     choice = PromptChoice(prompts, num_prompts, images_per_prompt, seed)
     scorers = choose_scorers(scorer or (), weights or (), (), device, dtype, batch_size)
     request = CompareRequest(models, choice, scorers, out, base, category, tie_margin)
-    say(compare_models(request, console()))
+    with together() as (processes, screen):
+        shown = compare_models(request, screen, processes)
+    say(shown)
 
 
 def report(run: RunFolder) -> None:

@@ -1,7 +1,5 @@
 """`sipo online`: rounds of sampling, scoring and training."""
 
-import os
-
 from sipo.cli.common import ConfigFile, Overrides, console, quiet_libraries, say
 
 
@@ -12,5 +10,4 @@ def online(config: ConfigFile, overrides: Overrides = None) -> None:
     from sipo.rounds.loop import run_rounds
 
     path = run_rounds(load_online(config, overrides), console())
-    if int(os.environ.get("RANK", 0)) == 0:
-        say(f"report: {path / 'online.html'}")
+    say(f"report: {path / 'online.html'}")

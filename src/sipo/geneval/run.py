@@ -24,6 +24,7 @@ from sipo.geneval.results import as_csv, as_jsonl, as_markdown, read_official, r
 from sipo.geneval.rules import Thresholds
 from sipo.geneval.vocabulary import CATEGORIES
 from sipo.jsonl import dump_jsonl
+from sipo.processes import ALONE, Processes
 from sipo.samples.folder import read_settings
 from sipo.samples.generate import generate
 from sipo.samples.prompts import read_prompts
@@ -89,8 +90,8 @@ def compose_prompts(request: ComposeRequest) -> dict[str, int]:
     return {tag: sum(entry["tag"] == tag for entry in found) for tag in CATEGORIES}
 
 
-def generate_pictures(request: PictureRequest, console: Console) -> int:
-    """Make the pictures that are missing, and return how many there are. Raises UserError for a video model."""
+def generate_pictures(request: PictureRequest, console: Console, processes: Processes = ALONE) -> int:
+    """Make the pictures that are missing, by all processes; how many there are then. UserError for a video model."""
     from sipo.backbones.opening import open_for_sampling
 
     if request.images_per_prompt < 1:
@@ -103,13 +104,15 @@ def generate_pictures(request: PictureRequest, console: Console) -> int:
     if "fps" in opened.settings:
         raise UserError(f"{request.model} makes videos; GenEval judges pictures.")
     settings = {**opened.settings, "benchmark": "geneval", "prompts": "rewritten" if rewritten else "raw"}
-    generate(opened.sampler, items, request.out, settings, request.batch_size, console, files)
-    write_metadata(request.out, entries)
+    generate(opened.sampler, items, request.out, settings, request.batch_size, console, files, processes)
+    if processes.is_main:
+        write_metadata(request.out, entries)
     return len(items)
 
 
-def judge_pictures(request: JudgeRequest, console: Console) -> tuple[str, list[str]]:
-    """Write the results beside the pictures, and return the table, and what could not be judged.
+def judge_pictures(request: JudgeRequest, console: Console, processes: Processes = ALONE) -> tuple[str, list[str]]:
+    """Judge, by all processes; the first one writes the results beside the pictures. Returns the table ("" in the other
+    processes), and what could not be judged.
 
     Raises UsageError for thresholds outside [0, 1].
     """
@@ -121,7 +124,9 @@ def judge_pictures(request: JudgeRequest, console: Console) -> tuple[str, list[s
     if detector.thresholds is None and None in (request.threshold, request.counting_threshold):
         console.print(OFFICIAL_ELSEWHERE, highlight=False)
     colors = None if detector.names_colors else _color_namer(folder, request.color_weights, request.device)
-    judged = judge_folder(folder, detector, colors, thresholds, request.batch_size, console)
+    judged = judge_folder(folder, detector, colors, thresholds, request.batch_size, console, processes)
+    if not processes.is_main:
+        return "", judged.problems
     settings = read_settings(folder)
     about = {
         "name": _name(folder, settings),

@@ -7,7 +7,6 @@ import torch
 from diffusers import DiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
 
 from sipo.backbones.opening import open_for_sampling
-from sipo.progress import track_batches
 from sipo.registry import Miniature, import_object
 
 
@@ -24,8 +23,9 @@ def category_scores(
         sampler = open_for_sampling(folder, False, miniature.num_inference_steps, miniature.guidance_scale).sampler
     texts, media = [entry["prompt"] for entry in prompts], []
     with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=autocast):
-        for seeds in track_batches(range(len(texts)), 32, None, "", len(texts)):
-            media += sampler([texts[seed] for seed in seeds], list(seeds))
+        for start in range(0, len(texts), 32):
+            batch = texts[start : start + 32]
+            media += sampler(batch, list(range(start, start + len(batch))))
     details = import_object(miniature.scorer)().details(media, texts, prompts)
     correct = {
         tag: [found["correct"] for entry, found in zip(prompts, details, strict=True) if entry["tag"] == tag]

@@ -116,6 +116,13 @@ class Processes:
         return gathered
 
 
+def batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Units of `size` items, the last one perhaps of fewer. Raises ValueError for a size below 1."""
+    if size < 1:
+        raise ValueError(f"The batch size must be at least 1, found {size}.")
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
 ALONE = Processes()
 """One process on the CPU, which waits for nobody."""
 

@@ -1,7 +1,8 @@
-"""Pictures or videos from prompts, into a media folder; the same call resumes."""
+"""Pictures or videos from prompts, into a media folder, by all processes; the same call resumes."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from rich.console import Console
 from sipo.data.media.encode_video import contact_sheet, encode_png, encode_video
 from sipo.errors import UserError
 from sipo.files import room_in, write_atomic
-from sipo.jsonl import append_jsonl, cut_torn_line
-from sipo.progress import track_batches
+from sipo.processes import ALONE, Processes, batches
+from sipo.processes.journal import Journal
 from sipo.samples.folder import PICTURE, SAMPLES, SETTINGS, VIDEO, PromptItem, Sample, read_samples, read_settings
 from sipo.samples.trajectory import Traced, trajectory_of
+from sipo.threads import in_background
 
 Sampler = Callable[[list[str], list[int]], Sequence[Image.Image | list[Image.Image]]]
 """Prompts and seeds in, a picture or a video's frames each out, made from its own prompt and seed, never its batch."""
@@ -30,6 +32,7 @@ def generate(
     batch_size: int = 8,
     console: Console | None = None,
     files: Sequence[str] | None = None,
+    processes: Processes = ALONE,
 ) -> Path:
     """Make the media of `prompts` that `out` lacks, and return `out`.
 
@@ -40,28 +43,49 @@ def generate(
     `samples.jsonl`, so that a kill at any moment leaves a folder that is valid as far as it goes.
 
     `files` names them, relative to `out` (a benchmark's own layout), instead of 00000.png, 00001.png, ...
+
+    All `processes` call it. Each samples whole batches and writes them while it samples the next; the batches, and so
+    the files, are those of one process. A kill costs each the batch that it had sampled or was sampling.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    _settle(out, dict(settings))
+    with processes.main_first():
+        _settle(out, dict(settings))
     fps = settings.get("fps")
     suffix = PICTURE if fps is None else VIDEO
     names = files or [f"{i:05d}{suffix}" for i in range(len(prompts))]
     samples = [Sample(f, item.prompt, item.seed, item.metadata) for f, item in zip(names, prompts, strict=True)]
-    missing = samples[_num_finished(out, samples) :]
+    journal = Journal(out / SAMPLES, processes)
+    finished = _require_same(out, journal.begin(), samples)
+    if processes.is_main:
+        _require_whole(out, [sample for sample in samples if sample.file in finished])
+    missing = [sample for sample in samples if sample.file not in finished]
 
     def kept() -> str:
-        return f"{_num_finished(out, samples)} of {len(samples)} samples are whole and kept"
+        return f"{len(journal.lines())} of {len(samples)} samples are whole and kept"
 
-    for batch in track_batches(missing, batch_size, console, f"Generating {out.name}", total=len(samples)):
-        media = sampler([sample.prompt for sample in batch], [sample.seed for sample in batch])
-        if len(media) != len(batch):
-            raise ValueError(f"The sampler returned {len(media)} samples for {len(batch)} prompts.")
-        with room_in(out, kept=kept):
-            for sample, made in zip(batch, media, strict=True):
-                _write(out, sample, made, fps)
-            append_jsonl(out / SAMPLES, map(asdict, batch))
+    with ExitStack() as stack:
+        stack.enter_context(room_in(out, kept=kept))
+        advance = stack.enter_context(
+            processes.progress(console, f"Generating {out.name}", len(samples), len(finished))
+        )
+        in_turn = stack.enter_context(in_background())
+        for batch in processes.share(batches(missing, batch_size)):
+            media = sampler([sample.prompt for sample in batch], [sample.seed for sample in batch])
+            if len(media) != len(batch):
+                raise ValueError(f"The sampler returned {len(media)} samples for {len(batch)} prompts.")
+            in_turn(_write_batch, journal, batch, media, fps, advance)
+    journal.finish(names)
     return out
+
+
+def _write_batch(
+    journal: Journal, batch: Sequence[Sample], media: Sequence, fps: object, advance: Callable[[int], None]
+) -> None:
+    for sample, made in zip(batch, media, strict=True):
+        _write(journal.path.parent, sample, made, fps)
+    journal.add(map(asdict, batch))
+    advance(len(batch))
 
 
 def _settle(out: Path, settings: dict) -> None:
@@ -80,29 +104,32 @@ def _settle(out: Path, settings: dict) -> None:
         raise UserError(f"{out} was made with other settings:{lines}\nChoose another folder or remove this one.")
 
 
-def _num_finished(out: Path, samples: list[Sample]) -> int:
-    """How many of `samples` the folder holds, from the first on. `UserError` where it holds something else."""
-    if not (out / SAMPLES).exists():
-        return 0
-    cut_torn_line(out / SAMPLES)
-    finished = read_samples(out)
+def _require_same(out: Path, lines: Mapping[str, dict], samples: list[Sample]) -> set[str]:
+    """The files that the folder holds. `UserError` where they are not among `samples`."""
+    finished, wanted = read_samples(out) if lines else [], {sample.file: sample for sample in samples}
     if len(finished) > len(samples):
         raise UserError(
             f"{out} holds {len(finished)} samples, more than the {len(samples)} of this call. Choose another folder."
         )
-    for old, new in zip(finished, samples, strict=False):
+    for old in finished:
+        new = wanted.get(old.file)
+        if new is None:
+            raise UserError(f"{out} holds {old.file}, which this call does not make. Choose another folder.")
         if old != new:
             other = " and other metadata" if old.metadata != new.metadata else ""
             raise UserError(
                 f"{out / old.file} was made for {old.prompt!r} with seed {old.seed}; this call has {new.prompt!r} with "
                 f"seed {new.seed}{other}. Choose another folder."
             )
+    return {sample.file for sample in finished}
+
+
+def _require_whole(out: Path, finished: list[Sample]) -> None:
     lost = [name for s in finished for name in dict.fromkeys([s.file, s.picture]) if not _is_whole(out / name)]
     if lost:
         raise UserError(
             f"{out}: {len(lost)} files that {SAMPLES} lists are gone or damaged, {lost[0]} first. Remove the folder."
         )
-    return len(finished)
 
 
 def _is_whole(file: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sipo.errors import UsageError, UserError
+from sipo.processes import ALONE, Processes
 from sipo.samples.generate import generate
 from sipo.tables import markdown_table
 from sipo.vbench.files import VIDEO_FOLDER, made_for, name_videos, plan_videos, read_results, read_suite
@@ -32,8 +33,11 @@ class VideoRequest:
     batch_size: int = 1
 
 
-def generate_videos(request: VideoRequest, console: Console) -> int:
-    """Make the videos that are missing, name them in `out`/videos, and return how many. UserError for a picture model."""
+def generate_videos(request: VideoRequest, console: Console, processes: Processes = ALONE) -> int:
+    """Make the videos that are missing, by all processes, and name them in `out`/videos; how many there are then.
+
+    Raises UserError for a picture model.
+    """
     from sipo.backbones.opening import open_for_sampling
 
     suite = read_suite(request.prompts, request.dimensions or tuple(DIMENSIONS), request.rewritten)
@@ -43,8 +47,9 @@ def generate_videos(request: VideoRequest, console: Console) -> int:
         raise UserError(f"{request.model} makes pictures; VBench judges videos.")
     prompts = "rewritten" if request.rewritten else "raw"
     settings = {**opened.settings, "benchmark": "vbench", "prompts": prompts}
-    generate(opened.sampler, items, request.out, settings, request.batch_size, console)
-    name_videos(request.out, names, request.out / VIDEO_FOLDER)
+    generate(opened.sampler, items, request.out, settings, request.batch_size, console, None, processes)
+    if processes.is_main:
+        name_videos(request.out, names, request.out / VIDEO_FOLDER)
     return len(items)
 
 

@@ -18,6 +18,7 @@ from sipo.evaluate.pages.words import cautions, interval, p_text, percent
 from sipo.evaluate.report.report import report, summary
 from sipo.evaluate.scores.files import UNNAMED, Score, read_score_file, recorded_settings, scorer_of, scores_path
 from sipo.evaluate.scores.score import scores_with
+from sipo.processes import ALONE, Processes
 from sipo.run import RunDir
 from sipo.samples.folder import SAMPLES, PromptItem, read_settings
 from sipo.samples.generate import generate
@@ -71,16 +72,17 @@ class CompareRequest:
         return Path("-vs-".join(names) if len(names) < 4 else f"{names[0]}-vs-{len(names) - 1}-others")
 
 
-def compare_models(request: CompareRequest, console: Console) -> str:
-    """Generate what is missing, score it, compare the first with each of the others, write the pages.
-
-    Returns what the terminal shows.
+def compare_models(request: CompareRequest, console: Console, processes: Processes = ALONE) -> str:
+    """Generate what is missing and score it, by all processes; the first one compares the first model with each of the
+    others, writes the pages and returns what the terminal shows; the other processes return "".
     """
     folder = request.folder
-    places = _places(request, folder, console)
+    places = _places(request, folder, console, processes)
     scorers = _scorer_names(request.scorers.names, [place for _, place in places])
-    scores = scores_with(request.scorers, console)
+    scores = scores_with(request.scorers, console, processes)
     sides = [_side(name, place, scorers, scores) for name, place in places]
+    if not processes.is_main:
+        return ""
     found = contest(sides, scorers, request.category, request.tie_margin)
     page = write_contest(found, folder)
     if len(request.models) == 1 and not request.out:
@@ -97,23 +99,25 @@ def model_name(model: Path) -> str:
     return (model.parent if in_folder else model).resolve().name.removesuffix(".jsonl")
 
 
-def _places(request: CompareRequest, folder: Path, console: Console) -> list[tuple[str, Path]]:
+def _places(request: CompareRequest, folder: Path, console: Console, processes: Processes) -> list[tuple[str, Path]]:
     """Name, and media folder or file of scores, of every side; a run's samples are generated into `folder`."""
     models = request.models
     if len(models) == 1 or request.with_base:
         RunDir(models[0]).require()
     if len(models) == 1:
         sides = ("policy", "base")
-        return [(name, _samples(models[0], name == "base", folder / name, request, console)) for name in sides]
+        return [
+            (name, _samples(models[0], name == "base", folder / name, request, console, processes)) for name in sides
+        ]
     places = []
     *names, base = _distinct([*map(model_name, models), "base"])
     for number, (model, name) in enumerate(zip(models, names, strict=True)):
         place = Path(model)
         if RunDir(model).config.is_file():
-            place = _samples(model, False, folder / f"{_letter(number)}-{name}", request, console)
+            place = _samples(model, False, folder / f"{_letter(number)}-{name}", request, console, processes)
         places.append((name, place))
     if request.with_base:
-        places.append((base, _samples(models[0], True, folder / "base", request, console)))
+        places.append((base, _samples(models[0], True, folder / "base", request, console, processes)))
     return places
 
 
@@ -137,14 +141,18 @@ def _side(name: str, place: Path, scorers: Sequence[str], scores: Callable[[Path
     return Side(name, place, found, {scorer: recorded_settings(scores_path(place, scorer)) for scorer in scorers})
 
 
-def _samples(run: Path, base_only: bool, folder: Path, request: CompareRequest, console: Console) -> Path:
+def _samples(
+    run: Path, base_only: bool, folder: Path, request: CompareRequest, console: Console, processes: Processes
+) -> Path:
     """The run's samples of the prompts in `folder`: existing ones are kept, unless the weights have changed."""
     items = request.prompts.items()
     opened = open_for_sampling(str(run), base_only)
-    is_stale = (folder / SAMPLES).is_file() and read_settings(folder) != opened.settings
-    if is_stale and ((folder.parent / JSON).is_file() or folder.is_relative_to(RunDir(run).evaluation)):
-        shutil.rmtree(folder)  # ours: it is beside a comparison, or inside the run
-    return generate(opened.sampler, items, folder, opened.settings, request.scorers.batch_size, console)
+    with processes.main_first():
+        is_stale = (folder / SAMPLES).is_file() and read_settings(folder) != opened.settings
+        if is_stale and ((folder.parent / JSON).is_file() or folder.is_relative_to(RunDir(run).evaluation)):
+            shutil.rmtree(folder)  # ours: it is beside a comparison, or inside the run
+    batch = request.scorers.batch_size
+    return generate(opened.sampler, items, folder, opened.settings, batch, console, processes=processes)
 
 
 def _summary(found: Contest, folder: Path) -> str:

@@ -11,6 +11,7 @@ from sipo.evaluate.label.files import JSONL, PARQUET, require_ending, write_best
 from sipo.evaluate.label.label import Candidate, Labels, Mode, label
 from sipo.evaluate.scores.score import scores_with
 from sipo.evaluate.scores.sources import find_media
+from sipo.processes import ALONE, Processes
 from sipo.run import RunDir
 from sipo.samples.folder import read_settings
 from sipo.scorers.choice import ScorerChoice
@@ -33,19 +34,22 @@ class LabelRequest:
     seed: int = 0
 
 
-def label_folders(request: LabelRequest, console: Console) -> str:
-    """Score what has no score yet, make pairs, write the files; returns what the terminal shows.
+def label_folders(request: LabelRequest, console: Console, processes: Processes = ALONE) -> str:
+    """Score what has no score yet, by all processes; the first one makes pairs, writes the files and returns what the
+    terminal shows, the others return "".
 
     Samples of one prompt are compared across all folders. Raises UsageError unless one scorer is named, and for a run:
     its samples and comparisons are of held-out prompts, and training on those would spoil every later comparison.
     """
     _check(request)
-    scores, (scorer,) = scores_with(request.scorers, console), request.scorers.names
+    scores, (scorer,) = scores_with(request.scorers, console, processes), request.scorers.names
     candidates = []
     for folder in [media.path for path in request.folders for media in find_media(path)]:
         settings = read_settings(folder)
         model = " ".join(str(settings[key]) for key in ("model", "weights") if settings.get(key)) or folder.name
         candidates += [Candidate(folder / score.sample.file, score, model) for score in scores(folder, scorer)]
+    if not processes.is_main:
+        return ""
     labels = label(candidates, request.mode, request.margin, request.only_right)
     lines = [_summary(labels, len(candidates))]
     if request.sft:

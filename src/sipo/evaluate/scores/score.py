@@ -1,9 +1,11 @@
-"""Score everything in a media folder; run again, only what is new or changed is scored."""
+"""Score everything in a media folder, by all processes; run again, only what is new or changed is scored."""
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -12,13 +14,14 @@ from sipo.data.media.pictures import decode
 from sipo.errors import UserError
 from sipo.evaluate.scores.files import Score, content_hash, read_lines, read_scores, score_from_line, scores_path
 from sipo.evaluate.scores.sources import find_media
-from sipo.files import room_in, write_atomic
-from sipo.jsonl import append_jsonl, cut_torn_line, dump_jsonl
-from sipo.progress import track_batches
+from sipo.files import room_in
+from sipo.processes import ALONE, Processes, batches
+from sipo.processes.journal import Journal
 from sipo.samples.folder import SAMPLES, Sample, read_samples
 from sipo.scorers.base import ConfiguredScorer, DetailedScorer, FileScorer, Scorer, VideoScorer
 from sipo.scorers.choice import ScorerChoice
 from sipo.scorers.frames import evenly_spaced
+from sipo.threads import read_ahead
 
 
 def score(
@@ -28,6 +31,7 @@ def score(
     console: Console | None = None,
     samples: Sequence[Sample] | None = None,
     out: Path | None = None,
+    processes: Processes = ALONE,
 ) -> list[Score]:
     """Score the media of `folder` into `scores.NAME.jsonl` and return the scores in the order of the samples.
 
@@ -36,6 +40,8 @@ def score(
     `scorer` holds the scorer's settings, if it has any. A line is kept while both are unchanged, everything else is
     scored again; lines are written batch by batch. A file that cannot be read gets the score null and an `error`, does
     not stop the others, and is tried again next time. Raises `UserError` for videos if the scorer takes pictures.
+
+    All `processes` call it. Each scores whole batches, those of one process, and decodes the next one meanwhile.
     """
     folder = Path(folder)
     samples = read_samples(folder) if samples is None else samples
@@ -43,22 +49,37 @@ def score(
         raise UserError(f"{folder} holds videos, and the scorer {scorer.name!r} takes pictures.")
     path = scores_path(out or folder, scorer.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    cut_torn_line(path)
-    heads = {sample.file: _head(folder, sample, scorer) for sample in samples}
-    done = {r["file"]: r for r in read_lines(path) if r["score"] is not None and _is_headed(r, heads.get(r["file"]))}
+    read_lines(path)  # refuses a file of something else
+    journal, wanted = Journal(path, processes), {sample.file: sample for sample in samples}
+
+    def is_current(line: dict) -> bool:
+        sample = wanted.get(line["file"])
+        return sample is not None and _is_headed(line, _head(folder, sample, scorer))
+
+    done = journal.begin(is_current)
     missing = [sample for sample in samples if sample.file not in done]
+    failed = [sample for sample in samples if sample.file in done and done[sample.file]["score"] is None]
     size = scorer.batch_size if isinstance(scorer, FileScorer) else batch_size
-    for batch in track_batches(missing, size, console, f"Scoring {folder.name}", total=len(samples)):
-        results = _score_batch(folder, batch, scorer)
-        records = [{**heads[sample.file], **found} for sample, found in zip(batch, results, strict=True)]
-        with room_in(path.parent, kept=lambda: f"{len(done)} of {len(samples)} scores are kept"):  # noqa: B023
-            append_jsonl(path, records)
-        done |= {record["file"]: record for record in records}
-    write_atomic(path, dump_jsonl(done[sample.file] for sample in samples))  # in order, without superseded lines
-    return [score_from_line(sample, done[sample.file]) for sample in samples]
+
+    def kept() -> str:
+        return f"{len(journal.lines())} of {len(samples)} scores are kept"
+
+    with (
+        room_in(path.parent, kept=kept),
+        processes.progress(console, f"Scoring {folder.name}", len(samples), len(done) - len(failed)) as advance,
+    ):
+        # What failed comes apart, so that the other batches are those of a call that was never stopped.
+        units = [*batches(missing, size), *batches(failed, size)]
+        for batch, read in read_ahead(processes.share(units), partial(_read, folder, scorer)):
+            journal.add(_score_batch(batch, read, scorer))
+            advance(len(batch))
+    lines = journal.finish([sample.file for sample in samples])
+    return [score_from_line(sample, lines[sample.file]) for sample in samples]
 
 
-def scores_with(choice: ScorerChoice, console: Console) -> Callable[[Path, str], list[Score]]:
+def scores_with(
+    choice: ScorerChoice, console: Console, processes: Processes = ALONE
+) -> Callable[[Path, str], list[Score]]:
     """A function (folder, scorer's name) -> scores: existing ones if complete and without weights given, else new ones.
 
     A scorer is loaded once, when it is first needed.
@@ -74,7 +95,7 @@ def scores_with(choice: ScorerChoice, console: Console) -> Callable[[Path, str],
         found = find_media(folder)
         if len(found) != 1:
             raise UserError(f"{folder} holds several folders of media: name one of them.")
-        return score(folder, load(name), choice.batch_size, console, found[0].samples)
+        return score(folder, load(name), choice.batch_size, console, found[0].samples, processes=processes)
 
     return scores
 
@@ -89,17 +110,33 @@ def _is_headed(record: dict, head: dict | None) -> bool:
     return head is not None and all(record.get(key) == head.get(key) for key in ("hash", "scorer"))
 
 
-def _score_batch(folder: Path, batch: Sequence[Sample], scorer: Scorer | FileScorer) -> list[dict]:
-    """Of each sample a `score` and perhaps details, or the score null and an `error`."""
-    media, errors = {}, {}
+@dataclass(frozen=True)
+class _Read:
+    """A sample's line before its score, and its medium, or why it cannot be read."""
+
+    head: dict
+    medium: Any = None
+    error: str | None = None
+
+
+def _read(folder: Path, scorer: Scorer | FileScorer, batch: Sequence[Sample]) -> list[_Read]:
+    found = []
     for sample in batch:
+        head = _head(folder, sample, scorer)
         try:
-            media[sample.file] = _open(folder / sample.file, sample, scorer)
+            found.append(_Read(head, _open(folder / sample.file, sample, scorer)))
         except (UserError, OSError, ValueError) as error:
-            errors[sample.file] = {"score": None, "error": str(error)}
-    found = [sample for sample in batch if sample.file in media]
-    results = dict(zip((s.file for s in found), _run(scorer, [media[s.file] for s in found], found), strict=True))
-    return [results.get(sample.file) or errors[sample.file] for sample in batch]
+            found.append(_Read(head, error=str(error)))
+    return found
+
+
+def _score_batch(batch: Sequence[Sample], read: Sequence[_Read], scorer: Scorer | FileScorer) -> list[dict]:
+    """A line each, with a `score` and perhaps details, or the score null and an `error`."""
+    readable = [(each.medium, sample) for sample, each in zip(batch, read, strict=True) if each.error is None]
+    results = iter(_run(scorer, [medium for medium, _ in readable], [sample for _, sample in readable]))
+    return [
+        each.head | (next(results) if each.error is None else {"score": None, "error": each.error}) for each in read
+    ]
 
 
 def _open(path: Path, sample: Sample, scorer: object):

@@ -14,6 +14,7 @@ from sipo.evaluate.scores.hps import print_styles
 from sipo.evaluate.scores.score import score
 from sipo.evaluate.scores.sources import MediaFolder
 from sipo.evaluate.statistics.bootstrap import Estimate, bootstrap_mean
+from sipo.processes import ALONE, Processes
 from sipo.scorers.base import FileScorer, Scorer
 
 
@@ -43,8 +44,9 @@ def score_folders(
     batch_size: int,
     console: Console,
     out: Path | None = None,
+    processes: Processes = ALONE,
 ) -> list[Scored]:
-    """Every folder by every scorer, scorer by scorer.
+    """Every folder by every scorer, scorer by scorer, by all processes.
 
     out: the folder of the files of scores; default: each media folder itself. Raises UsageError for `out` and several
     folders.
@@ -55,7 +57,7 @@ def score_folders(
     results = []
     for scorer in scorers:
         for folder in folders:
-            found = score(folder.path, scorer, batch_size, console, folder.samples, out)
+            found = score(folder.path, scorer, batch_size, console, folder.samples, out, processes)
             results.append(Scored(folder.path, scorer.name, found, scores_path(out or folder.path, scorer.name)))
     return results
 
