@@ -5,7 +5,8 @@ import io
 
 import pytest
 import typer
-from support.processes import contents, in_one, in_two
+from support.folders import contents
+from support.processes import in_one, in_two
 
 from sipo.cli import app
 

@@ -4,7 +4,8 @@ import json
 import time
 
 import pytest
-from support.processes import Kill, contents, in_one, in_two
+from support.folders import contents
+from support.processes import Kill, in_one, in_two
 
 from sipo.errors import UserError
 from sipo.processes import batches

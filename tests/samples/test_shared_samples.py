@@ -5,7 +5,8 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from support.processes import Kill, contents, in_one, in_two
+from support.folders import contents
+from support.processes import Kill, in_one, in_two
 from support.synthetic_run import prompt_items
 
 from sipo.errors import UserError

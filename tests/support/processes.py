@@ -77,8 +77,3 @@ def _one(rank, world, port, work, arguments, kill, out):
     except UserError as error:
         found = str(error)
     out.put((rank, found))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too."""
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}

@@ -2,15 +2,18 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from support.processes import in_two
 
 from sipo.errors import UserError
 from sipo.vbench import official as command
 
 QUIET = Console(file=io.StringIO())
+Places = tuple[Path, Path, Path]
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ def places(tmp_path):
     return tmp_path / "env", tmp_path / "videos", tmp_path / "out"
 
 
-def test_the_command_of_a_dimension(places):
+def test_the_command_of_a_dimension(places: Places):
     env, videos, out = places
     assert command.commands(env, videos, "scene", out, 4) == [
         [f"{env}/bin/vbench", "evaluate", "--ngpus", "4", "--videos_path", str(videos), "--dimension", "scene",
@@ -31,7 +34,7 @@ def test_the_command_of_a_dimension(places):
     ]  # fmt: skip
 
 
-def test_flickering_is_judged_on_what_the_static_filter_leaves(places):
+def test_flickering_is_judged_on_what_the_static_filter_leaves(places: Places):
     env, videos, out = places
     first, second = command.commands(env, videos, "temporal_flickering", out)
     assert first == [
@@ -40,7 +43,7 @@ def test_flickering_is_judged_on_what_the_static_filter_leaves(places):
     assert second[second.index("--videos_path") + 1] == f"{out}/static_filter/filtered_videos"
 
 
-def test_paths_are_absolute_and_what_a_shell_would_garble_is_refused(places, monkeypatch):
+def test_paths_are_absolute_and_what_a_shell_would_garble_is_refused(places: Places, monkeypatch):
     env, videos, out = places
     monkeypatch.chdir(videos.parent)
     assert command.commands(Path("env"), Path("videos"), "scene", Path("out")) == command.commands(
@@ -50,7 +53,7 @@ def test_paths_are_absolute_and_what_a_shell_would_garble_is_refused(places, mon
         command.commands(env, Path("/data/$HOME"), "scene", out)
 
 
-def test_the_environments_programs_come_first(places, monkeypatch):
+def test_the_environments_programs_come_first(places: Places, monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin")
     assert command.variables(places[0])["PATH"] == f"{places[0]}/bin:/usr/bin"
 
@@ -74,7 +77,7 @@ class Package:
         return 0
 
 
-def test_failures_do_not_stop_the_others_and_only_they_are_run_again(places):
+def test_failures_do_not_stop_the_others_and_only_they_are_run_again(places: Places):
     names = ["scene", "color", "temporal_flickering", "human_action"]
     package = Package(silent=["color"], loud=["scene", "static filter"])
     assert command.run_dimensions(*places[:2], names, places[2], 1, QUIET, package) == names[:3]
@@ -84,9 +87,33 @@ def test_failures_do_not_stop_the_others_and_only_they_are_run_again(places):
     assert again.told == ["scene", "color", "static filter", "temporal_flickering"]
 
 
-def test_what_is_not_there_is_said_before_anything_runs(places, tmp_path):
+def test_what_is_not_there_is_said_before_anything_runs(places: Places, tmp_path):
     env, videos, out = places
     with pytest.raises(UserError, match=r"is not an environment with VBench: it has no .*bin/vbench"):
         command.run_dimensions(tmp_path, videos, ["scene"], out, 1, QUIET, Package())
     with pytest.raises(UserError, match=r"holds no \.mp4 file"):
         command.run_dimensions(env, tmp_path, ["scene"], out, 1, QUIET, Package())
+
+
+def judges(processes, places: Places, names):
+    """What a package was told in this process, by what variables, and what failed at last."""
+    found, package = [], Package(silent=["color"])
+
+    def execute(arguments, variables):
+        found.append({name: variables.get(name) for name in ("RANK", "WORLD_SIZE", "CUDA_VISIBLE_DEVICES", "HOME")})
+        return package(arguments, variables)
+
+    failed = command.run_dimensions(*places[:2], names, places[2], 1, QUIET, execute, processes)
+    return package.told, found, failed
+
+
+def test_two_processes_judge_each_dimension_once_on_the_gpu_of_each(places: Places, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
+    names = ["scene", "color", "human_action", "object_class", "spatial_relationship"]
+    (first, variables, failed), (second, _, failed_too) = in_two(judges, places, names)
+    assert sorted(first + second) == sorted(names)
+    assert failed == failed_too == ["color"]
+    assert all(
+        found == {"RANK": None, "WORLD_SIZE": None, "CUDA_VISIBLE_DEVICES": "6", "HOME": os.environ["HOME"]}
+        for found in variables
+    )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sipo.cli.common import console, quiet_libraries, say, together
+from sipo.cli.common import quiet_libraries, say, together
 
 geneval = typer.Typer(no_args_is_help=True, help="GenEval: pictures in its layout, its rules, its table.")
 vbench = typer.Typer(no_args_is_help=True, help="VBench: videos under its names, the official package, its totals.")
@@ -130,7 +130,9 @@ def vbench_run(
     """Have the official package judge the videos, a dimension at a time. Dimensions with results are skipped."""
     from sipo.vbench.run import run_package
 
-    say(run_package(folder, environment, dimension, num_gpus, console()), nl=False)
+    with together() as (processes, screen):
+        shown = run_package(folder, environment, dimension, num_gpus, screen, processes)
+    say(shown, nl=False)
 
 
 @vbench.command("table")

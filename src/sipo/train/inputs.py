@@ -126,8 +126,7 @@ def _encoded(
         data.max_pixels,
         num_workers=data.workers,
     )
-    shown = console if processes.is_main and not console.quiet else None
-    encode_cache(backbone, request, path, processes.rank, processes.world, shown)
+    encode_cache(backbone, request, path, processes, None if console.quiet else console)
     cache = Cache(path)
     verify(cache, processes)
     return cache

@@ -12,7 +12,10 @@ from rich.console import Console
 from rich.text import Text
 
 from sipo.errors import UserError
+from sipo.processes import ALONE, Processes
 from sipo.vbench.files import FLICKERING, RESULTS
+
+LAUNCHERS = ("RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_")
 
 Execute = Callable[[Sequence[str], Mapping[str, str]], int]
 """A command line and its environment variables in, the exit status out."""
@@ -35,9 +38,17 @@ def program(environment: Path) -> Path:
     return Path(environment) / "bin" / "vbench"
 
 
-def variables(environment: Path) -> dict[str, str]:
-    """This process's, with the environment's programs first: the package calls `python` by name."""
-    return {**os.environ, "PATH": f"{Path(environment) / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"}
+def variables(environment: Path, processes: Processes = ALONE) -> dict[str, str]:
+    """This process's, with the environment's programs first: the package calls `python` by name.
+
+    Of several processes, each hands on its own GPU alone, and not what its launcher says: the package launches anew.
+    """
+    found = {**os.environ, "PATH": f"{Path(environment) / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"}
+    if processes.world == 1:
+        return found
+    visible, place = os.environ.get("CUDA_VISIBLE_DEVICES", ""), processes.device.index or 0
+    found["CUDA_VISIBLE_DEVICES"] = visible.split(",")[place] if visible else str(place)
+    return {name: value for name, value in found.items() if not name.startswith(LAUNCHERS)}
 
 
 def commands(environment: Path, videos: Path, dimension: str, out: Path, num_gpus: int = 1) -> list[list[str]]:
@@ -66,8 +77,11 @@ def run_dimensions(
     num_gpus: int,
     console: Console,
     execute: Execute | None = None,
+    processes: Processes = ALONE,
 ) -> list[str]:
     """Judge each dimension that has no results in `out` yet, and return those that failed; the others are judged.
+
+    All `processes` call it, and each judges whole dimensions.
 
     A dimension has failed when its command ends with an error or leaves no results (the package's own command line
     exits with 0 in any case). Raises `UserError` if the environment or the videos are missing.
@@ -77,17 +91,15 @@ def run_dimensions(
     if not any(Path(videos).glob("*.mp4")):
         raise UserError(f"{videos} holds no .mp4 file.")
     execute = execute or _execute
-    failed = []
-    for dimension in dimensions:
-        if has_results(out / dimension):
-            continue
+    todo = [dimension for dimension in dimensions if not has_results(out / dimension)]
+    processes.barrier()
+    for dimension in processes.share(todo):
         for command in commands(environment, videos, dimension, out, num_gpus):
             console.print(Text.assemble((dimension, "bold"), f": {' '.join(command)}"), soft_wrap=True)
-            if execute(command, variables(environment)) != 0:
+            if execute(command, variables(environment, processes)) != 0:
                 break
-        if not has_results(out / dimension):
-            failed.append(dimension)
-    return failed
+    processes.barrier()
+    return [dimension for dimension in todo if not has_results(out / dimension)]
 
 
 def has_results(folder: Path) -> bool:

@@ -54,10 +54,16 @@ def generate_videos(request: VideoRequest, console: Console, processes: Processe
 
 
 def run_package(
-    folder: Path, environment: Path, dimensions: Sequence[str] | None, num_gpus: int, console: Console
+    folder: Path,
+    environment: Path,
+    dimensions: Sequence[str] | None,
+    num_gpus: int,
+    console: Console,
+    processes: Processes = ALONE,
 ) -> str:
     """Have the package of `environment` judge `folder`/videos, and return the table. UserError names what failed.
 
+    All `processes` call it, and each has whole dimensions judged, on `num_gpus` (of several processes: one each).
     `None`: every dimension that the videos were made for. Raises UsageError for others.
     """
     unknown = [name for name in dimensions or [] if name not in DIMENSIONS]
@@ -68,7 +74,9 @@ def run_package(
     if without:
         raise UsageError(f"{folder} has no videos for {', '.join(without)}: they were made for {', '.join(there)}")
     wanted = list(dimensions or there)
-    failed = run_dimensions(environment, folder / VIDEO_FOLDER, wanted, folder / RESULTS, num_gpus, console)
+    failed = run_dimensions(
+        environment, folder / VIDEO_FOLDER, wanted, folder / RESULTS, num_gpus, console, None, processes
+    )
     if failed:
         raise UserError(f"VBench left no results for {', '.join(failed)}: see above. What is done is kept.")
     return results_table({folder.name: read_results(folder / RESULTS)})

@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline  # pyright: ignore[reportPrivateImportUs
 from support import checkpoints as tiny
 from support.folders import contents
 from support.pictures import FakeEncoder, pick_a_pic, write_parquet
+from support.processes import Kill, in_one, in_two
 from torch.utils.data import DataLoader
 
 from sipo.backbones import load_backbone
@@ -26,6 +27,7 @@ from sipo.data.media.load import load_pixels
 from sipo.data.pairs.open import open_pairs
 from sipo.data.pairs.rows import PairSource
 from sipo.errors import UserError
+from sipo.processes import ALONE, Processes
 from sipo.size import Size
 
 SIZE = Size(16, 16)
@@ -42,11 +44,12 @@ def source(columns: dict[str, list], tmp_path_factory: pytest.TempPathFactory) -
     return open_pairs(write_parquet(tmp_path_factory.mktemp("data") / "pairs.parquet", columns))
 
 
-def encode(source: PairSource, out: Path, backbone: Encoder | None = None, **options) -> FakeEncoder:
+def encode(
+    source: PairSource, out: Path, backbone: Encoder | None = None, processes: Processes = ALONE, **options
+) -> FakeEncoder:
     fake = FakeEncoder()
-    share = {key: options.pop(key) for key in ("rank", "world_size") if key in options}
     settings = {"crop": "random", "flip": True, "batch_size": 3, "seed": 1, "pairs_per_shard": 4}
-    encode_cache(backbone or fake, EncodeRequest(source, USABLE, SIZE, **(settings | options)), out, **share)
+    encode_cache(backbone or fake, EncodeRequest(source, USABLE, SIZE, **(settings | options)), out, processes)
     return fake
 
 
@@ -157,28 +160,34 @@ def test_encoding_survives_sigkill(source: PairSource, tmp_path: Path) -> None:
     Cache(out).verify()
 
 
+def slow_encodes(processes: Processes, source: PairSource, out: Path) -> int:
+    """How many pictures this process encoded."""
+    backbone = Slow()
+    encode(source, out, backbone, processes)
+    return backbone.pictures
+
+
 def test_two_processes_make_the_cache_of_one(source: PairSource, tmp_path: Path) -> None:
     encode(source, tmp_path / "one")
-    processes = [in_a_process(source, tmp_path / "two", rank=rank, world_size=2) for rank in (1, 0)]
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
+    found = in_two(slow_encodes, source, tmp_path / "two")
+    assert sum(found) == 26 * 4 + 2  # both encode a black one to learn its size
+    assert min(found) > 26
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
-def test_a_process_that_died_is_replaced_by_any_other(source: PairSource, tmp_path: Path) -> None:
-    """Rank 1 of 2 never started: rank 0 waits for its shards; the same folder then completes as 1 of 1."""
-    process = in_a_process(source, tmp_path / "cache", rank=0, world_size=2)
-    while len(list((tmp_path / "cache").glob("*.seal"))) < 4:
-        assert process.is_alive()
-        time.sleep(0.01)
-    time.sleep(0.3)
-    assert process.is_alive()
-    assert not (tmp_path / "cache" / "manifest.json").exists()
-    encode(source, tmp_path / "cache")
-    process.join(60)
-    assert process.exitcode == 0
-    Cache(tmp_path / "cache").verify()
+@pytest.mark.parametrize(("first", "then"), [(in_two, in_one), (in_one, in_two)])
+def test_a_kill_costs_a_shard_and_any_number_of_processes_goes_on(source, tmp_path, first, then) -> None:
+    encode(source, tmp_path / "one")
+    out, rank = tmp_path / "two", 1 if first is in_two else 0
+    found = first(slow_encodes, source, out, kill=Kill(rank, 3, "safetensors.seal."))
+    if first is in_two:
+        assert "process 1 has ended without a word" in found[0]
+    finished = len(list(out.glob("pairs-*.seal")))
+    assert finished
+    assert not (out / "manifest.json").exists()
+    assert sum(then(slow_encodes, source, out)) == (26 - 4 * finished) * 4
+    assert contents(out) == contents(tmp_path / "one")
+    Cache(out).verify()
 
 
 def test_another_origin_is_refused_with_every_difference(source: PairSource, tmp_path: Path) -> None:

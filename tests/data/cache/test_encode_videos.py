@@ -1,7 +1,6 @@
 """Encoding of videos: what is stored, resuming after SIGKILL, several processes, batches that fit the memory."""
 
 import json
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ import torch
 from support import videos
 from support.folders import contents
 from support.pictures import FakeEncoder
+from support.processes import in_two
 
 from sipo.data.cache import encode as encode_module
 from sipo.data.cache.encode import encode_cache
@@ -18,6 +18,7 @@ from sipo.data.draws import draw_augmentation
 from sipo.data.media.load import load_pixels
 from sipo.data.pairs.open import open_pairs
 from sipo.data.pairs.rows import PairSource
+from sipo.processes import ALONE, Processes
 from sipo.size import Size
 
 CLIP = Size(16, 16, 3, 8.0)
@@ -36,11 +37,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> PairSource:
     return open_pairs(folder / "clips.jsonl")
 
 
-def encode_clips(source: PairSource, out: Path, backbone: FakeEncoder | None = None, **options) -> FakeEncoder:
+def encode_clips(
+    source: PairSource, out: Path, backbone: FakeEncoder | None = None, processes: Processes = ALONE, **options
+) -> FakeEncoder:
     backbone = backbone or FakeEncoder()
-    share = {key: options.pop(key) for key in ("rank", "world_size") if key in options}
     settings = {"crop": "random", "flip": True, "batch_size": 2, "seed": 1, "pairs_per_shard": 2}
-    encode_cache(backbone, EncodeRequest(source, list(range(12)), CLIP, **(settings | options)), out, **share)
+    encode_cache(backbone, EncodeRequest(source, list(range(12)), CLIP, **(settings | options)), out, processes)
     return backbone
 
 
@@ -51,10 +53,15 @@ def test_moments_of_videos(clips: PairSource, tmp_path: Path) -> None:
         sample, pair = cache.get(row), clips[row]
         crop = draw_augmentation(1, 0, pair.id, False, 0.0).crop
         for (moments, _), media in zip(sample.members, (pair.chosen, pair.rejected), strict=True):
+            assert media is not None
             pixels, _ = load_pixels(media, CLIP, crop)
             assert torch.equal(moments[0], backbone.encode_media(pixels[None])[0])
             assert torch.equal(moments[1], backbone.encode_media(pixels.flip(-1)[None])[0])
             assert moments.shape == (2, 2, 3, 3, 4, 4)
+
+
+def encode_share(processes: Processes, clips: PairSource, out: Path) -> None:
+    encode_clips(clips, out, processes=processes)
 
 
 def test_videos_resumed_and_by_two_processes(clips: PairSource, tmp_path: Path) -> None:
@@ -70,16 +77,7 @@ def test_videos_resumed_and_by_two_processes(clips: PairSource, tmp_path: Path) 
     finished = len(list((tmp_path / "cut").glob("pairs-*.seal")))
     assert encode_clips(clips, tmp_path / "cut").pictures == (12 - 2 * finished) * 4
     assert 0 < finished < 6
-    context = multiprocessing.get_context("fork")
-    processes = [
-        context.Process(target=encode_clips, args=(clips, tmp_path / "two"), kwargs={"rank": rank, "world_size": 2})
-        for rank in (1, 0)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
+    in_two(encode_share, clips, tmp_path / "two")
     assert contents(tmp_path / "whole") == contents(tmp_path / "cut") == contents(tmp_path / "two")
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.processes import Kill, contents, in_one, in_two
+from support.folders import contents
+from support.processes import Kill, in_one, in_two
 from support.runs import QUIET
 
 from sipo.evaluate.label.run import LabelRequest, label_folders

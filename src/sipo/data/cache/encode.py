@@ -1,13 +1,13 @@
-"""Encode a data set once: media to the VAE's moments, prompts to text embeddings; resumable, by many processes."""
+"""Encode a data set once: media to the VAE's moments, prompts to text embeddings; resumable, by all processes."""
 
 import itertools
 import json
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -21,9 +21,9 @@ from sipo.data.pairs.load import load_pair
 from sipo.data.workers import end_with_parent, worker_errors
 from sipo.errors import UserError
 from sipo.files import room_in, write_atomic
-from sipo.progress import progress_bar
+from sipo.processes import ALONE, Processes, batches
 
-PATIENCE = 3600.0  # seconds without a new shard from the other processes before giving up on them
+T = TypeVar("T")
 BATCH_BYTES = 128_000_000  # of the pixels that are encoded at once, whatever the batch size (but one item at least)
 
 
@@ -31,14 +31,13 @@ def encode_cache(
     backbone: Encoder,
     request: EncodeRequest,
     out: str | Path,
-    rank: int = 0,
-    world_size: int = 1,
+    processes: Processes = ALONE,
     console: Console | None = None,
 ) -> None:
     """Encode what `request` describes into the folder `out`, which `Cache` then opens. A console shows a progress bar.
 
-    Run it again after an interruption to resume: finished shards are never encoded again. With several processes, each
-    calls this with its own `rank` and encodes every `world_size`-th shard; all return when the cache is complete.
+    Run it again after an interruption to resume: finished shards are never encoded again. All `processes` call it, each
+    encodes its share of the shards that are missing, and all return when the cache is complete.
 
     Raises UserError where `out` holds a cache made by something else, where a member fails to decode (with its row),
     and where the VAE gives a NaN or an infinity (with the pairs).
@@ -50,13 +49,21 @@ def encode_cache(
     if _is_complete(out, made):
         return
     plan = _existing_plan(out, made)
-    if plan is None or _unfinished(out, plan.shards[rank::world_size]):
-        with room_in(out, kept=lambda: _finished(out)), backbone.encoders():
-            if plan is None:
-                plan = make_plan(made, request, *_item_bytes(backbone, request))
-                write_plan(out, plan)
-            _encode_shards(backbone, request, out, plan, plan.shards[rank::world_size], console)
-    _wait_for_all(out, made, plan.shards, rank)
+    with room_in(out, kept=lambda: _finished(out)), ExitStack() as stack:
+        if plan is None or _unfinished(out, plan.shards):
+            stack.enter_context(backbone.encoders())
+        if plan is None:
+            plan = make_plan(made, request, *_item_bytes(backbone, request))
+            write_plan(out, plan)
+        todo = _unfinished(out, plan.shards)
+        processes.barrier()  # all know what is missing before one of them adds to it
+        total = plan.num_items(plan.shards)
+        with processes.progress(console, "encoding", total, total - plan.num_items(todo)) as advance:
+            _encode_shards(backbone, request, out, plan, todo[processes.rank :: processes.world], advance)
+    if processes.is_main:
+        checksums = {name: read_checksum(out, name) for name in plan.shards}
+        write_atomic(out / MANIFEST, json.dumps({"made_by": made, "shards": checksums}, indent=1))
+    processes.barrier()
 
 
 def _is_complete(out: Path, made: dict[str, Any]) -> bool:
@@ -103,30 +110,34 @@ def _item_bytes(backbone: Encoder, request: EncodeRequest) -> tuple[int, int]:
 
 
 def _encode_shards(
-    backbone: Encoder, request: EncodeRequest, out: Path, plan: CachePlan, shards: list[str], console: Console | None
+    backbone: Encoder,
+    request: EncodeRequest,
+    out: Path,
+    plan: CachePlan,
+    todo: list[str],
+    advance: Callable[[int], None],
 ) -> None:
-    """Those of `shards` that are unfinished, one after another. Workers decode ahead, across shards."""
-    todo = _unfinished(out, shards)
-    total, texts = plan.num_items(shards), set(plan.text_shards)
+    """One shard after another. Workers decode ahead, across shards, which are dealt out beforehand for that."""
+    texts = set(plan.text_shards)
     at_once = max(min(request.batch_size, BATCH_BYTES // (4 * math.prod(request.size.pixel_shape))), 1)
-    rows = {name: _chunks([plan.rows[n] for n in plan.contents(name)], at_once) for name in todo if name not in texts}
+    rows = {name: batches([plan.rows[n] for n in plan.contents(name)], at_once) for name in todo if name not in texts}
     decoded = _decode(request, list(itertools.chain(*rows.values())))
-    with worker_errors(), progress_bar(console, "encoding", total, total - plan.num_items(todo)) as advance:
+    with worker_errors():
         for name in todo:
             if name in texts:
-                batches = _chunks([plan.prompts[n] for n in plan.contents(name)], request.batch_size)
-                content = text_shard(backbone, _counted(batches, advance))
+                prompts = batches([plan.prompts[n] for n in plan.contents(name)], request.batch_size)
+                content = text_shard(backbone, _counted(prompts, advance))
             else:
-                batches = itertools.islice(decoded, len(rows[name]))
-                content = pair_shard(backbone, _counted(batches, advance), request.flip)
+                pairs = itertools.islice(decoded, len(rows[name]))
+                content = pair_shard(backbone, _counted(pairs, advance), request.flip)
             write_shard(out, name, content)
 
 
-def _decode(request: EncodeRequest, batches: list[list[int]]) -> Iterator[list[DecodedPair]]:
+def _decode(request: EncodeRequest, rows: list[Sequence[int]]) -> Iterator[list[DecodedPair]]:
     """The batches of rows, decoded by the loader's workers."""
     yield from DataLoader(
         _Decoded(request),
-        batch_sampler=batches,
+        batch_sampler=rows,  # pyright: ignore[reportArgumentType]  # any sequences of rows
         num_workers=request.num_workers,
         collate_fn=list,
         worker_init_fn=end_with_parent,
@@ -149,37 +160,7 @@ class _Decoded(Dataset[DecodedPair]):
         return DecodedPair(pair.id, pair.strength, pixels, conditioning)
 
 
-def _chunks(values: list, size: int) -> list[list]:
-    return [values[start : start + size] for start in range(0, len(values), size)]
-
-
-def _counted(batches: Iterable[list], advance: Callable[[float], None]) -> Iterator[list]:
-    for batch in batches:
-        yield batch
+def _counted(made: Iterable[Sequence[T]], advance: Callable[[int], None]) -> Iterator[list[T]]:
+    for batch in made:
+        yield list(batch)
         advance(len(batch))
-
-
-def _wait_for_all(out: Path, made: dict[str, Any], shards: list[str], rank: int) -> None:
-    """Barrier: rank 0 waits for the shards of all processes and writes the manifest, for which the others wait."""
-    since, missing = time.monotonic(), len(shards)
-    while True:
-        found = {name: checksum for name in shards if (checksum := read_checksum(out, name)) is not None}
-        manifest = {"made_by": made, "shards": found}
-        if len(found) == len(shards) and (rank == 0 or _read_manifest(out) == manifest):
-            break
-        if len(shards) - len(found) != missing:
-            since, missing = time.monotonic(), len(shards) - len(found)
-        if time.monotonic() - since > PATIENCE:
-            raise UserError(
-                f"{missing} shards of {out} are missing, and none is being added: run the same command again"
-            )
-        time.sleep(0.2)
-    if rank == 0:
-        write_atomic(out / MANIFEST, json.dumps(manifest, indent=1))
-
-
-def _read_manifest(out: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads((out / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
