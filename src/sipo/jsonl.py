@@ -1,12 +1,12 @@
 """JSON files, and files of JSON lines, which a killed process may leave with half a last line."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sipo.errors import UserError, shown
-from sipo.files import append, read_regular, write_atomic
+from sipo.files import MOST_LINES, append, open_regular, read_regular, write_atomic
 
 
 def read_json(path: Path, advice: str = "") -> Any:
@@ -35,16 +35,28 @@ def read_jsonl(path: Path) -> list[dict]:
 
     Raises `UserError` with file and line number where any other line is not a JSON object.
     """
-    records = []
-    for number, line in enumerate(read_regular(path).split(b"\n")[:-1], start=1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error}).") from error
-        if not isinstance(record, dict):
-            raise UserError(f"{path}, line {number}: expected an object in braces, found {shown(line[:60])}.")
-        records.append(record)
-    return records
+    return [record for _, record in iter_jsonl(path)]
+
+
+def iter_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
+    """As `read_jsonl`, one at a time, each with the place in the file where its line ends."""
+    end = 0
+    with open_regular(path, MOST_LINES) as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n"):
+                end += len(line)
+                yield end, parse_line(line, f"{path}, line {number}")
+
+
+def parse_line(line: bytes, where: str) -> dict:
+    """Raises `UserError` where it is not a JSON object."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({error}).") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: expected an object in braces, found {shown(line[:60].rstrip())}.")
+    return record
 
 
 def cut_torn_line(path: Path) -> None:

@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 
 from sipo.errors import UserError
+from sipo.evaluate.report.columns import Columns
 from sipo.run import RunDir, read_run
 from sipo.run.record import best_validation, seconds_per_step
+from sipo.train.record import MetricsFile
 
 LINES = [
     {"kind": "validation", "step": 0, "loss": 0.7},
@@ -40,12 +43,44 @@ def test_only_the_config_must_exist(run):
     run.metrics.unlink()
     run.env.unlink()
     record = read_run(run)
-    assert (record.train, record.validation, record.warnings, record.env, record.last_step) == ([], [], [], None, 0)
+    assert (record.validation, record.warnings, record.env, record.last_step) == ([], [], None, 0)
+    assert list(record.train) == []
     run.config.write_text("")
     assert read_run(run).num_steps == 0
     run.config.unlink()
     with pytest.raises(UserError, match=r"holds no config\.yaml"):
         read_run(run)
+
+
+def test_lines_stay_on_the_disk(tmp_path):
+    """40 MB of metrics: reading, drawing's numbers, the median of seconds, and resuming hold a tenth of it at most."""
+    run = RunDir(tmp_path)
+    run.config.write_text("loss: {name: sipo}\n")
+    bins = {"edges": list(range(1001)), "count": [1] * 1000, "loss": [0.5] * 1000}
+    with run.metrics.open("w") as file:
+        for step in range(1, 4001):
+            line = {"kind": "train", "step": step, "loss": 1.0, "bins": bins, "seconds": {"total": 0.5}}
+            file.write(json.dumps(line) + "\n")
+    assert run.metrics.stat().st_size > 40_000_000
+    tracemalloc.start()
+    try:
+        record = read_run(run)
+        assert (len(record.train), record.train[-1]["step"], record.train[0]["step"]) == (4000, 4000, 1)
+        assert len(Columns(record.train, ["loss"], late=2000).points["loss"][0]) == 4000
+        assert seconds_per_step(record.train) == {"total": 0.5}
+        assert [line["step"] for line in run.iter_metrics()] == list(range(1, 4001))
+        MetricsFile(run.metrics, 3999)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+    assert read_run(run).last_step == 3999
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_named(run):
+    record = read_run(run)
+    run.metrics.write_text("[]\n" * 200)
+    with pytest.raises(UserError, match=r"metrics\.jsonl, which changed while it was read"):
+        list(record.train)
 
 
 def test_a_damaged_file_is_named(run):

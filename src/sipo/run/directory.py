@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sipo.errors import UsageError, UserError
 from sipo.files import write_atomic
-from sipo.jsonl import read_jsonl
+from sipo.jsonl import iter_jsonl
 from sipo.yaml12 import read_yaml, write_yaml
 
 if TYPE_CHECKING:
@@ -61,8 +62,12 @@ class RunDir:
 
     def read_metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, of one kind (train, validation, score, warning) or all; a torn last line is ignored."""
-        lines = read_jsonl(self.metrics) if self.metrics.is_file() else []
-        return [line for line in lines if kind is None or line.get("kind") == kind]
+        return [line for line in self.iter_metrics() if kind is None or line.get("kind") == kind]
+
+    def iter_metrics(self) -> Iterator[dict[str, Any]]:
+        """As `read_metrics`, one line at a time: a long run has gigabytes of them."""
+        for _, line in iter_jsonl(self.metrics) if self.metrics.is_file() else ():
+            yield line
 
     def sample_steps(self) -> list[int]:
         """Steps with a folder of samples, in order."""

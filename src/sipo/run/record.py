@@ -1,12 +1,37 @@
 """What a run directory records, as plain values: for reports, and for studies of many runs."""
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from sipo.jsonl import read_json
+from sipo.files import open_regular
+from sipo.jsonl import iter_jsonl, parse_line, read_json
 from sipo.run.directory import RunDir
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Lines of a file that stay there: each is read when it is asked for. starts: where they begin."""
+
+    path: Path
+    starts: array
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if not self.starts:
+            return
+        with open_regular(self.path) as file:
+            for start in self.starts:
+                file.seek(start)
+                yield parse_line(file.readline(), f"{self.path}, which changed while it was read")
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return next(iter(Lines(self.path, self.starts[index : index + 1 or None])))
 
 
 @dataclass(frozen=True)
@@ -14,7 +39,7 @@ class RunRecord:
     """Config, metrics by kind, environment and data check of a run; a missing file is None or empty."""
 
     config: dict[str, Any]
-    train: list[dict[str, Any]]  # lines of metrics.jsonl, in order
+    train: Lines  # of metrics.jsonl, in order
     validation: list[dict[str, Any]]
     scores: list[dict[str, Any]]  # of held-out samples, by train.keep_best
     warnings: list[dict[str, Any]]
@@ -33,12 +58,17 @@ class RunRecord:
 
 def read_run(run: RunDir) -> RunRecord:
     """Read everything but samples and evaluations. Raises `UserError` if the folder is no run or a file is damaged."""
-    metrics = run.require().read_metrics()
-    train, validation, scores, warnings = (
-        [line for line in metrics if line.get("kind") == kind] for kind in ("train", "validation", "score", "warning")
-    )
+    run.require()
+    starts, start, few = array("q"), 0, {"validation": [], "score": [], "warning": []}
+    for end, line in iter_jsonl(run.metrics) if run.metrics.is_file() else ():
+        if (kind := line.get("kind")) == "train":
+            starts.append(start)
+        elif kind in few:
+            few[kind].append(line)
+        start = end
     env, data = read_json(run.env), read_json(run.data)
-    return RunRecord(run.read_config() or {}, train, validation, scores, warnings, env, data)
+    train = Lines(run.metrics, starts)
+    return RunRecord(run.read_config() or {}, train, few["validation"], few["score"], few["warning"], env, data)
 
 
 def best_score(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -59,7 +89,7 @@ def best_validation(validation: Sequence[Mapping[str, Any]]) -> dict[str, Any] |
     return dict(min(kept, key=lambda item: item[:2])[2]) if kept else None
 
 
-def seconds_per_step(train: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def seconds_per_step(train: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """The median over steps of the total and of each part that all steps record; empty if no step was timed."""
     timed = [line["seconds"] for line in train if line.get("seconds")]
     parts = [part for part in timed[0] if all(part in seconds for seconds in timed)] if timed else []

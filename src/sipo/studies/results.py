@@ -53,7 +53,11 @@ def rows_of(study: Study, cell: Cell, scorer: str) -> list[Row]:
     if study.x == "timestep":
         return rows_by_timestep(study, cell)
     run, rows, before = RunDir(Path(cell.config.run)), [], 0
-    lines = run.read_metrics("train")
+    lines = [
+        {name: line[name] for name in ("step", *TRAINING) if name in line}
+        for line in run.iter_metrics()
+        if line["kind"] == "train"
+    ]
     for step in run.sample_steps():
         scores = read_scores(run.samples / f"{step:06d}", scorer)
         values = _means(scores, study.measure.values)

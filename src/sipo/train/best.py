@@ -31,7 +31,7 @@ class Best:
         self.config, self.prompts, self.folder = config, prompts, run.best
         self.scorer: Scorer | FileScorer
         (self.scorer,) = choose_one(config.scorer, config.worker).load_all()
-        self.lines = [line for line in run.read_metrics("score") if start and line["step"] <= start]
+        self.lines = [line for line in run.read_metrics("score") if line["step"] <= start] if start else []
 
     def add(self, line: Mapping[str, Any]) -> bool:
         """Add the score of a step; whether it is the best one."""

@@ -1,8 +1,10 @@
 """What a training leaves and shows while it runs: metrics.jsonl, its views, a progress bar, warnings, seconds by part."""
 
 import json
+import os
 import time
 from collections import defaultdict, deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sipo.config import Config
 from sipo.files import append, write_atomic
-from sipo.jsonl import read_jsonl
+from sipo.jsonl import iter_jsonl
 from sipo.run import RunDir
 from sipo.train.loggers import Loggers
 from sipo.train.table import Update
@@ -31,11 +33,13 @@ class Recorder:
 
     def __init__(self, run: RunDir, config: Config, num_train_timesteps: int, start: int, console: Console):
         self.num_train_timesteps, self.console = num_train_timesteps, console
-        self.file = MetricsFile(run.metrics, start)
+        self.falling = FallingRewards()
+        self.file = MetricsFile(run.metrics, start, self._remember)
         self.loggers = Loggers(run, config, start)
         self.progress = TrainingProgress(console, start, config.train.num_steps)
-        self.falling = FallingRewards()
-        for line in run.read_metrics("train"):
+
+    def _remember(self, line: dict[str, Any]) -> None:
+        if line.get("kind") == "train":
             self.falling.update(line["step"], line)
 
     def __enter__(self) -> "Recorder":
@@ -76,12 +80,25 @@ class NoRecorder:
 
 
 class MetricsFile:
-    """metrics.jsonl, appended line by line; on resume the lines after the restored step are cut (all, at step 0)."""
+    """metrics.jsonl, appended line by line; on resume the lines after the restored step are cut (all, at step 0).
 
-    def __init__(self, path: Path, step: int):
+    see: what is called with every line that stays.
+    """
+
+    def __init__(self, path: Path, step: int, see: Callable[[dict[str, Any]], object] = bool):
         self.path = path
-        lines = read_jsonl(path) if path.is_file() and step > 0 else []
-        write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
+        if step == 0 or not path.is_file():
+            write_atomic(path, "")
+            return
+        kept = 0
+        for end, line in iter_jsonl(path):
+            if line["step"] > step:
+                break
+            see(line)
+            kept = end
+        with path.open("rb+") as file:
+            file.truncate(kept)
+            os.fsync(file.fileno())
 
     def write(self, line: dict[str, Any]) -> None:
         append(self.path, (json.dumps(line) + "\n").encode(), sync=False)

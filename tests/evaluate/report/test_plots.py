@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from sipo.evaluate.report.columns import Columns
 from sipo.evaluate.report.panels import TRAINING
 from sipo.evaluate.report.plots import binned, curve, draw_curves, moving_average
 
@@ -45,6 +46,42 @@ def test_bins_are_weighted_by_their_pairs():
     assert edges.tolist() == [0, 500, 1000]
     assert means.tolist() == [4.0, 7.0]
     assert counts.tolist() == [8, 3]
+
+
+def by_matrix(records, key):
+    """The same sums from all records at once, as they were made before they were added up one by one."""
+    bins = [r["bins"] for r in records if r.get("bins") and any(v is not None for v in r["bins"].get(key) or [])]
+    bins = [b for b in bins if b["edges"] == bins[-1]["edges"]]
+    means, counts = (np.array([b[name] for b in bins], dtype=np.float64) for name in (key, "count"))
+    counts[~np.isfinite(means)] = 0
+    return (np.where(counts > 0, means, 0.0) * counts).sum(0), counts.sum(0)
+
+
+def test_one_pass_gives_what_all_records_at_once_give():
+    """Bit for bit: curves and sums by bin of several keys, with gaps, NaN, other edges, and a tail alone for the bins."""
+    rng, records = np.random.default_rng(0), []
+    for step in range(1, 900):
+        edges = [0, 500, 1000] if rng.random() < 0.1 else [0, 250, 500, 1000]
+        w, v = ([None if rng.random() < 0.2 else float(rng.normal()) for _ in edges[1:]] for _ in "wv")
+        counts = rng.integers(0, 5, len(edges) - 1).tolist()
+        record = {
+            "step": step,
+            "loss": float(rng.normal()),
+            "bins": {"edges": edges, "count": counts, "w": w, "v": v},
+        }
+        if rng.random() < 0.1:
+            record |= {"loss": float("nan"), "bins": None}
+        records.append(record)
+    found = Columns(records, ["loss", "w", "v", "absent"], late=400)
+    for key in ("w", "v"):
+        sums, total = by_matrix(records[400:], key)
+        _, means, counts = binned(found, key)
+        assert (counts == total).all()
+        assert (means == sums / total).all()
+    points = [(r["step"], r["loss"]) for r in records if np.isfinite(r["loss"])]
+    steps, values = (np.array(part) for part in found.points["loss"])
+    assert list(zip(steps, values, strict=True)) == points
+    assert curve(found, "absent") is binned(found, "absent") is None
 
 
 def test_an_empty_bin_is_a_gap():

@@ -11,6 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from sipo.evaluate.report.columns import Columns
+
 # Chosen and rejected have one colour everywhere; all of these are legible on white and on near-black.
 CHOSEN, REJECTED, NEUTRAL, QUIET = "#2b7bba", "#d9642c", "#2f9184", "#8c96a3"
 INK, GRID = "#27313b", "#dde2e7"  # in SVG these two become the page's own text and rule colours
@@ -66,7 +68,7 @@ class Drawing:
 
 def draw_curves(
     panel: Panel,
-    records: Sequence[dict],
+    records: Sequence[dict] | Columns,
     marks: bool = False,
     best_step: int | None = None,
     xlabel: str = "optimizer step",
@@ -94,7 +96,7 @@ def draw_curves(
         return _finish(panel, figure, axes)
 
 
-def draw_bins(panel: Panel, records: Sequence[dict]) -> Drawing | None:
+def draw_bins(panel: Panel, records: Sequence[dict] | Columns) -> Drawing | None:
     """The panel's series over the timestep, each mean at the middle of its bin; None without data."""
     found = [(series, bins) for series in panel.series if (bins := binned(records, series.key))]
     if not found:
@@ -155,12 +157,15 @@ class Curve:
     smooth: np.ndarray
 
 
-def curve(records: Sequence[dict], key: str, max_points: int = MAX_POINTS) -> Curve | None:
+def columns(records: Sequence[dict] | Columns, key: str) -> Columns:
+    return records if isinstance(records, Columns) else Columns(records, [key])
+
+
+def curve(records: Sequence[dict] | Columns, key: str, max_points: int = MAX_POINTS) -> Curve | None:
     """The values of `key` over "step"; None where no record has a finite one. At most `max_points` points."""
-    points = [(r["step"], r[key]) for r in records if isinstance(r.get(key), (int, float)) and np.isfinite(r[key])]
-    if not points:
+    steps, values = (np.array(part, dtype=np.float64) for part in columns(records, key).points[key])
+    if not len(steps):
         return None
-    steps, values = np.array(points, dtype=np.float64).T
     stride = -(-len(steps) // max_points)
     steps, values = _block_means(steps, stride), _block_means(values, stride)
     return Curve(steps, values, moving_average(values, window=1 + 2 * (len(steps) // 40)))
@@ -174,22 +179,17 @@ def moving_average(values: np.ndarray, window: int) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def binned(records: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+def binned(records: Sequence[dict] | Columns, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """(edges (n + 1,), means (n,), counts (n,)) of `key` by timestep bin, over all records, weighted by pairs.
 
     A bin without pairs is NaN. None where no record has the key. Records with other bins than the last one's are
     ignored.
     """
-    bins = [r["bins"] for r in records if r.get("bins") and any(v is not None for v in r["bins"].get(key) or [])]
-    if not bins:
+    found = columns(records, key)
+    edges = found.last_edges.get(key)
+    if edges is None:
         return None
-    edges = bins[-1]["edges"]
-    bins = [b for b in bins if b["edges"] == edges]
-    means = np.array([b[key] for b in bins], dtype=np.float64)  # (R, n); null becomes NaN
-    counts = np.array([b["count"] for b in bins], dtype=np.float64)  # (R, n)
-    counts[~np.isfinite(means)] = 0
-    total = counts.sum(0)
-    sums = (np.where(counts > 0, means, 0.0) * counts).sum(0)
+    sums, total = found.bins[key][edges]
     return (
         np.array(edges, dtype=np.float64),
         np.divide(sums, total, out=np.full_like(sums, np.nan), where=total > 0),

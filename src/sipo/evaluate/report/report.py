@@ -14,6 +14,7 @@ from sipo.evaluate.pages.words import (
     objective_name,
     percent,
 )
+from sipo.evaluate.report.columns import Columns
 from sipo.evaluate.report.contents import (
     all_comparisons,
     read_all_scores,
@@ -99,10 +100,11 @@ def draw_all(record: RunRecord) -> dict[str, list[Drawing]]:
     """Every panel that has data, in groups: training, by_timestep, validation, held_out."""
     loss = record.config.get("loss") or {}
     best, kept = best_validation(record.validation), best_score(record.scores)
-    tail = record.train[int(len(record.train) * (1 - LAST_PART)) :]
+    keys = {series.key for panel in (*TRAINING, *BY_TIMESTEP) for series in panel.series}
+    lines = Columns(record.train, keys, late=int(len(record.train) * (1 - LAST_PART)))
     drawn = {
-        "training": [draw_curves(with_loss_settings(panel, loss), record.train) for panel in TRAINING],
-        "by_timestep": [draw_bins(with_loss_settings(panel, loss), tail) for panel in BY_TIMESTEP],
+        "training": [draw_curves(with_loss_settings(panel, loss), lines) for panel in TRAINING],
+        "by_timestep": [draw_bins(with_loss_settings(panel, loss), lines) for panel in BY_TIMESTEP],
         "validation": [draw_curves(p, record.validation, True, best["step"] if best else None) for p in VALIDATION],
         "held_out": [draw_curves(p, record.scores, True, kept["step"] if kept else None) for p in HELD_OUT],
     }
