@@ -4,7 +4,7 @@ import pytest
 from support.pictures import pick_a_pic, write_parquet
 from typer.testing import CliRunner
 
-from sipo.backbones import read_architecture
+from sipo.backbones import captions, read_architecture
 from sipo.backbones.captions import overlong
 from sipo.cli import app
 from sipo.config import ModelConfig
@@ -20,6 +20,24 @@ def test_counts(tiny_family, family, parts):
     found = overlong(architecture, folder, [FITS, LONG, LONG, LONG + "c"])
     assert [(one.count, one.total, one.limit, one.longest) for one in found] == [(2, 3, 16, 18)] * parts
     assert "2 of 3 captions are longer than text_encoder reads: 16 tokens (the longest has 18)" in str(found[0])
+
+
+def test_the_same_captions_are_counted_once(tiny_family, tmp_path, monkeypatch):
+    folder = tiny_family("sd")
+    architecture = read_architecture(ModelConfig(str(folder)))
+    counted, count = [], captions._count
+    monkeypatch.setattr(captions, "_count", lambda *given: counted.append(given[2]) or count(*given))
+    first = overlong(architecture, folder, [LONG, FITS], tmp_path)
+    assert first == count(architecture, folder, [FITS, LONG])
+    assert overlong(architecture, folder, [FITS, LONG, FITS], tmp_path) == first
+    assert counted == [[FITS, LONG]]
+    overlong(architecture, folder, [FITS], tmp_path)
+    other = tiny_family("cogvideox-2b")
+    overlong(read_architecture(ModelConfig(str(other))), other, [FITS, LONG], tmp_path)
+    assert len(counted) == 3
+    for file in tmp_path.iterdir():  # a damaged memory is none
+        file.write_text("{")
+    assert overlong(architecture, folder, [LONG, FITS], tmp_path) == first
 
 
 def test_t5_cuts_as_well(tiny_family):

@@ -29,6 +29,17 @@ def slow_before_a_collective(processes, out):
     out.put(processes.gather_objects(processes.rank))
 
 
+def slow_look(processes, out):
+    """The first process looks at something for twice the time-out; the other one is given what it found."""
+
+    def look():
+        out.put("looked")
+        time.sleep(6)
+        return f"found by {processes.rank}"
+
+    out.put(processes.of_main(look))
+
+
 class SlowClock:
     """The clock of the module under test, whose pauses between two looks at the store last a second."""
 
@@ -103,6 +114,11 @@ def run(work) -> tuple[list[int], list, float]:
     while not out.empty():
         found.append(out.get())
     return codes, found, seconds
+
+
+def test_one_process_looks_for_all():
+    codes, found, _ = run(slow_look)
+    assert (codes, sorted(found)) == ([0, 0], ["found by 0", "found by 0", "looked"])
 
 
 @pytest.mark.parametrize("work", [slow_first, slow_before_a_collective])

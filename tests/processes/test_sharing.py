@@ -31,6 +31,14 @@ def test_each_unit_is_taken_once_by_whoever_is_free():
         assert len((first, second)[slow]) < 4
 
 
+def looks(processes):
+    return processes.of_main(lambda: processes.rank)
+
+
+def test_without_collectives_each_looks_for_itself():
+    assert in_two(looks) == [0, 1]
+
+
 def draws(processes):
     """The second process does nearly everything, while the first one waits."""
     text = io.StringIO()

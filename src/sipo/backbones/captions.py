@@ -1,12 +1,14 @@
 """Captions beyond what the text encoders read: the rest of such a caption is cut off, so captions may become one."""
 
+import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import transformers
 
 from sipo.backbones.architecture import Architecture
+from sipo.files import digest, hash_files, write_atomic
 
 AT_ONCE = 1024
 
@@ -28,9 +30,28 @@ class Overlong:
         )
 
 
-def overlong(architecture: Architecture, folder: Path, captions: Collection[str]) -> list[Overlong]:
-    """For each text encoder that cuts some. Equal captions count once. folder: where the tokenizers are."""
-    different, found = sorted(set(captions)), []
+def overlong(
+    architecture: Architecture, folder: Path, captions: Collection[str], remember: Path | None = None
+) -> list[Overlong]:
+    """For each text encoder that cuts some. Equal captions count once. folder: where the tokenizers are.
+
+    remember: a folder for results; the same captions and tokenizers are not counted again.
+    """
+    different = sorted(set(captions))
+    if remember is None:
+        return _count(architecture, folder, different)
+    files = sorted(file for file in folder.glob("tokenizer*/*") if file.is_file())
+    place = remember / f"{digest(['captions', architecture.adapter.tokens, hash_files(files, True), different])}.json"
+    try:
+        return [Overlong(**each) for each in json.loads(place.read_text("utf-8"))]
+    except (OSError, ValueError, TypeError):
+        found = _count(architecture, folder, different)
+    write_atomic(place, json.dumps([asdict(each) for each in found]))
+    return found
+
+
+def _count(architecture: Architecture, folder: Path, different: list[str]) -> list[Overlong]:
+    found = []
     for part, limit in architecture.adapter.tokens.items():
         name = part.replace("text_encoder", "tokenizer")
         tokenizer = getattr(transformers, architecture.configs["model_index"][name][1]).from_pretrained(folder / name)

@@ -20,6 +20,7 @@ from sipo.backbones.captions import overlong
 from sipo.config import Config, TrainConfig
 from sipo.data.batches import MicroBatches, PairBatch, collate
 from sipo.data.dataset import PairDataset
+from sipo.data.pairs.check import default_memory
 from sipo.data.workers import end_with_parent, worker_errors
 from sipo.files import write_atomic
 from sipo.losses import Objective, beta_equivalents, resolve_horizon
@@ -90,7 +91,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
         announce(console, config, engine, objective, processes, inputs, start)
         if processes.is_main:
             captions = train_rows.source.prompts(train_rows.usable)
-            for cut in overlong(backbone.architecture, backbone.folder, captions):
+            for cut in overlong(backbone.architecture, backbone.folder, captions, default_memory()):
                 console.print(f"[yellow]captions[/] {cut}", highlight=False)
         if processes.is_main:
             write_record(run, config, processes, checked, start)

@@ -18,7 +18,7 @@ from sipo.files import digest, digest_long
 PATHS = [
     "a.png", "sub/b.png", "sub/./b.png", "sub//b.png", "./a.png", "../a.png", "sub/../a.png", "gone.png", "frames",
     "frames/", "~/a.png", "~nobody/a.png", "a.png/", ".hidden.png", "ü.png", "http://x/a.png", "a:b.png", "", "a\0.png",
-    "\ud800.png", "x" * 300 + ".png", "a.", 7, None, True, ["a.png"], {"path": "a.png"}, {"bytes": None, "path": "sub/b.png"},
+    "\ud800.png", "x" * 300 + ".png", "a.", "link.png", 7, None, True, ["a.png"], {"path": "a.png"}, {"bytes": None, "path": "sub/b.png"},
 ]  # fmt: skip
 PROMPTS = ["a cat", "A cat ", "eine Kätzchen 猫", "", "  ", "\ud800", "\0", 3, None, ["a"]]
 STRENGTHS = [0.7, 1, 0, -0.1, 1.5, None, "0.6", "x", True, float("nan")]
@@ -33,6 +33,7 @@ def manifest_of_chance(folder: Path, seed: int, rows: int, sft: bool = False) ->
     for name in ("frame-2.png", "frame-10.png", "notes.txt"):
         (folder / "frames" / name).write_bytes(b"y" * rng.randrange(1, 99))
     (folder / "absolute.png").write_bytes(b"z")
+    (folder / "link.png").symlink_to("sub/b.png")
     for number in range(rows):
         if rng.random() < 0.1:
             lines.append(rng.choice(["", "   ", "[1]", "{", '{"prompt": 1}', "\ufeff{}", "null", "{},"]))
@@ -90,11 +91,22 @@ def test_what_is_remembered_is_as_before(seed: int, sft: bool, tmp_path: Path) -
     assert (source.fingerprint, source.stamp) == row_by_row(source)
 
 
+def test_many_rows_and_one_name_that_no_file_can_have(tmp_path: Path) -> None:
+    """Files are asked for in lots of rows: one bad name must not change what is found of the others."""
+    (tmp_path / "a.png").write_bytes(b"a")
+    rows = [{"prompt": f"p {n}", "chosen": "a.png", "rejected": f"{n}.png" if n % 7 else "a.png"} for n in range(5000)]
+    rows[3000]["chosen"] = "x" * 300
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = open_pairs(tmp_path)
+    assert isinstance(source, ManifestPairs)
+    assert (source.fingerprint, source.stamp) == row_by_row(source)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_short_way_is_taken_by_sound_rows_alone(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = manifest_of_chance(tmp_path, 10 + seed, 400)
     source = open_pairs(path)
-    monkeypatch.setattr(scan, "plain_names", lambda row, members: None)
+    monkeypatch.setattr(scan, "plain_names", lambda row, members: [])
     assert open_pairs(path).fingerprint == source.fingerprint
 
 

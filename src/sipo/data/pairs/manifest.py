@@ -46,8 +46,12 @@ class ManifestPairs:
     def fingerprint(self) -> str:
         return self._scan.fingerprint
 
-    @functools.cached_property
+    @property
     def stamp(self) -> str:
+        return self._stamp
+
+    @functools.cached_property
+    def _stamp(self) -> str:
         return digest_long([self.fingerprint, str(self.path)], map(str, self._scan.times))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -99,7 +103,8 @@ def lines_of(file: BinaryIO) -> Iterator[bytes]:
 def parse(line: bytes) -> dict[str, Any]:
     """The row of a line, which may end with a comma, as lines cut out of a JSON list do. Raises BadRow (malformed)."""
     try:
-        row = json.loads(line.decode("utf-8-sig").rstrip().removesuffix(","))
+        text = line.decode().removeprefix("\ufeff").rstrip().removesuffix(",")
+        row = json.loads(text)
     except (ValueError, RecursionError) as error:  # JSON, UTF-8, and "[[[[..."
         raise BadRow(f"not a line of JSON: {error}", "malformed") from error
     if not isinstance(row, dict):
