@@ -194,10 +194,10 @@ def read_regular(path: str | Path, most: int = MOST_TEXT) -> bytes:
         return file.read(most + 1)
 
 
-def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
-    """The text of a file in UTF-8, without a byte order mark; every line ends with \\n. Raises UserError for any other
+def read_text(path: str | Path, most: int = MOST_TEXT, newline: str | None = None) -> str:
+    """The text of a file in UTF-8, without a byte order mark; newline: as of `open`. Raises UserError for any other
     encoding; other errors as of `open_regular`."""
-    with io.TextIOWrapper(open_regular(path, most), encoding="utf-8-sig") as file:
+    with io.TextIOWrapper(open_regular(path, most), encoding="utf-8-sig", newline=newline) as file:
         try:
             return file.read()
         except UnicodeDecodeError as error:

@@ -86,6 +86,15 @@ def test_a_port_in_use_and_media_that_changed_are_messages(tmp_path, monkeypatch
     assert "000001.png was changed; 000002.png is missing" in complaint.replace("\n", " ")
 
 
+def test_names_do_not_steer_the_terminal(tmp_path, monkeypatch, capsys):
+    lines = [f"p{n},a\x1b[2J\u202e,b,{label},me" for n, label in enumerate("aab")]
+    (tmp_path / "votes.csv").write_text("\n".join(["prompt,system_a,system_b,label,annotator", *lines]))
+    code, printed, _ = run(monkeypatch, capsys, "annotate", "report", tmp_path / "votes.csv")
+    assert code == 0
+    assert "a\\x1b[2J\\u202e wins" in printed
+    assert not {"\x1b", "\u202e"} & set(printed)
+
+
 def test_power_is_a_table(monkeypatch, capsys):
     code, printed, _ = run(monkeypatch, capsys, "annotate", "power", "--win-rate", 0.6)
     assert code == 0

@@ -1,10 +1,11 @@
 """Votes made elsewhere, in the forms in which those tools export them."""
 
+import csv
 import json
 
 import pytest
 
-from sipo.annotate.ballots import read_csv
+from sipo.annotate.ballots import Ballot, ballots_csv, read_csv
 from sipo.annotate.foreign import import_files, read_foreign
 from sipo.annotate.report import report
 from sipo.errors import UserError
@@ -89,6 +90,16 @@ def test_all_go_into_the_same_report(tmp_path):
     assert "4 votes by 4 people" in text
     assert len(read_csv(tmp_path / "votes.csv")) == 4
     assert "mine wins" in report(tmp_path / "votes.csv")
+
+
+@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "@a", "-b", "+c", "\t=d", "'=e", "a\rb", "\x1b[2J"])
+def test_texts_that_a_spreadsheet_would_run_come_back_as_they_were(tmp_path, text):
+    ballot = Ballot(f"p {text}", 0, (f"{text}1", f"{text}2"), "a", f"{text}3", files=(text.strip(), ""))
+    (tmp_path / "votes.csv").write_text(ballots_csv([ballot]), newline="")
+    [line] = list(csv.DictReader((tmp_path / "votes.csv").open(newline="")))
+    assert not [cell for cell in line.values() if cell[:1] in ("=", "+", "-", "@", "\t", "\r")]
+    [found] = read_csv(tmp_path / "votes.csv")
+    assert (found.prompt, found.systems) == (ballot.prompt.strip(), tuple(s.strip() for s in ballot.systems))
 
 
 @pytest.mark.parametrize(

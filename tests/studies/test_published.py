@@ -1,12 +1,15 @@
 """A study's CSV gives back what was written into it, to runs of the same settings alone."""
 
+import csv
 import dataclasses
 
 import pytest
+from markdown_it import MarkdownIt
 
 from sipo.errors import UserError
 from sipo.mini import STILL
 from sipo.studies.grid import parse_study
+from sipo.studies.page import write_page
 from sipo.studies.published import Result, as_csv, fingerprint, gather
 from sipo.studies.results import Row
 
@@ -95,3 +98,21 @@ def test_a_study_over_timesteps_has_them_in_its_table(tmp_path):
         "beta,seed,settings,seconds,timestep,w_chosen",
         f"0.1,0,{written[0].settings},7,500,0.5",
     ]
+
+
+def test_names_are_texts_in_the_table_and_on_the_page(tmp_path):
+    """A spreadsheet runs none of them, the page has no HTML or link of theirs, and the table gives them back."""
+    name = "=1+1 <script>alert(1)</script> [a](javascript:alert(1)) | \u202e"
+    study = study_of(axes={name: RAW["axes"]["beta"]}, curves=name, title=name)
+    written = results_of(study, tmp_path / "runs")
+    page = write_page(study, written, len(written), tmp_path, "sipo study\n<b>").read_text()
+    table = tmp_path / "s.csv"
+    assert not [cell for line in csv.reader(table.open(newline="")) for cell in line if cell[:1] in ("=", "@", "+")]
+    assert [result.cell for result in gather(study, study.cells(tmp_path / "runs"), table)] == study.cells(
+        tmp_path / "runs"
+    )
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(page)
+    every = [token for part in tokens for token in (part, *(part.children or []))]
+    assert not [token.content for token in every if token.type in ("html_block", "html_inline")]
+    assert [token.attrs["href"] for token in every if token.type == "link_open"] == ["s.csv"]
+    assert "\u202e" not in page

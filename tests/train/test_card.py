@@ -1,8 +1,12 @@
 """The model card's snippet, followed to the letter in plain diffusers, gives the run's pictures; and `sipo export`."""
 
+import ast
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from markdown_it import MarkdownIt
 from safetensors.torch import load_file, save_file
 from support.configs import changed
 from support.original import single_file
@@ -11,6 +15,8 @@ from typer.testing import CliRunner
 
 from sipo.backbones.opening import open_for_sampling
 from sipo.cli import app
+from sipo.config import parse_config
+from sipo.train.card import model_card
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +85,25 @@ def test_the_card_gives_the_policy(raw_config, tiny_sd, files, case):
             assert done.exit_code == 0, done.output
             assert np.abs(follow((out / "README.md").read_text(), out) - ours).max() <= 1
         assert CliRunner().invoke(app, ["export", str(run.path), "--out", "x", "--format", "onnx"]).exit_code != 0
+
+
+HOSTILE = 'x"; import os; os.abort() #\n```\n<script>alert(1)</script> [a](javascript:alert(1)) `b` \u202egnp \x1b[2J'
+
+
+def test_names_in_the_card_are_texts(raw_config):
+    """Whatever a path holds: it ends no string of the snippet, no block of code, and is no HTML or link of the page."""
+    raw = {**raw_config, "data": {"path": HOSTILE}, "run": HOSTILE}
+    raw["model"] = {"path": HOSTILE, "lora": HOSTILE, "vae": HOSTILE, "revision": HOSTILE}
+    family = SimpleNamespace(
+        name="StableDiffusionPipeline", vae=SimpleNamespace(__name__="AutoencoderKL"), denoisers={"unet": 1}
+    )
+    card = model_card(parse_config(raw), SimpleNamespace(family=family, folder=HOSTILE), 2, True, None)  # pyright: ignore[reportArgumentType]
+    assert not {"\u202e", "\x1b"} & set(card)
+    page = MarkdownIt("commonmark", {"html": True}).parse(card.split("---\n", 2)[2])
+    every = [token for part in page for token in (part, *(part.children or []))]
+    assert not [token.content for token in every if token.type in ("html_block", "html_inline", "link_open", "image")]
+    snippet, settings = (token.content for token in page if token.type == "fence")
+    given = [node.value for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Constant)]
+    assert given.count(HOSTILE) == 4  # the base, its revision, the LoRA, the VAE
+    assert len(ast.parse(snippet).body) == 7
+    assert "loss:" in settings

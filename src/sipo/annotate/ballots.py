@@ -14,7 +14,8 @@ from sipo.annotate.store import Store
 from sipo.annotate.study import Study
 from sipo.annotate.tables import GIVEN_VOTES, PEOPLE, SLOTS
 from sipo.errors import UserError
-from sipo.tables import csv_table
+from sipo.files import read_text
+from sipo.tables import csv_table, csv_text
 
 OVERALL = "preference"  # the dimension of pairwise votes
 
@@ -157,21 +158,23 @@ def read_csv(path: Path) -> list[Ballot]:
 
     Raises UserError that names every line that cannot be read.
     """
-    try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}).") from error
+    reader = csv.DictReader(io.StringIO(read_text(path, newline=""), newline=""))
     missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
     if missing:
         raise UserError(
             f"{path} has no column {', '.join(missing)}; it has {', '.join(reader.fieldnames or ()) or 'none'}."
         )
     ballots, problems = [], []
-    for row in reader:
-        try:
-            ballots.append(_of_row({key: (value or "").strip() for key, value in row.items() if key}))
-        except ValueError as error:
-            problems.append(f"line {reader.line_num}: {error}")
+    try:
+        for row in reader:
+            try:
+                ballots.append(
+                    _of_row({csv_text(key): csv_text(value or "").strip() for key, value in row.items() if key})
+                )
+            except ValueError as error:
+                problems.append(f"line {reader.line_num}: {error}")
+    except csv.Error as error:
+        problems.append(f"line {reader.line_num}: {error}")
     if problems:
         raise UserError(
             "\n  ".join(

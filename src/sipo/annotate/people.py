@@ -1,7 +1,5 @@
 """The annotators: their personal links, and what happens to the items of one who is left out."""
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +13,7 @@ from sipo.annotate.study import LINKS, Study, read_study
 from sipo.annotate.tables import PEOPLE, SLOTS
 from sipo.errors import UserError
 from sipo.files import write_atomic
+from sipo.tables import csv_table
 
 
 def discard(store: Store, name: str, replace: bool = False) -> tuple[int, int, str | None]:
@@ -75,10 +74,8 @@ def _hand_over(
 
 def write_links(folder: Path, tokens: dict[str, str], url: str) -> Path:
     """`links.csv`: name and personal link; readable by its owner alone. The only place where tokens are written."""
-    lines = io.StringIO()
     rows = [(name, link(url, name, token)) for name, token in tokens.items()]
-    csv.writer(lines, lineterminator="\n").writerows([("annotator", "link"), *rows])
-    write_atomic(folder / LINKS, lines.getvalue())
+    write_atomic(folder / LINKS, csv_table(("annotator", "link"), rows))
     (folder / LINKS).chmod(0o600)
     return folder / LINKS
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sipo.cli.common import console
+from sipo.cli.common import console, say
 
 annotate = typer.Typer(no_args_is_help=True, help="Human evaluation: blind side-by-side votes, reports, pairs.")
 StudyFolder = Annotated[Path, typer.Argument(help="A folder that `sipo annotate create` made.", show_default=False)]
@@ -55,7 +55,7 @@ def solo(
     _need_extra()
     from sipo.annotate.solo import SoloRequest, run_solo
 
-    typer.echo(run_solo(SoloRequest(folders, out, prompts, pairs, rounds, seed, port, browser), typer.echo))
+    say(run_solo(SoloRequest(folders, out, prompts, pairs, rounds, seed, port, browser), say))
 
 
 @annotate.command("power")
@@ -71,7 +71,7 @@ def power(
     """Before a study: how many items and annotators a win rate needs for its interval to clear one half."""
     from sipo.annotate.power import power_table
 
-    typer.echo(power_table(win_rate or [0.52, 0.55, 0.6, 0.65, 0.7], ties, likeness, chance, rule))
+    say(power_table(win_rate or [0.52, 0.55, 0.6, 0.65, 0.7], ties, likeness, chance, rule))
 
 
 @annotate.command("create")
@@ -125,7 +125,7 @@ def create(
     )  # fmt: skip
     study = make(request, console())
     people = plan.annotators()
-    typer.echo(
+    say(
         f"{out}: {len(study.items) - checks} items of {len(study.systems)} systems, {len(people)} annotators, "
         f"{sum(len(study.slots(*person)) for person in people):,} showings. Next: sipo annotate serve {out}"
     )
@@ -151,7 +151,7 @@ def serve(
     from sipo.annotate.serve import ServeRequest
     from sipo.annotate.serve import serve as run
 
-    run(ServeRequest(study, host, port, url, database, texts), typer.echo)
+    run(ServeRequest(study, host, port, url, database, texts), say)
 
 
 @annotate.command("links")
@@ -165,7 +165,7 @@ def links(
     from sipo.annotate.people import issue_links
     from sipo.annotate.serve import database_url
 
-    typer.echo(issue_links(study, url, database_url(database)))
+    say(issue_links(study, url, database_url(database)))
 
 
 @annotate.command("discard")
@@ -183,7 +183,7 @@ def discard(
     from sipo.annotate.people import discard_and_say
     from sipo.annotate.serve import database_url
 
-    typer.echo(discard_and_say(study, annotator, replace, url, database_url(database)))
+    say(discard_and_say(study, annotator, replace, url, database_url(database)))
 
 
 @annotate.command("report")
@@ -198,7 +198,7 @@ def report(
     from sipo.annotate.report import report as write
     from sipo.annotate.serve import database_url
 
-    typer.echo(write(source, out, rule, database_url(database)))
+    say(write(source, out, rule, database_url(database)))
 
 
 @annotate.command("export")
@@ -217,7 +217,7 @@ def export(
     from sipo.annotate.export import export as write
     from sipo.annotate.serve import database_url
 
-    typer.echo(write(source, out, rule, ties, dimension, database_url(database)))
+    say(write(source, out, rule, ties, dimension, database_url(database)))
 
 
 @annotate.command("import")
@@ -231,4 +231,4 @@ def import_votes(
     _need_extra()
     from sipo.annotate.foreign import import_files
 
-    typer.echo(import_files(files, out))
+    say(import_files(files, out))

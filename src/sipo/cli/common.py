@@ -35,7 +35,7 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def say(text: str, nl: bool = True, err: bool = False) -> None:
+def say(text: object, nl: bool = True, err: bool = False) -> None:
     """Print a line that may hold texts from outside, once in a launch."""
     if is_first():
         typer.echo(printable(text), nl=nl, err=err)

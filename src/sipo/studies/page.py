@@ -3,12 +3,14 @@
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
+from sipo.errors import printable
 from sipo.files import write_atomic
 from sipo.studies.grid import Study
 from sipo.studies.published import Result, as_csv
 from sipo.studies.results import Row, Summary, measured, over_seeds
-from sipo.tables import markdown_table
+from sipo.tables import markdown_table, markdown_text
 
 
 def write_page(study: Study, results: Sequence[Result], total: int, out: Path, command: str) -> Path:
@@ -34,13 +36,13 @@ def _page(study: Study, results: Sequence[Result], total: int, command: str) -> 
     )
     hours = sum(result.seconds for result in results) / 3600
     parts = [
-        f"# {study.title}",
-        study.question.strip(),
-        f"    {command}",
-        f"![{study.title}]({study.name}.png)",
+        f"# {markdown_text(study.title)}",
+        printable(study.question.strip()),  # the author's own Markdown
+        f"    {' '.join(command.split())}",
+        f"![{markdown_text(study.title)}]({quote(study.name)}.png)",
         f"{count}: {steps} steps, seeds {seeds}; {_measured_on(study)}. A cell is the mean over seeds and its 95% interval (Student's t).",
-        *(f"## {name}\n\n{_table(study, rows, name)}" for name in measured(study, rows)),
-        f"Every run and step: [{study.name}.csv]({study.name}.csv). {hours:.2f} core-hours from each run's last start, one thread a run, on "
+        *(f"## {markdown_text(name)}\n\n{_table(study, rows, name)}" for name in measured(study, rows)),
+        f"Every run and step: [{markdown_text(study.name)}.csv]({quote(study.name)}.csv). {hours:.2f} core-hours from each run's last start, one thread a run, on "
         f"{platform.machine()}, Python {platform.python_version()}.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -49,7 +51,7 @@ def _page(study: Study, results: Sequence[Result], total: int, command: str) -> 
 def _measured_on(study: Study) -> str:
     if study.x == "timestep":
         return "means over all training steps, by timestep"
-    return f"{study.measure.num_prompts} held-out prompts, scored by {study.measure.scorer}"
+    return f"{study.measure.num_prompts} held-out prompts, scored by {markdown_text(study.measure.scorer)}"
 
 
 def _table(study: Study, rows: Sequence[Row], name: str) -> str:

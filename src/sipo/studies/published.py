@@ -1,20 +1,21 @@
 """What a study has: results of runs that are done here, and of those in its CSV, made before or on another machine."""
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sipo import registry
 from sipo.errors import UserError
-from sipo.files import digest, hash_files
+from sipo.files import digest, hash_files, read_text
 from sipo.jsonl import read_json
 from sipo.samples.prompts import read_prompts
 from sipo.scorers.choice import load_scorer
 from sipo.studies.grid import Cell, Study
 from sipo.studies.results import Row, rows_of
 from sipo.studies.running import DONE, is_done
-from sipo.tables import csv_table
+from sipo.tables import csv_table, csv_text
 
 OF_RUN = ("seed", "settings", "seconds")  # columns of the CSV beside the axes, the moment and the values
 
@@ -84,8 +85,11 @@ def read_csv(study: Study, table: Path) -> dict[tuple[str, ...], list[dict[str, 
     """The lines of every run in a table that `as_csv` wrote, by its labels, seed and settings."""
     if not table.is_file():
         return {}
-    with table.open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
+    try:
+        reader = csv.DictReader(io.StringIO(read_text(table, newline=""), newline=""))
+        lines = [{csv_text(key): csv_text(cell or "") for key, cell in line.items() if key} for line in reader]
+    except csv.Error as error:
+        raise UserError(f"{table} is no table of results ({error}): remove it, or put it back") from error
     found: dict[tuple[str, ...], list[dict[str, str]]] = {}
     if lines and {*study.axes, *OF_RUN, _moment(study)} <= lines[0].keys():
         for line in lines:

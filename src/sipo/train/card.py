@@ -1,10 +1,14 @@
 """The model card beside a run's weights: what they are, how plain diffusers loads them, which program reads them."""
 
+import json
+
 from sipo.backbones import Backbone
 from sipo.backbones.lora_names import Form
 from sipo.backbones.single_file import is_single_file
 from sipo.config import Config, ModelConfig
+from sipo.errors import printable
 from sipo.registry import miniature
+from sipo.tables import code, code_block, markdown_text
 from sipo.yaml12 import write_yaml
 
 FILE = "`pytorch_lora_weights.safetensors`"
@@ -30,11 +34,11 @@ def model_card(config: Config, backbone: Backbone, step: int, is_lora: bool, for
     files += "\n\n`sipo export RUN --out FOLDER --merge` writes the whole pipeline instead.\n\n"
     settings = write_yaml(config.to_dict())
     return (
-        f"---\n{write_yaml(front)}---\n\n# {base} aligned with {name}\n\n"
+        f"---\n{printable(write_yaml(front))}---\n\n# {markdown_text(base)} aligned with {name}\n\n"
         f"{'LoRA adapter' if is_lora else 'Full pipeline'} after {step} steps on the preference pairs "
-        f"`{config.data.path}`, trained with `sipo`.\n\n"
-        f"```python\n{snippet(config.model, backbone, is_lora)}```\n\n{files if is_lora else ''}"
-        f"## Settings\n\n```yaml\n{settings}```\n"
+        f"{code(config.data.path)}, trained with `sipo`.\n\n"
+        f"{code_block(snippet(config.model, backbone, is_lora), 'python')}\n{files if is_lora else ''}"
+        f"## Settings\n\n{code_block(settings, 'yaml')}"
     )
 
 
@@ -50,21 +54,28 @@ def snippet(model: ModelConfig, backbone: Backbone, is_lora: bool) -> str:
     if is_single_file(model.path):
         used = pipeline
     if model.vae:
-        file = f', config="{backbone.folder}", subfolder="vae"' if is_single_file(model.vae) else ""
-        lines.append(f'vae = {vae}.{"from_single_file" if file else "from_pretrained"}("{model.vae}"{file})')
+        file = f', config={literal(backbone.folder)}, subfolder="vae"' if is_single_file(model.vae) else ""
+        lines.append(f"vae = {vae}.{'from_single_file' if file else 'from_pretrained'}({literal(model.vae)}{file})")
         given = ", vae=vae"
     if is_single_file(model.path):
-        lines.append(f'pipeline = {pipeline}.from_single_file("{model.path}", config="{backbone.folder}"{given})')
+        lines.append(
+            f"pipeline = {pipeline}.from_single_file({literal(model.path)}, config={literal(backbone.folder)}{given})"
+        )
     else:
         where = "path/to/" if miniature(model.path) else ""
-        keys = "".join(f', {key}="{value}"' for key in ("revision", "variant") if (value := getattr(model, key)))
-        lines.append(f'pipeline = {used}.from_pretrained("{where}{model.path}"{keys}{given})')
+        keys = "".join(f", {key}={literal(value)}" for key in ("revision", "variant") if (value := getattr(model, key)))
+        lines.append(f"pipeline = {used}.from_pretrained({literal(where + model.path)}{keys}{given})")
     if model.lora:
         lines += [
-            f'pipeline.load_lora_weights("{model.lora}")  # what the base was before training',
+            f"pipeline.load_lora_weights({literal(model.lora)})  # what the base was before training",
             "pipeline.fuse_lora()",
             "pipeline.unload_lora_weights()",
         ]
     lines.append('pipeline.load_lora_weights("path/to/this/folder")')
     names = f"{vae}, {used}" if model.vae else used
     return f"from diffusers import {names}\n\n" + "\n".join(lines) + "\n"
+
+
+def literal(text: object) -> str:
+    """A text in Python's double quotes, without characters that are unseen."""
+    return printable(json.dumps(str(text), ensure_ascii=False))

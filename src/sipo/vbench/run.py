@@ -9,7 +9,7 @@ from rich.console import Console
 from sipo.errors import UsageError, UserError
 from sipo.processes import ALONE, Processes
 from sipo.samples.generate import generate
-from sipo.tables import markdown_table
+from sipo.tables import Markdown, markdown_table
 from sipo.vbench.files import VIDEO_FOLDER, made_for, name_videos, plan_videos, read_results, read_suite
 from sipo.vbench.official import run_dimensions
 from sipo.vbench.totals import DIMENSIONS, QUALITY, aggregate
@@ -97,7 +97,7 @@ def show_results(folders: Sequence[Path]) -> tuple[str, list[str]]:
 def results_table(models: Mapping[str, Mapping[str, float]]) -> str:
     """Markdown: a row a dimension and a column a model, in percent; the totals, where all sixteen are present, first."""
     totals = {name: _totals(scores) for name, scores in models.items()}
-    rows = [(f"**{key.title()}**", *(_percent(totals[name].get(key)) for name in models)) for key in TOTALS]
+    rows = [(Markdown(f"**{key.title()}**"), *(_percent(totals[name].get(key)) for name in models)) for key in TOTALS]
     for dimension in DIMENSIONS:
         group = "quality" if dimension in QUALITY else "semantic"
         figures = (_percent(scores.get(dimension)) for scores in models.values())

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sipo.evaluate.pages.words import DASH, p_text, percent, significance_paragraph
-from sipo.tables import csv_table, markdown_table
+from sipo.tables import csv_table, markdown_table, markdown_text
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,18 @@ def comparison_markdown(record: Mapping) -> str:
     if table := record["table"]:
         head, rows = means_table(table)
         texts = [(name, *(cell.text for cell in cells)) for name, cells in rows]
-        parts += ["## Mean scores\n", markdown_table(head, texts), means_footnote(table) + "\n"]
+        parts += ["## Mean scores\n", markdown_table(head, texts), markdown_text(means_footnote(table)) + "\n"]
     rates = ("pairs", "win", "tie", "loss", "win rate [95%]", "difference [95%]")
     parts += [
-        f"## {comparisons[0]['names'][0]} against\n",
+        f"## {markdown_text(comparisons[0]['names'][0])} against\n",
         markdown_table(("against", "scorer", *rates, "p mean", "p sign"), map(_line, comparisons)),
         significance_paragraph(comparisons) + "\n",
     ]
     for each in comparisons:
         if each["categories"]:
             rows = [(name, *_rates(outcome)) for name, outcome in each["categories"].items()]
-            title = f"### By category, against {each['names'][1]}, {each['scorer']}\n"
-            parts += [title, markdown_table(("category", *rates), rows)]
+            title = markdown_text(f"By category, against {each['names'][1]}, {each['scorer']}")
+            parts += [f"### {title}\n", markdown_table(("category", *rates), rows)]
     return "\n".join(parts)
 
 
