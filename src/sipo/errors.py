@@ -1,8 +1,9 @@
 """What a user can put right: the command line prints the message alone, without a traceback."""
 
+import contextlib
 import difflib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 
 class UserError(Exception):
@@ -23,6 +24,16 @@ class DiskFull(UserError):
     def __init__(self, where: str, kept: str = ""):
         super().__init__(". ".join(part for part in (where, kept, "Make room, and run the same command again") if part))
         self.where, self.kept = where, kept
+
+
+@contextlib.contextmanager
+def well_formed(what: object, advice: str = "") -> Iterator[None]:
+    """Where a file's content of another form than expected raises in this context, UserError says `what` is damaged."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        found = f"{type(error).__name__}: {shown(str(error))}"
+        raise UserError(f"{what} is damaged, or was changed by hand ({found}). {advice}".rstrip()) from error
 
 
 # Control characters (but tab and newline), lone surrogates, and what reorders or hides text around it.

@@ -176,6 +176,12 @@ def open_regular(path: str | Path, most: int | None = None) -> io.BufferedReader
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except ValueError as error:
         raise UserError(f"{printable(path)} is no name of a file ({error})") from None
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        raise UserError(
+            f"{printable(path)} is a socket, or a device that is not there; expected a regular file"
+        ) from None
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):

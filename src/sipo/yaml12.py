@@ -5,11 +5,13 @@ A key that stands twice is an error, and `~/` at the start of a text is the home
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sipo.files import expand_home
+from sipo.errors import UserError, printable
+from sipo.files import expand_home, read_text
 
 NUMBERS = {
     # 007 stays a text, as in YAML 1.2's JSON schema: it is a name rather than a number.
@@ -24,6 +26,7 @@ NUMBERS = {
 HOME = re.compile(r"~[\w.-]*/")  # a path in the user's home, or another one's
 BOOLEANS = "tag:yaml.org,2002:bool", re.compile(r"(true|True|TRUE|false|False|FALSE)\Z"), "tTfF"
 MOST_NODES = 1_000_000
+MOST_BYTES = 2**24
 KEPT = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")  # 1.1's rules; merge keys (<<) are a widely used extension
 
 
@@ -90,6 +93,17 @@ def read_yaml(text: str) -> Any:
         raise ValueError("it is nested too deeply, or an alias (*name) holds itself") from None
     finally:
         loader.dispose()
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """The keys of a file of YAML, none of an empty one. Raises UserError for a file that holds anything else, OSError where there is none."""
+    try:
+        found = read_yaml(read_text(path, MOST_BYTES))
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{printable(path)} is not readable as YAML: {printable(error)}") from None
+    if not isinstance(found, dict | None):
+        raise UserError(f"{printable(path)} should hold keys and their values; found {type(found).__name__}")
+    return found or {}
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:

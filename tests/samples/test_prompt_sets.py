@@ -66,7 +66,7 @@ def test_drawbench_with_quoted_fields(tmp_path):
     ("name", "content", "message"),
     [
         ("anime.json", b'{"prompts": []}', "expected a list of texts"),
-        ("anime.json", b'["a", 3]', "entry 1: expected a text, found '3'"),
+        ("anime.json", b'["a", 3]', "entry 1: expected a text, found 3"),
         ("anime.json", b'["a"', "is not JSON"),
         ("anime.json", b"[]", "holds no prompt"),
         ("parti.tsv", b"Text\tCategory\nbond\tAbstract\n", "column Prompt or Prompts, found Text, Category"),

@@ -17,8 +17,9 @@ from sipo.annotate.store import open_store
 from sipo.annotate.study import DIMENSIONS, MEDIA, STUDY, Item, Mode, Plan, Study, read_study
 from sipo.data.bad_rows import BadRow
 from sipo.errors import UsageError, UserError
-from sipo.files import sync_directory, write_atomic
+from sipo.files import read_text, sync_directory, write_atomic
 from sipo.progress import progress_bar
+from sipo.yaml12 import MOST_BYTES
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,7 @@ def _check_title(title: str, names: Sequence[str]) -> None:
 def _guideline(path: Path | None) -> str:
     if path is None:
         return ""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}).") from error
+    return read_text(path, MOST_BYTES)
 
 
 def _measure(questions: Sequence[Question], trim: bool, console: Console | None) -> dict[Question, list[Shape]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sipo.annotate.ballots import WORDS, Ballot, ballots_csv, read_csv
 from sipo.errors import UserError
-from sipo.files import write_atomic
+from sipo.files import read_text, write_atomic
 
 PROMPTS = ("prompt", "caption", "text", "instruction", "context")
 SYSTEMS = (("system_a", "system_b"), ("model_a", "model_b"), ("left_model", "right_model"))
@@ -37,7 +37,7 @@ def read_foreign(path: Path) -> list[Ballot]:
     if path.suffix.lower() == ".csv":
         return read_csv(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}).") from error
     match content:
@@ -56,7 +56,7 @@ def read_foreign(path: Path) -> list[Ballot]:
     for number, entry in enumerate(entries):
         try:
             ballots += reader(entry, number)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             problems.append(f"entry {number}: {error if isinstance(error, ValueError) else f'malformed ({error!r})'}")
     if problems:
         raise UserError("\n  ".join([f"{path} cannot be read:", *problems[:40]]))
@@ -143,5 +143,5 @@ def _label(answer: object, systems: Iterable[str]) -> str:
 def _moment(text: object) -> float:
     try:
         return datetime.fromisoformat(str(text)).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError, OSError):
         return 0.0

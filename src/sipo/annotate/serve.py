@@ -23,6 +23,7 @@ from sipo.annotate.study import LINKS, read_study
 from sipo.annotate.tables import DATABASE, GIVEN_VOTES, SLOTS, WITHDRAWN
 from sipo.annotate.web import Admin, make_app, read_texts
 from sipo.errors import UsageError, UserError
+from sipo.files import read_text
 
 SLOWEST = 10  # items that the researcher's page lists
 
@@ -88,7 +89,7 @@ def run(app: FastAPI, listening: socket.socket) -> None:
 def load_texts(path: Path | None) -> dict[str, str]:
     """Raises UsageError where a translation is not one."""
     try:
-        return read_texts(path.read_text(encoding="utf-8") if path else None)
+        return read_texts(read_text(path) if path else None)
     except ValueError as error:
         raise UsageError(f"--texts: {path}: {error}") from error
 

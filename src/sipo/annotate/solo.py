@@ -4,6 +4,7 @@ All state is a pure function of the samples and the log's lines, so a killed ses
 """
 
 import math
+import os
 import secrets
 import threading
 import webbrowser
@@ -18,9 +19,10 @@ import numpy as np
 from sipo.annotate.desk import ANSWERS, Names
 from sipo.annotate.store import Person, Refused
 from sipo.annotate.swiss import Look, Pairs, Prompt, next_pair, pairs_of
+from sipo.data.media.decode_video import MAX_BYTES
 from sipo.errors import UsageError, UserError
 from sipo.evaluate.scores.sources import find_media
-from sipo.files import write_atomic
+from sipo.files import read_regular, write_atomic
 from sipo.jsonl import append_jsonl, cut_torn_line, dump_jsonl, read_jsonl
 
 ME = Person("solo", 1, False)
@@ -148,9 +150,11 @@ class SoloDesk:
     def read_log(self) -> None:
         """Take up what an earlier session wrote."""
         cut_torn_line(self.request.log)
-        for line in read_jsonl(self.request.log) if self.request.log.exists() else []:
+        for number, line in enumerate(read_jsonl(self.request.log) if self.request.log.exists() else [], start=1):
             if "undo" in line:
                 self.lines = [other for other in self.lines if other["vote"] != line["undo"]]
+            elif fault := _fault(line):
+                raise UserError(f"{self.request.log}, line {number}: {fault}.")
             else:
                 self.lines.append(line)
                 self.known.add(line["vote"])
@@ -188,6 +192,14 @@ class SoloDesk:
         return {"slot": number * 10_000 + turn, "prompt": prompt.text, "media": self.names.give(ME.name, media)}
 
 
+def _fault(line: dict) -> str | None:
+    """Why a line of the log is no look, or None."""
+    kinds = {"vote": str, "prompt_id": str, "left": int, "right": int, "answer": str}
+    return next(
+        (f"no {kind.__name__} under {key}" for key, kind in kinds.items() if type(line.get(key)) is not kind), None
+    )
+
+
 def browser_ready(path: Path) -> tuple[bytes, str]:
     """(content, type): what browsers show is sent as it is, all else is encoded as a study's media are."""
     types = {
@@ -199,7 +211,7 @@ def browser_ready(path: Path) -> tuple[bytes, str]:
         ".webm": "video/webm",
     }
     if path.suffix.lower() in types and path.is_file():
-        return path.read_bytes(), types[path.suffix.lower()]
+        return read_regular(path, MAX_BYTES), types[path.suffix.lower()]
     from sipo.annotate.media import common_target, encode, shape_of
 
     shape = shape_of(path)
@@ -214,7 +226,7 @@ def open_prompts(request: SoloRequest) -> list[Prompt]:
         for media in find_media(folder, request.prompts):
             for sample in media.samples:
                 found[sample.prompt].append((media.path / sample.file).resolve())
-    missing = [str(file) for files in found.values() for file in files if not file.exists()]
+    missing = [str(file) for files in found.values() for file in files if not os.path.exists(file)]
     if missing:
         raise UserError("\n  ".join([f"{len(missing)} files do not exist:", *missing[:40]]))
     several = [Prompt(text, tuple(files)) for text, files in found.items() if len(files) > 1]

@@ -1,5 +1,6 @@
 """What a study compares: the results of several systems for the same prompts, matched, with every problem reported."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def match(systems: Sequence[System]) -> list[Question]:
     keys = list(dict.fromkeys(key for table in tables for key in table))
     for system, table in zip(systems, tables, strict=True):
         problems += [f"{system.name}: nothing for seed {s}, {p[:60]!r}" for p, s in keys if (p, s) not in table]
-        missing = [sample.file for sample in system.samples if not (system.folder / sample.file).exists()]
+        missing = [sample.file for sample in system.samples if not os.path.exists(system.folder / sample.file)]
         problems += [f"{system.name}: {system.folder / file} does not exist" for file in missing]
     refuse("The systems do not have the same samples", problems)
     found = []

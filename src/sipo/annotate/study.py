@@ -135,7 +135,7 @@ def read_study(folder: Path) -> Study:
         lists = {key: tuple(record[key]) for key in ("systems", "folders", "dimensions")}
         items = {key: tuple(_item(each) for each in record[key]) for key in ("items", "examples")}
         return Study(**record | lists | items | {"plan": Plan(**record["plan"])})
-    except (KeyError, TypeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder}: {STUDY} was edited or damaged ({error}).") from error
 
 

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
 from diffusers.loaders.single_file_utils import SingleFileComponentError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sipo.backbones.architecture import Architecture
@@ -19,6 +17,7 @@ from sipo.config import ModelConfig
 from sipo.errors import UserError
 from sipo.files import hash_file, hash_files
 from sipo.lfs import refuse_pointers
+from sipo.tensors import load_tensors
 
 VARIANT = re.compile(r"\.([A-Za-z0-9]+?)(-[0-9]+-of-[0-9]+)?\.safetensors$")  # model.fp16.safetensors
 
@@ -134,10 +133,7 @@ def read_full(family: Family, denoiser: nn.Module, folder: Path) -> dict[str, Te
                 f"{folder} holds no weights of the {part}; expected the pipeline that a run of kind full wrote"
             )
         for file in files:
-            try:
-                found |= {prefix_of(denoiser, part) + name: weight for name, weight in load_file(file).items()}
-            except SafetensorError as error:
-                raise UserError(f"{file} is truncated or damaged ({error})") from error
+            found |= {prefix_of(denoiser, part) + name: weight for name, weight in load_tensors(file).items()}
     return found
 
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from sipo.backbones.lora_names import Target, names_of_denoiser, names_of_text_encoder
-from sipo.errors import UserError
+from sipo.errors import UserError, well_formed
 from sipo.files import visible
 from sipo.lfs import refuse_pointers
+from sipo.tensors import open_tensors
 
 FILE = "pytorch_lora_weights.safetensors"  # as diffusers names it
 KINDS = {  # the ends of tensors' names, in every program's spelling
@@ -86,12 +86,9 @@ def find_lora(path: str | Path) -> Path:
 
 def read_lora_file(path: Path) -> LoraFile:
     """Raises UserError for a damaged or pickled file."""
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dictionary
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"the LoRA {path} cannot be read as .safetensors: {error}") from error
+    with open_tensors(path) as file, well_formed(f"the LoRA {path}"):
+        metadata: dict[str, Any] = dict(json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}")))
+        tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
     other = []
     for key, tensor in tensors.items():

@@ -14,12 +14,12 @@ from diffusers.loaders.single_file_utils import (
     infer_diffusers_model_type,
 )
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError, safe_open
 
 from sipo.backbones.family import Family
 from sipo.config import ModelConfig
 from sipo.errors import UserError
 from sipo.lfs import refuse_pointers
+from sipo.tensors import open_tensors
 
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 CONFIGS = ["*.json", "*.txt", "*.model", "**/*.json", "**/*.txt", "**/*.model"]
@@ -38,11 +38,8 @@ def is_single_file(path: str | None) -> bool:
 
 def read_shapes(path: Path) -> dict[str, torch.Tensor]:
     """Every tensor of the file by its name, on the meta device. Raises UserError for a damaged file."""
-    try:
-        with safe_open(path, "pt") as file:
-            return {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a whole .safetensors file: {error}") from error
+    with open_tensors(path) as file:
+        return {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in file.keys()}  # noqa: SIM118
 
 
 def config_source(model: ModelConfig) -> str:

@@ -17,10 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from sipo.config.hints import hint
 from sipo.config.sections import COMPONENTS, Config, component_class
-from sipo.errors import UsageError, printable, shown
+from sipo.errors import UsageError, UserError, shown
 from sipo.losses import D3PO
 from sipo.losses.common import T
-from sipo.yaml12 import read_yaml
+from sipo.yaml12 import read_mapping, read_yaml
 
 REQUIRED = ("run", "model", "data", "loss")
 DEFAULTS = {"kernel": "ddim", "timesteps": "uniform"}  # names of components where none is given
@@ -35,15 +35,13 @@ def read_config(path: str | Path, overrides: list[str] | None = None) -> dict[st
     """A YAML file with `key.path=value` overrides, as plain dictionaries. Raises UsageError."""
     path = Path(path)
     try:
-        raw = read_yaml(path.read_text(encoding="utf-8"))
+        raw = read_mapping(path)
     except FileNotFoundError:
         raise UsageError(f"there is no config file {path}") from None
     except OSError as error:
         raise UsageError(f"the config file {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"{path} is not readable as YAML: {printable(error)}") from None
-    if not isinstance(raw, dict):
-        raise UsageError(f"{path} should hold keys such as run, model, data, loss; found {type(raw).__name__}")
+    except UserError as error:
+        raise UsageError(str(error)) from None
     for override in overrides or []:
         apply_override(raw, override)
     return raw

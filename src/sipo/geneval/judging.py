@@ -10,8 +10,9 @@ from typing import Any
 from PIL import Image, ImageOps
 from rich.console import Console
 
+from sipo.data.media.pictures import MAX_BYTES
 from sipo.errors import UserError
-from sipo.files import digest, hash_file, room_in
+from sipo.files import digest, hash_file, open_regular, room_in
 from sipo.geneval.detectors import ColorNamer, Detector
 from sipo.geneval.layout import Picture, class_names, read_gallery
 from sipo.geneval.rules import Detection, Thresholds, judge
@@ -99,7 +100,7 @@ def _made_by(by: list, picture: Picture) -> str:
     """A hash of all that a judgement depends on."""
     try:
         content = hash_file(picture.path)
-    except OSError:
+    except (OSError, UserError):
         content = None
     return digest([by, picture.metadata, content])
 
@@ -113,7 +114,7 @@ def _read_all(
         line, image = {"file": file, "made_by": _made_by(by, pictures[file])}, None
         try:
             image = _read(pictures[file].path)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that PIL raises
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, UserError) as error:  # PIL raises all
             line["unreadable"] = type(error).__name__
         found.append((line, pictures[file], image))
     return found
@@ -135,7 +136,7 @@ def with_colors(
 
 
 def _read(path: Path) -> Image.Image:
-    with Image.open(path) as image:
+    with open_regular(path, MAX_BYTES) as file, Image.open(file) as image:
         return ImageOps.exif_transpose(image).convert("RGB")
 
 

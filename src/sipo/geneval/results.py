@@ -75,7 +75,8 @@ def read_summary(folder: Path) -> dict:
 def read_official(path: Path) -> dict:
     """The summary of a `results.jsonl` that the official evaluator wrote, which does not record what made it."""
     records = read_jsonl(path)
-    if not records or any(not {"tag", "correct", "metadata"} <= record.keys() for record in records):
+    texts = [isinstance(record.get(key), str) for record in records for key in ("tag", "metadata")]
+    if not records or not all(texts) or not all("correct" in record for record in records):
         raise UserError(
             f"{path}: expected a line a picture with tag, correct and metadata, as GenEval's evaluator writes."
         )

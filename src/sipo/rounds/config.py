@@ -24,7 +24,7 @@ from sipo.samples.folder import PromptItem
 from sipo.samples.prompts import read_prompts
 from sipo.scorers.choice import choose_one
 from sipo.train.d3po import require_trajectories
-from sipo.yaml12 import read_yaml, write_yaml
+from sipo.yaml12 import read_mapping, write_yaml
 
 FILLED_IN = (("data", "path"), ("policy", "start"), ("policy", "reference"))  # keys of a training, by every round
 FAR = 1_000_000  # seeds of rounds begin here, far from those of evaluations
@@ -142,7 +142,7 @@ def require_same(config: OnlineConfig) -> None:
     """Compare with the folder's online.yaml, if there is one, else write it. `rounds.num_rounds` may grow, `run` change."""
     file = config.path / "online.yaml"
     if file.is_file():
-        before = read_yaml(file.read_text(encoding="utf-8"))
+        before = read_mapping(file)
         with suppress(UsageError):  # keys that an earlier version did not have are at their defaults
             before = parse_online(before).to_dict()
         changed = [

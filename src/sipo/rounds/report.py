@@ -9,7 +9,7 @@ from sipo.evaluate.report.plots import CHOSEN, NEUTRAL, QUIET, Panel, Series, dr
 from sipo.files import write_atomic
 from sipo.jsonl import read_json
 from sipo.samples.folder import SAMPLES, read_samples
-from sipo.yaml12 import read_yaml
+from sipo.yaml12 import read_mapping
 
 NUM_SHOWN = 8  # held-out prompts whose samples the page shows
 BUDGET = 5_000_000  # bytes of videos; beyond it contact sheets are shown
@@ -28,7 +28,7 @@ PAIRS = Panel("pairs", "Pairs", "number", (Series("num_pairs"),), "Ties make non
 
 def report(path: Path) -> Path:
     """Write `online.html`, and a PNG of every plot into `plots/`, from the rounds that are done; returns the page."""
-    config, records = read_yaml((path / "online.yaml").read_text(encoding="utf-8")), read_records(path)
+    config, records = read_mapping(path / "online.yaml"), read_records(path)
     curves = (
         (SCORE, [{"step": record["round"], **record["held_out"]} for record in records]),
         (OWN, [{"step": record["round"], **record["samples"]} for record in records if "samples" in record]),

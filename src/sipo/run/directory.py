@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sipo.errors import UsageError, UserError
 from sipo.files import write_atomic
 from sipo.jsonl import iter_jsonl
-from sipo.yaml12 import read_yaml, write_yaml
+from sipo.yaml12 import read_mapping, write_yaml
 
 if TYPE_CHECKING:
     from sipo.config import Config
@@ -57,8 +57,8 @@ class RunDir:
         return self
 
     def read_config(self) -> dict[str, Any]:
-        """config.yaml as plain dictionaries."""
-        return read_yaml(self.config.read_text(encoding="utf-8"))
+        """config.yaml as plain dictionaries. Raises UserError for a file that is damaged."""
+        return read_mapping(self.config)
 
     def read_metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, of one kind (train, validation, score, warning) or all; a torn last line is ignored."""
@@ -66,7 +66,7 @@ class RunDir:
 
     def iter_metrics(self) -> Iterator[dict[str, Any]]:
         """As `read_metrics`, one line at a time: a long run has gigabytes of them."""
-        for _, line in iter_jsonl(self.metrics) if self.metrics.is_file() else ():
+        for _, line in iter_jsonl(self.metrics) if self.metrics.exists() else ():
             yield line
 
     def sample_steps(self) -> list[int]:

@@ -7,9 +7,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from sipo.errors import UserError, shown
 from sipo.files import open_regular
-from sipo.jsonl import iter_jsonl, parse_line, read_json
+from sipo.jsonl import iter_jsonl, parse_line, read_object
 from sipo.run.directory import RunDir
+
+SECTIONS = ("model", "data", "loss", "policy", "kernel", "timesteps", "train", "sample", "log")
 
 
 @dataclass(frozen=True)
@@ -60,15 +63,38 @@ def read_run(run: RunDir) -> RunRecord:
     """Read everything but samples and evaluations. Raises `UserError` if the folder is no run or a file is damaged."""
     run.require()
     starts, start, few = array("q"), 0, {"validation": [], "score": [], "warning": []}
-    for end, line in iter_jsonl(run.metrics) if run.metrics.is_file() else ():
+    for number, (end, line) in enumerate(iter_jsonl(run.metrics) if run.metrics.exists() else (), start=1):
+        if fault := _fault(line):
+            raise UserError(f"{run.metrics}, line {number}: {fault}.")
         if (kind := line.get("kind")) == "train":
             starts.append(start)
         elif kind in few:
             few[kind].append(line)
         start = end
-    env, data = read_json(run.env), read_json(run.data)
+    env, data = (read_object(file) if file.exists() else None for file in (run.env, run.data))
     train = Lines(run.metrics, starts)
-    return RunRecord(run.read_config() or {}, train, few["validation"], few["score"], few["warning"], env, data)
+    return RunRecord(_sections(run), train, few["validation"], few["score"], few["warning"], env, data)
+
+
+TEXTS = ("kind", "message", "scorer", "reason")  # of a line; "bins" and "seconds" are objects, all else is numbers
+
+
+def _fault(line: dict[str, Any]) -> str | None:
+    """Why a line of metrics.jsonl is none, or None."""
+    for key, value in line.items():
+        kind: Any = str if key in TEXTS else dict if key in ("bins", "seconds") else int | float | None
+        if not isinstance(value, kind):
+            return f"{key} is {shown(value, 60)}"
+    return None if isinstance(line.get("step"), int) else "it has no whole number under step"
+
+
+def _sections(run: RunDir) -> dict[str, Any]:
+    """The run's config. Raises UserError for a section that is a value."""
+    found = run.read_config()
+    for key in SECTIONS:
+        if not isinstance(found.get(key), dict | None):
+            raise UserError(f"{run.config}: {key} is {shown(found[key], 60)}; expected a mapping")
+    return found
 
 
 def best_score(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

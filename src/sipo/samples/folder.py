@@ -8,11 +8,11 @@ scores.NAME.jsonl    the scores by scorer NAME (see `sipo.evaluate.scores.score`
 """
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from sipo.data.media.kinds import VIDEO_SUFFIXES
-from sipo.errors import UserError
-from sipo.jsonl import read_json, read_jsonl
+from sipo.errors import UserError, shown
+from sipo.jsonl import read_jsonl, read_object
 
 SAMPLES, SETTINGS = "samples.jsonl", "settings.json"
 METADATA = "metadata.jsonl"  # in GenEval's layout: one prompt with what a judge must check, beside its samples
@@ -62,13 +62,31 @@ def read_samples(folder: Path) -> list[Sample]:
         raise UserError(f"{folder} is not a folder of generated media: it has no {SAMPLES}.")
     samples = []
     for number, record in enumerate(read_jsonl(path), start=1):
-        try:
-            samples.append(Sample(record["file"], record["prompt"], record["seed"], record.get("metadata")))
-        except KeyError as error:
-            raise UserError(f"{path}, line {number}: the key {error} is missing.") from error
+        if fault := _fault(record):
+            raise UserError(f"{path}, line {number}: {fault}.")
+        samples.append(Sample(record["file"], record["prompt"], record["seed"], record.get("metadata")))
     return samples
+
+
+KINDS = {"file": (str, "a text"), "prompt": (str, "a text"), "seed": (int, "a whole number")}
+
+
+def _fault(record: dict) -> str | None:
+    """Why a line describes no sample, or None."""
+    for key, (kind, name) in KINDS.items():
+        if key not in record:
+            return f"the key {key!r} is missing"
+        if not isinstance(record[key], kind) or isinstance(record[key], bool):
+            return f"{key} is {shown(record[key], 60)}; expected {name}"
+    if not isinstance(record.get("metadata"), dict | None):
+        return f"metadata is {shown(record['metadata'], 60)}; expected an object"
+    parts = PurePath(record["file"]).parts
+    if not parts or PurePath(record["file"]).is_absolute() or ".." in parts or "\0" in record["file"]:
+        return f"file is {shown(record['file'], 60)}; expected a name in the folder"
+    return None
 
 
 def read_settings(folder: Path) -> dict:
     """What made the media of `folder`; empty where nothing was recorded."""
-    return read_json(Path(folder) / SETTINGS) or {}
+    path = Path(folder) / SETTINGS
+    return read_object(path) if path.exists() else {}

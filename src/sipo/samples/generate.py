@@ -11,7 +11,7 @@ from rich.console import Console
 
 from sipo.data.media.encode_video import contact_sheet, encode_png, encode_video
 from sipo.errors import UserError
-from sipo.files import room_in, write_atomic
+from sipo.files import open_regular, room_in, write_atomic
 from sipo.processes import ALONE, Processes, batches
 from sipo.processes.journal import Journal
 from sipo.samples.folder import PICTURE, SAMPLES, SETTINGS, VIDEO, PromptItem, Sample, read_samples, read_settings
@@ -137,9 +137,9 @@ def _is_whole(file: Path) -> bool:
     if file.suffix != PICTURE:
         return file.is_file()
     try:
-        with Image.open(file) as picture:
+        with open_regular(file) as content, Image.open(content) as picture:
             picture.verify()
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, UserError):
         return False
     return True
 

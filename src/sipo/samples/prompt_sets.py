@@ -13,7 +13,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from sipo.errors import UserError
+from sipo.errors import UserError, shown
+from sipo.files import read_text
+from sipo.lfs import refuse_pointers
 
 PromptRow = tuple[str, dict | None]
 """A prompt and its benchmark's metadata."""
@@ -28,14 +30,14 @@ KEPT_COLUMNS = ("category", "challenge")
 def read_style(source: Path) -> list[PromptRow]:
     """One style of HPSv2's benchmark: a JSON list of texts; `style` is the file's name."""
     try:
-        prompts = json.loads(decode(source))
-    except json.JSONDecodeError as error:
+        prompts = json.loads(read_text(source))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{source} is not JSON ({error}).") from error
     if not isinstance(prompts, list):
-        raise UserError(f"{source}: expected a list of texts, as in HPSv2's anime.json, found {str(prompts)[:60]!r}.")
+        raise UserError(f"{source}: expected a list of texts, as in HPSv2's anime.json, found {shown(prompts, 60)}.")
     for number, prompt in enumerate(prompts):
         if not isinstance(prompt, str) or not prompt.strip():
-            raise UserError(f"{source}, entry {number}: expected a text, found {str(prompt)[:60]!r}.")
+            raise UserError(f"{source}, entry {number}: expected a text, found {shown(prompt, 60)}.")
     return [(prompt, {"style": source.stem}) for prompt in prompts]
 
 
@@ -53,27 +55,35 @@ def read_captions(source: Path) -> list[PromptRow]:
     import pyarrow.parquet as pq
 
     try:
+        refuse_pointers([source])
         names = pq.read_schema(source).names
         if "caption" not in names:
             raise UserError(f"{source} has no column caption; it has {', '.join(names)}.")
         captions = pq.read_table(source, columns=["caption"]).column("caption").to_pylist()
-    except pa.ArrowException as error:
-        raise UserError(f"{source} is not a parquet file ({error}).") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{source} is not a parquet file that can be read ({error}).") from error
     return [(text, None) for text in dict.fromkeys(captions) if isinstance(text, str) and text.strip()]
 
 
 def read_tsv(source: Path) -> list[PromptRow]:
     """PartiPrompts: tab-separated with a header, quotation marks are part of the text."""
-    return _read_table(source, csv.DictReader(io.StringIO(decode(source)), delimiter="\t", quoting=csv.QUOTE_NONE))
+    return _read_table(source, csv.DictReader(io.StringIO(read_text(source)), delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 def read_csv(source: Path) -> list[PromptRow]:
     """DrawBench: comma-separated with a header, quoted where a prompt holds commas or line breaks."""
-    return _read_table(source, csv.DictReader(io.StringIO(decode(source), newline="")))
+    return _read_table(source, csv.DictReader(io.StringIO(read_text(source), newline="")))
 
 
 def _read_table(source: Path, reader: csv.DictReader) -> list[PromptRow]:
     """The prompt of each row, and its category and challenge; rows without a prompt are skipped."""
+    try:
+        return _rows_of(source, reader)
+    except csv.Error as error:
+        raise UserError(f"{source}, line {reader.line_num}: not a row of a table ({error}).") from error
+
+
+def _rows_of(source: Path, reader: csv.DictReader) -> list[PromptRow]:
     columns = {name.strip().lower(): name for name in reader.fieldnames or [] if name}
     column = next((columns[name] for name in PROMPT_COLUMNS if name in columns), None)
     if column is None:
@@ -86,14 +96,6 @@ def _read_table(source: Path, reader: csv.DictReader) -> list[PromptRow]:
         if prompt:
             rows.append((prompt, known or None))
     return rows
-
-
-def decode(source: Path) -> str:
-    """The file's text; `UserError` where it is not UTF-8."""
-    try:
-        return source.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{source} is not UTF-8 text ({error}).") from error
 
 
 READERS: dict[str, Callable[[Path], list[PromptRow]]] = {

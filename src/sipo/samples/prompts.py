@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
-from sipo.errors import UserError
+from sipo.errors import UserError, shown
+from sipo.files import read_text
 from sipo.registry import miniature, miniatures
 from sipo.samples.folder import PromptItem
-from sipo.samples.prompt_sets import READERS, PromptRow, decode, read_styles
+from sipo.samples.prompt_sets import READERS, PromptRow, read_styles
 
 
 def read_prompts(
@@ -44,12 +45,12 @@ def _resolve(path: str | Path) -> Path:
 
 
 def _read_text(source: Path) -> list[PromptRow]:
-    return [(line.strip(), None) for line in decode(source).split("\n") if line.strip()]
+    return [(line.strip(), None) for line in read_text(source).split("\n") if line.strip()]
 
 
 def _read_jsonl(source: Path) -> list[PromptRow]:
     rows = []
-    for number, line in enumerate(decode(source).split("\n"), start=1):
+    for number, line in enumerate(read_text(source).split("\n"), start=1):
         if not line.strip():
             continue
         record = _parse(source, number, line)
@@ -61,11 +62,13 @@ def _read_jsonl(source: Path) -> list[PromptRow]:
 def _parse(source: Path, number: int, line: str) -> dict:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{source}, line {number}: not JSON ({error}).") from error
     prompt = record.get("prompt") if isinstance(record, dict) else None
     if not isinstance(prompt, str) or not prompt.strip():
-        raise UserError(f'{source}, line {number}: expected an object with a text under "prompt", found {line[:60]!r}.')
+        raise UserError(
+            f'{source}, line {number}: expected an object with a text under "prompt", found {shown(line[:60])}.'
+        )
     return record
 
 

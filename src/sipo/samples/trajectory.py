@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
 from sipo.errors import UserError
+from sipo.tensors import open_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +44,17 @@ def read_times(media: Path) -> tuple[list[float], dict[str, str]]:
     """Times and settings of the trajectory of a sample. Raises UserError where there is none."""
     path = trajectory_of(media)
     try:
-        with safe_open(path, "pt") as file:
-            return file.get_tensor("times").tolist(), file.metadata() or {}
-    except (OSError, SafetensorError) as error:
+        with open_tensors(path) as file:
+            return file.get_tensor("times").flatten().tolist(), file.metadata() or {}
+    except SafetensorError as error:
         raise UserError(f"{path}: {media.name} has no trajectory that can be read ({error})") from error
 
 
 def read_step(media: Path, step: int) -> Tensor:
-    """(2, ...): x_t and x_s of a step of the trajectory."""
-    with safe_open(trajectory_of(media), "pt") as file:
-        return file.get_slice("states")[step : step + 2]
+    """(2, ...): x_t and x_s of a step of the trajectory. Raises UserError for a damaged file."""
+    path = trajectory_of(media)
+    try:
+        with open_tensors(path) as file:
+            return file.get_slice("states")[step : step + 2]
+    except (SafetensorError, IndexError) as error:
+        raise UserError(f"{path} has no states of step {step} ({error})") from error

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils.hub import cached_file
 
 from sipo.errors import UserError
 from sipo.files import expand_home
 from sipo.lfs import refuse_pointers
+from sipo.tensors import load_tensors
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt")
 
@@ -60,15 +60,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
-            content: Any = load_file(path)
+            content: Any = load_tensors(path)
         else:
+            refuse_pointers([path])
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: refused, because it holds more than tensors (or is damaged), and reading that can run code. Ask "
             "its author for a .safetensors file, or a state dict alone."
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of what was damaged, it may raise anything
         raise UserError(f"{path} cannot be read as weights: {_first_line(error)}") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]

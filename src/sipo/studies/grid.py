@@ -5,17 +5,14 @@ import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sipo.config import Config, parse_config
-from sipo.errors import UsageError
-from sipo.yaml12 import read_yaml
+from sipo.errors import UsageError, UserError, well_formed
+from sipo.yaml12 import read_mapping
 
-NAMED = files("sipo") / "studies" / "named"
+NAMED = Path(__file__).parent / "named"
 STEPS = ("step", "timestep")  # what may lie on the horizontal beside an axis
 Settings = Mapping[str, Any]  # key.path -> value, as overrides on the command line
 
@@ -133,17 +130,17 @@ def named_studies() -> list[str]:
 def read_study(name: str) -> Study:
     """A shipped study by its name, or one's own from a YAML file. Raises UsageError for what cannot be read."""
     if name in named_studies():
-        text, source = (NAMED / f"{name}.yaml").read_text(encoding="utf-8"), f"study {name}"
+        path, source = NAMED / f"{name}.yaml", f"study {name}"
     else:
         path, source = Path(name), name
         if path.suffix not in (".yaml", ".yml") or not path.is_file():
             raise UsageError(f"{name!r} is neither a YAML file nor a study; studies: {', '.join(named_studies())}")
-        text = path.read_text(encoding="utf-8")
     try:
-        raw = read_yaml(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"{source} is not readable as YAML: {error}") from None
-    return parse_study(_with_parent(raw, source), source)
+        raw = read_mapping(path)
+    except UserError as error:
+        raise UsageError(str(error)) from None
+    with well_formed(source):
+        return parse_study(_with_parent(raw, source), source)
 
 
 def _with_parent(raw: Any, source: str) -> Any:
@@ -152,7 +149,7 @@ def _with_parent(raw: Any, source: str) -> Any:
         return raw
     if raw["like"] not in named_studies():
         raise UsageError(f"{source}: like: {raw['like']!r} is no study; studies: {', '.join(named_studies())}")
-    parent = read_yaml((NAMED / f"{raw['like']}.yaml").read_text(encoding="utf-8"))
+    parent = read_mapping(NAMED / f"{raw['like']}.yaml")
     merged = {
         key: nested({**flattened(parent.get(key, {})), **flattened(raw.get(key, {}))}) for key in ("base", "measure")
     }

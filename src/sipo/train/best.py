@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sipo.config import Config, KeepBest
@@ -18,6 +18,7 @@ from sipo.samples.folder import PromptItem
 from sipo.samples.prompts import read_prompts
 from sipo.scorers.base import FileScorer, Scorer
 from sipo.scorers.choice import choose_one
+from sipo.tensors import load_tensors
 
 
 class Best:
@@ -83,7 +84,7 @@ def read_best(folder: Path, step: int) -> dict[str, Tensor]:
     path = folder / f"{step:06d}.safetensors"
     if not path.is_file():
         raise UserError(f"{path} is missing: the weights of step {step}, whose held-out score is the best one")
-    return load_file(path)
+    return load_tensors(path)
 
 
 def require_held_out(config: Config) -> None:

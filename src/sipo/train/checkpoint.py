@@ -10,11 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from sipo.errors import UserError
-from sipo.files import hash_file, removed_on_error, room_in, sync_directory, write_atomic
+from sipo.files import digest, hash_file, removed_on_error, room_in, sync_directory, write_atomic
+from sipo.jsonl import read_object
 from sipo.processes import Processes
 from sipo.train.pieces import read_pieces, write_pieces
 
 MANIFEST = "manifest.json"  # written last: a folder without it is not a checkpoint
+SEAL = "digest"  # of all else in the manifest
 PREFIXES = {f"{part}.safetensors": f"{part}." for part in ("weights", "optimizer", "ema")}  # files of version 0.1.0
 ALONE = Processes()
 
@@ -56,7 +58,7 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, keep: int, processes: Pr
             "sha256": hashes,
         }
         with removed_on_error(temporary):
-            write_atomic(temporary / MANIFEST, json.dumps(manifest))
+            write_atomic(temporary / MANIFEST, json.dumps({**manifest, SEAL: digest(manifest)}))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
         sync_directory(root)
@@ -83,7 +85,7 @@ def load_checkpoint(
     folder = root / f"{step:06d}"
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{root} has no checkpoint of step {step}; it has {saved_steps(root) or 'none'}")
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = _read_manifest(folder)
     hashes: dict[str, str] = manifest["sha256"]
     mine = sorted(hashes)[processes.rank :: processes.world]
     bad = [name for name in mine if not (folder / name).is_file() or hash_file(folder / name) != hashes[name]]
@@ -102,6 +104,19 @@ def load_checkpoint(
         parts[part][key] = tensor
     optimizer = _unflatten(parts["optimizer"], manifest["optimizer"])
     return Checkpoint(manifest["step"], parts["weights"], optimizer, parts["ema"] or None, manifest["counters"])
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Raises UserError for one that is damaged, or that somebody changed."""
+    advice = f"Delete {folder} to resume from an earlier step"
+    manifest = read_object(folder / MANIFEST, ("step", "optimizer", "counters", "sha256"), advice)
+    sealed = manifest.pop(SEAL, None)  # versions up to 0.1 wrote none
+    names = manifest["sha256"] if isinstance(manifest["sha256"], dict) else [""]
+    if (sealed is not None and sealed != digest(manifest)) or any(
+        Path(name).name != name or not name for name in names
+    ):
+        raise UserError(f"{folder / MANIFEST} was changed since it was written. {advice}")
+    return manifest
 
 
 def _synced(path: Path) -> tuple[str, str] | None:

@@ -11,7 +11,7 @@ from sipo.backbones import Backbone
 from sipo.config import Config
 from sipo.errors import UsageError
 from sipo.files import hash_files, write_atomic
-from sipo.jsonl import read_json
+from sipo.jsonl import read_object
 from sipo.run import RunDir
 from sipo.train.inputs import Rows
 from sipo.train.policy import start_folder
@@ -49,7 +49,7 @@ def require_same_inputs(run: RunDir, found: dict[str, str], start: int) -> None:
 
     Runs of versions that recorded nothing resume as they did.
     """
-    recorded = read_json(run.inputs) if start else None
+    recorded = read_object(run.inputs) if start and run.inputs.exists() else None
     other = [key for key, value in found.items() if recorded and recorded.get(key, value) != value]
     if "model.lora" in other:
         other = [key for key in other if key != "model.path"]  # the base with another LoRA in it is another one too

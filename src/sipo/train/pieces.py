@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+
+from sipo.errors import well_formed
+from sipo.tensors import open_tensors
 
 OFFSETS = "DCP_SHARDING_INFO"  # of the file's metadata: name -> {"saved_offsets": [...]}
 
@@ -66,11 +68,13 @@ class Piece:
 
 
 def pieces_of(path: Path, prefix: str) -> Iterator[tuple[str, Piece]]:
-    file = safe_open(path, "pt")
-    offsets = json.loads((file.metadata() or {}).get(OFFSETS, "{}"))
+    file = open_tensors(path)
+    with well_formed(path):
+        offsets = json.loads((file.metadata() or {}).get(OFFSETS, "{}"))
     for key in file.keys():  # noqa: SIM118  # not a dictionary
         shape = list(file.get_slice(key).get_shape())
-        offset = offsets[key]["saved_offsets"] if key in offsets else [0] * len(shape)
+        with well_formed(path):
+            offset = list(offsets[key]["saved_offsets"]) if key in offsets else [0] * len(shape)
         yield prefix + key, Piece(file, key, offset, shape)
 
 

@@ -15,7 +15,7 @@ from sipo.backbones.lora import POLICY, activate, add_adapters, with_adapters, w
 from sipo.backbones.lora_names import Form
 from sipo.config import PolicyConfig
 from sipo.errors import UserError
-from sipo.jsonl import read_json
+from sipo.jsonl import read_object
 from sipo.run import RunDir
 
 START = "start"  # the frozen adapters of what the policy started from
@@ -137,9 +137,9 @@ def start_folder(config: PolicyConfig) -> Path | None:
     if config.start is None:
         return None
     folder = RunDir(Path(config.start)).weights if RunDir(Path(config.start)).config.is_file() else Path(config.start)
-    written = read_json(folder / RECORD)
-    if written is None:
+    if not (folder / RECORD).exists():
         raise UserError(f"policy.start: {folder} holds no weights of a run: it has no {RECORD}")
+    written = read_object(folder / RECORD, ["kind"])
     if written["kind"] != config.kind:
         raise UserError(f"policy.start: {folder} holds weights of kind {written['kind']}; policy.kind is {config.kind}")
     return folder

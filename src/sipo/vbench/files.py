@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sipo.errors import UserError
-from sipo.files import visible
+from sipo.files import read_text, visible
 from sipo.samples.folder import SAMPLES, PromptItem, read_samples
 from sipo.vbench.totals import DIMENSIONS
 
@@ -125,9 +125,9 @@ def read_results(folder: Path) -> dict[str, float]:
     scores: dict[str, float] = {}
     for path in visible(folder, Path(folder).rglob(f"*{RESULTS}")):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_text(path))
             found = {name: float(value[0]) for name, value in content.items()}
-        except (json.JSONDecodeError, AttributeError, TypeError, ValueError, LookupError) as error:
+        except (AttributeError, TypeError, ValueError, LookupError, RecursionError) as error:
             raise UserError(f"{path}: expected dimensions with a list each, the score first ({error}).") from error
         for name, value in found.items():
             if scores.setdefault(name, value) != value:
@@ -139,10 +139,8 @@ def _read_info(path: Path) -> list[tuple[str, tuple[str, ...]]]:
     if not path.is_file():
         raise UserError(f"There is no {path}: pass VBench_full_info.json, or the folder prompts_per_dimension.")
     try:
-        return [
-            (entry["prompt_en"].strip(), tuple(entry["dimension"])) for entry in json.loads(path.read_text("utf-8"))
-        ]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        return [(entry["prompt_en"].strip(), tuple(entry["dimension"])) for entry in json.loads(read_text(path))]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: expected a list of objects with prompt_en and dimension ({error}).") from error
 
 
@@ -160,6 +158,6 @@ def _read_folder(folder: Path) -> list[tuple[str, tuple[str, ...]]]:
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        return [line.strip() for line in read_text(path).split("\n") if line.strip()]
+    except OSError as error:
         raise UserError(f"{path} cannot be read ({error}).") from error

@@ -97,7 +97,9 @@ def show_results(folders: Sequence[Path]) -> tuple[str, list[str]]:
 def results_table(models: Mapping[str, Mapping[str, float]]) -> str:
     """Markdown: a row a dimension and a column a model, in percent; the totals, where all sixteen are present, first."""
     totals = {name: _totals(scores) for name, scores in models.items()}
-    rows = [(Markdown(f"**{key.title()}**"), *(_percent(totals[name].get(key)) for name in models)) for key in TOTALS]
+    rows: list[tuple[str | None, ...]] = [
+        (Markdown(f"**{key.title()}**"), *(_percent(totals[name].get(key)) for name in models)) for key in TOTALS
+    ]
     for dimension in DIMENSIONS:
         group = "quality" if dimension in QUALITY else "semantic"
         figures = (_percent(scores.get(dimension)) for scores in models.values())

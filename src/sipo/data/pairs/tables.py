@@ -188,7 +188,7 @@ def parquet_schema(file: Path) -> tuple[pa.Schema, int]:
     try:
         with pq.ParquetFile(file) as parquet:
             return parquet.schema_arrow, parquet.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{file} is not a readable parquet file: {error}") from error
 
 

@@ -5,6 +5,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+from sipo.errors import well_formed
 from sipo.evaluate.compare.contest import Contest
 from sipo.evaluate.compare.matches import Comparison, Match, Outcome
 from sipo.evaluate.pages.comparison_text import comparison_csv, comparison_markdown, means_csv
@@ -12,7 +13,7 @@ from sipo.evaluate.pages.gallery import BUDGET, sections
 from sipo.evaluate.pages.page import render
 from sipo.evaluate.pages.words import cautions, comparison_paragraph
 from sipo.files import write_atomic
-from sipo.jsonl import read_json
+from sipo.jsonl import read_object
 from sipo.samples.folder import read_settings
 
 JSON, HTML, MARKDOWN = "comparison.json", "comparison.html", "comparison.md"
@@ -53,8 +54,22 @@ def read_comparison(folder: Path) -> dict | None:
 
     Records of version 0.1.0, which was never released, nest the other comparisons in the first; they are read too.
     """
-    record = read_json(Path(folder) / JSON, "Compare again, or remove it.")
-    return record if record is None or "comparisons" in record else _from_first_version(record)
+    path, advice = Path(folder) / JSON, "Compare again, or remove it."
+    if not path.exists():
+        return None
+    record = read_object(path, advice=advice)
+    with well_formed(path, advice):
+        record = record if "comparisons" in record else _from_first_version(record)
+        comparison_csv(record)  # reads every number
+        if not record["comparisons"] or not all(
+            _is_pair(pair) for each in record["comparisons"] for pair in each["pairs"]
+        ):
+            raise ValueError("it names no comparison, or other files than two for a pair")
+    return record
+
+
+def _is_pair(pair: dict) -> bool:
+    return len(pair["sides"]) == 2 and all(isinstance(side["file"], str) for side in pair["sides"])
 
 
 def _page(record: dict, out: Path) -> str:

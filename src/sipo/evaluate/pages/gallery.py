@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from sipo.data.media.pictures import MAX_BYTES
+from sipo.errors import UserError
 from sipo.evaluate.statistics.verdicts import POINTS
+from sipo.files import open_regular, read_regular
 from sipo.samples.folder import VIDEO, picture_of
 
 BUDGET = 5_000_000  # bytes of embedded media; anything beyond is left in its folder
@@ -114,8 +117,8 @@ def shown(media: Path, videos: bool = True) -> Shown:
 
 def _video_uri(path: Path) -> str | None:
     try:
-        content = path.read_bytes() if path.stat().st_size < MAX_VIDEO else b""
-    except OSError:
+        content = read_regular(path, MAX_VIDEO)
+    except (OSError, UserError):
         return None
     return f"data:video/mp4;base64,{base64.b64encode(content).decode()}" if content else None
 
@@ -123,9 +126,9 @@ def _video_uri(path: Path) -> str | None:
 def data_uri(path: Path, longest: int = THUMBNAIL) -> str | None:
     """The picture as an `<img src>`: lossless up to 128 pixels, else a JPEG of at most `longest`. None: unreadable."""
     try:
-        with Image.open(path) as opened:
+        with open_regular(path, MAX_BYTES) as file, Image.open(file) as opened:
             image = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # everything that PIL raises
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, UserError):  # everything that PIL raises
         return None
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     exact = max(image.size) <= EXACT

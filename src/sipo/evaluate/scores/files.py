@@ -8,7 +8,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from sipo.data.media.decode_video import MAX_BYTES
 from sipo.errors import UserError
+from sipo.files import read_regular
 from sipo.jsonl import read_jsonl
 from sipo.samples.folder import SAMPLES, Sample, read_samples
 
@@ -39,8 +41,8 @@ def scorer_of(file: Path) -> str:
 def content_hash(folder: Path, sample: Sample) -> str:
     """A hash of all that a scorer reads: the file's bytes ("" if it cannot be read), the prompt, the metadata."""
     try:
-        content = (Path(folder) / sample.file).read_bytes()
-    except OSError:
+        content = read_regular(Path(folder) / sample.file, MAX_BYTES)
+    except (OSError, UserError):
         content = b""
     text = json.dumps([sample.prompt, sample.metadata], sort_keys=True).encode()
     return hashlib.blake2b(text + b"\0" + content, digest_size=16).hexdigest()
@@ -50,9 +52,15 @@ def read_lines(path: Path) -> list[dict]:
     """The lines of a file beside its media; none without the file. Raises `UserError` for a line without its keys."""
     records = read_jsonl(path) if path.is_file() else []
     for number, record in enumerate(records, start=1):
-        if not {"file", "hash", "score"} <= record.keys():
+        score = record.get("score")
+        if (
+            not {"file", "hash", "score"} <= record.keys()
+            or not isinstance(record["file"], str)
+            or not (score is None or (isinstance(score, int | float) and not isinstance(score, bool)))
+        ):
             raise UserError(
-                f"{path}, line {number}: expected the keys file, hash and score. Remove the file to score again."
+                f"{path}, line {number}: expected the keys file (a text), hash and score (a number or null). Remove the file "
+                "to score again."
             )
     return records
 
