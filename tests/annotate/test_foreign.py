@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
@@ -52,7 +53,7 @@ RAPIDATA = {
 }
 
 
-def written(tmp_path, name: str, content) -> object:
+def written(tmp_path: Path, name: str, content) -> Path:
     path = tmp_path / name
     path.write_text(json.dumps(content))
     return path

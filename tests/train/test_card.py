@@ -22,7 +22,7 @@ from sipo.train.card import model_card
 @pytest.fixture(scope="module")
 def files(tiny_sd, tmp_path_factory):
     """A first LoRA for U-Net and text encoder, another VAE and the base as one file."""
-    from diffusers import DiffusionPipeline
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     at, base = tmp_path_factory.mktemp("files"), DiffusionPipeline.from_pretrained(tiny_sd)
     torch.manual_seed(0)
