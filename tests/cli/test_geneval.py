@@ -11,11 +11,11 @@ from support import command_line
 from support import detectors as tiny_detectors
 
 from sipo.geneval.layout import read_metadata
-from sipo.geneval.vocabulary import CATEGORIES
 from sipo.jsonl import read_jsonl
 from sipo.mini.scenes import sample_scene
 from sipo.mini.score import MiniatureScorer
 from sipo.mini.world import render
+from sipo.samples.metadata import CATEGORIES
 
 QUICK = ("--num-inference-steps", "6", "--guidance-scale", "4")
 CLASSES = ("cat", "dog", "wine glass")

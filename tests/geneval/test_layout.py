@@ -37,37 +37,6 @@ def make_folder(folder: Path, counts: dict[int, int], digits: int = 4) -> Path:
     return folder
 
 
-def test_metadata_is_read_as_it_stands(tmp_path):
-    assert layout.read_metadata(write_lines(tmp_path / "m.jsonl", [CAT, DOGS, BESIDE])) == [CAT, DOGS, BESIDE]
-
-
-def test_the_packaged_list_has_all_six_categories():
-    entries = layout.read_metadata("miniature")
-    assert {entry["tag"] for entry in entries} == set(layout.CATEGORIES)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"tag": "style"}, "prompt 2: `tag` is 'style', none of single_object"),
-        ({"tag": None}, "`tag` is None"),
-        ({"include": []}, "`include` names no object"),
-        ({"include": {"class": "cat"}}, "`include` names no object"),
-        ({"exclude": None}, "`exclude` is not a list"),
-        ({"include": [{"count": 1}]}, "clause 0 names no `class`"),
-        ({"include": ["cat"]}, "clause 0 names no `class`"),
-        ({"include": [{"class": "cat", "count": 0}]}, "clause 0 has no whole number above 0"),
-        ({"exclude": [{"class": "cat", "count": "3"}]}, "clause 0 has no whole number above 0"),
-        ({"include": [{"class": "cat", "count": 1, "position": ["left of", 0]}]}, "clause 0, which does not come before"),
-        ({"include": [{"class": "cat", "count": 1, "position": ["beside", 0]}]}, "`position` is .'beside', 0."),
-        ({"include": [{"class": "cat", "count": 1, "position": "left of"}]}, "`position` is 'left of'"),
-    ],
-)  # fmt: skip
-def test_metadata_that_cannot_be_judged_is_refused_by_number(tmp_path, change, message):
-    with pytest.raises(UserError, match=message):
-        layout.read_metadata(write_lines(tmp_path / "m.jsonl", [CAT, DOGS | change]))
-
-
 def test_names_and_seeds_of_the_pictures():
     items, files = layout.plan_pictures([CAT, DOGS], ["a cat, fluffy", "dogs"], images_per_prompt=2, seed=7)
     assert files == [

@@ -8,7 +8,7 @@ import pytest
 
 from sipo.errors import UserError
 from sipo.geneval import results
-from sipo.geneval.layout import CATEGORIES
+from sipo.samples.metadata import CATEGORIES
 
 ABOUT = {"name": "m", "prompts": "raw", "detector": "d"}
 HEADINGS = ["Sin Obj.", "Two Obj.", "Counting", "Colors", "Position", "Color Attri.", "Overall"]

@@ -12,7 +12,6 @@ from PIL import Image, ImageFilter
 from rich.console import Console
 
 from sipo.errors import UserError
-from sipo.geneval.vocabulary import CATEGORIES
 from sipo.mini import STILL
 from sipo.mini.pairs import PairSettings, make_pairs, pairs_of_model
 from sipo.mini.prompts import split_prompts
@@ -20,6 +19,7 @@ from sipo.mini.scenes import sample_scene
 from sipo.mini.score import MiniatureScorer
 from sipo.mini.wording import parse
 from sipo.mini.world import render
+from sipo.samples.metadata import CATEGORIES
 
 QUIET = Console(quiet=True)
 MADE_BY = {"model": "an artist"}

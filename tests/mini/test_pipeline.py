@@ -10,12 +10,12 @@ from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline
 from torch.utils.flop_counter import FlopCounterMode
 
 from sipo.backbones.opening import open_for_sampling
-from sipo.geneval.vocabulary import CATEGORIES
 from sipo.mini.networks import make_scheduler
 from sipo.mini.pipeline import WEIGHTS, load_pipeline
 from sipo.mini.recipe import Recipe
 from sipo.mini.score import MiniatureScorer
 from sipo.mini.tokenizer import make_tokenizer
+from sipo.samples.metadata import CATEGORIES
 
 
 @pytest.fixture(scope="module")

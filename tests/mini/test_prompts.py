@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
-from sipo.geneval.vocabulary import CATEGORIES
 from sipo.jsonl import read_jsonl
 from sipo.mini.prompts import load_prompts, sample_prompts, split_prompts, write_prompts
 from sipo.mini.wording import all_prompts, parse
+from sipo.samples.metadata import CATEGORIES
 
 
 def test_each_prompt_parses_back_to_its_metadata():

@@ -160,12 +160,34 @@ def test_results_that_disagree_or_are_damaged_are_named(tmp_path):
     results(tmp_path, "3", '{"scene": [0.6, []]}')
     with pytest.raises(UserError, match=r"results_3_eval_results.json has 0.6 for scene, another file 0.5"):
         files.read_results(tmp_path)
-    for content in ("{", "[]", '{"scene": 0.5}', '{"scene": []}', '{"scene": ["high"]}', '{"scene": null}'):
+    for content in ("{", "[]", '{"scene": 0.5}', '{"scene": []}', '{"scene": ["high"]}', '{"scene": null}',
+                    '{"scene": ["0.5"]}', '{"scene": [true]}', f'{{"scene": [1{"0" * 400}]}}', "[" * 100_000):  # fmt: skip
         results(tmp_path, "3", content)
         with pytest.raises(UserError, match=r"results_3_.*expected dimensions with a list each"):
             files.read_results(tmp_path)
     with pytest.raises(UserError, match="There is no folder"):
         files.read_results(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("scene", "NaN", "nan for scene, expected a number from 0 to 1"),
+        ("scene", "Infinity", "inf for scene"),
+        ("imaging_quality", "68.3", "68.3 for imaging_quality, expected a number from 0 to 1"),
+        ("dynamic_degree", "-0.1", "-0.1 for dynamic_degree"),
+        ("temporal_style", "-1.5", "-1.5 for temporal_style, expected a number from -1 to 1"),
+    ],
+)
+def test_results_outside_their_range_are_refused(tmp_path, name, value, expected):
+    results(tmp_path, "1", f'{{"{name}": [{value}, []], "color": [0.5, []]}}')
+    with pytest.raises(UserError, match=f"results_1_eval_results.json: {expected}"):
+        files.read_results(tmp_path)
+
+
+def test_a_cosine_may_be_negative(tmp_path):
+    results(tmp_path, "1", '{"temporal_style": [-0.01, []], "scene": [0, []], "color": [1, []]}')
+    assert files.read_results(tmp_path) == {"temporal_style": -0.01, "scene": 0.0, "color": 1.0}
 
 
 def test_the_table_shows_every_dimension_and_totals_only_where_all_are_there():

@@ -63,5 +63,5 @@ def test_a_missing_dimension_is_named(name):
 
 def test_unknown_and_broken_dimensions_are_named():
     scores = dict.fromkeys(NAMES, 0.5) | {"scene": float("nan"), "subject consistency": 0.9}
-    with pytest.raises(ValueError, match=r"unknown: subject consistency; not finite: scene"):
+    with pytest.raises(ValueError, match=r"unknown: subject consistency; out of range: scene"):
         aggregate(scores)

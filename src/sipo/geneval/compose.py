@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sipo.errors import UsageError, UserError
-from sipo.geneval.vocabulary import CATEGORIES, GENEVAL, World, both, clause, counted, placed, single
+from sipo.geneval.vocabulary import GENEVAL, World, both, clause, counted, placed, single
+from sipo.samples.metadata import CATEGORIES
 
 
 def compose(

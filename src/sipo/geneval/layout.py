@@ -15,8 +15,8 @@ from pathlib import Path
 
 from sipo.errors import UserError
 from sipo.files import write_atomic
-from sipo.geneval.vocabulary import CATEGORIES, RELATIONS
 from sipo.samples.folder import METADATA, SETTINGS, PromptItem
+from sipo.samples.metadata import read_metadata
 from sipo.samples.prompts import read_prompts
 
 
@@ -34,19 +34,6 @@ class Gallery:
 
     pictures: list[Picture] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-
-
-def read_metadata(path: str | Path) -> list[dict]:
-    """The prompts of an `evaluation_metadata.jsonl` in order: `prompt`, `tag`, `include` and, where given, `exclude`.
-
-    A miniature's name stands for its held-out prompts. Raises `UserError` with the line's number if the judge cannot
-    use it.
-    """
-    entries = [(item.metadata or {}) | {"prompt": item.prompt} for item in read_prompts(path)]
-    for number, entry in enumerate(entries, start=1):
-        if fault := _fault(entry):
-            raise UserError(f"{path}, prompt {number}: {fault}.")
-    return entries
 
 
 def read_rewritten(path: str | Path, entries: Sequence[dict]) -> list[str]:
@@ -130,34 +117,3 @@ def _is_number(path: Path) -> bool:
 def _numbered(samples: Path) -> list[Path]:
     names = (path for path in samples.glob("*.png") if re.fullmatch(r"[0-9]+\.png", path.name))
     return sorted(names, key=lambda path: int(path.stem))
-
-
-def _fault(entry: object) -> str | None:
-    """Why the judge cannot use an entry, or None."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str):
-        return "expected an object with a text under `prompt`"
-    if entry.get("tag") not in CATEGORIES:
-        return f"`tag` is {entry.get('tag')!r}, none of {', '.join(CATEGORIES)}"
-    include, exclude = entry.get("include"), entry.get("exclude", [])
-    if not isinstance(include, list) or not include:
-        return "`include` names no object"
-    if not isinstance(exclude, list):
-        return "`exclude` is not a list"
-    faults = [_clause_fault(clause, number) for number, clause in enumerate(include)]
-    faults += [_clause_fault(clause, 0) for clause in exclude]
-    return next((fault for fault in faults if fault), None)
-
-
-def _clause_fault(clause: object, number: int) -> str | None:
-    if not isinstance(clause, dict) or not isinstance(clause.get("class"), str):
-        return f"clause {number} names no `class`"
-    if type(clause.get("count")) is not int or clause["count"] < 1:
-        return f"clause {number} has no whole number above 0 under `count`"
-    if "position" not in clause:
-        return None
-    match clause["position"]:
-        case [str(relation), int(target)] if relation in RELATIONS and target in range(number):
-            return None
-        case [str(relation), int(target)] if relation in RELATIONS:
-            return f"clause {number} stands in relation to clause {target}, which does not come before it"
-    return f"clause {number}: `position` is {clause['position']!r}, not one of {', '.join(RELATIONS)} and a number"

@@ -14,8 +14,8 @@ from pathlib import Path
 from sipo.errors import UserError
 from sipo.files import write_atomic
 from sipo.flags import read_flag
-from sipo.geneval.vocabulary import CATEGORIES
 from sipo.jsonl import dump_jsonl, read_json, read_jsonl
+from sipo.samples.metadata import CATEGORIES
 from sipo.tables import csv_table, markdown_table
 
 RESULTS, SUMMARY = "results.jsonl", "geneval.json"

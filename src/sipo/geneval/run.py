@@ -15,18 +15,17 @@ from sipo.geneval.judging import judge_folder
 from sipo.geneval.layout import (
     plan_pictures,
     read_gallery,
-    read_metadata,
     read_rewritten,
     refuse_foreign,
     write_metadata,
 )
 from sipo.geneval.results import as_csv, as_jsonl, as_markdown, read_official, read_summary, write_results
 from sipo.geneval.rules import Thresholds
-from sipo.geneval.vocabulary import CATEGORIES
 from sipo.jsonl import dump_jsonl
 from sipo.processes import ALONE, Processes
 from sipo.samples.folder import read_settings
 from sipo.samples.generate import generate
+from sipo.samples.metadata import CATEGORIES, read_metadata
 from sipo.samples.prompts import read_prompts
 
 OFFICIAL_ELSEWHERE = (

@@ -1,16 +1,10 @@
-"""GenEval's words and metadata (djghosh13/geneval: prompts/create_prompts.py), its plain plurals included ("sheeps").
-
-An entry of the metadata is {"tag", "include", "exclude" where something is counted, "prompt"}; its clauses are what
-`sipo.geneval.rules` judges by.
-"""
+"""GenEval's words and metadata (djghosh13/geneval: prompts/create_prompts.py), its plain plurals included ("sheeps")."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-CATEGORIES = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-"""The values of `tag`, in the order of GenEval's tables."""
+from sipo.samples.metadata import RELATIONS
 
-RELATIONS = ("left of", "right of", "above", "below")
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from sipo.geneval.vocabulary import CATEGORIES
 from sipo.registry import Miniature
+from sipo.samples.metadata import CATEGORIES
 
 FOLDER = Path(__file__).parent
 

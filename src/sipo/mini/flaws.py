@@ -6,9 +6,10 @@ import numpy as np
 from scipy import ndimage
 
 from sipo.geneval.rules import Detection, judge
-from sipo.geneval.vocabulary import RELATIONS, both, counted, placed, single
+from sipo.geneval.vocabulary import both, counted, placed, single
 from sipo.mini.wording import WORLD, all_prompts
 from sipo.mini.world import SIZE, Scene
+from sipo.samples.metadata import RELATIONS
 
 _PROMPTS = all_prompts()
 

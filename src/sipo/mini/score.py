@@ -16,11 +16,12 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from sipo.errors import UserError
+from sipo.errors import UserError, shown
 from sipo.geneval.rules import judge
 from sipo.mini.detector import Blob, background_color, detections_of, find_blobs, to_array
 from sipo.mini.wording import parse
 from sipo.mini.world import silhouette
+from sipo.samples.metadata import clauses_fault
 from sipo.scorers.base import Medium, Metadata, one_picture
 
 RMS_SCALE = 16.0
@@ -48,6 +49,8 @@ class MiniatureScorer:
 
 def _details(image: Image.Image, prompt: str, metadata: dict | None) -> dict:
     wanted = metadata if metadata and "include" in metadata else parse(prompt)
+    if wanted and wanted is metadata and (fault := clauses_fault(wanted)):
+        raise UserError(f"the metadata of {shown(prompt)} cannot be judged: {fault}")
     if wanted is None:
         raise UserError(
             f"The miniature's score cannot judge the prompt {prompt!r}: it knows prompts such as "

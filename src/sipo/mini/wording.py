@@ -3,8 +3,9 @@
 import re
 
 from sipo.geneval.compose import every_prompt
-from sipo.geneval.vocabulary import NUMBERS, RELATIONS, World, both, clause, counted, placed, single
+from sipo.geneval.vocabulary import NUMBERS, World, both, clause, counted, placed, single
 from sipo.mini.world import COLORS, PLURALS, SHAPES
+from sipo.samples.metadata import RELATIONS
 
 WORLD = World(tuple(SHAPES), tuple(COLORS), colored_counts=True, plurals=PLURALS)
 """The miniature's: five shapes in eight colours, which may be counted too."""

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sipo.errors import UserError
+from sipo.errors import UserError, printable, shown
 from sipo.files import read_text, visible
 from sipo.samples.folder import SAMPLES, PromptItem, read_samples
-from sipo.vbench.totals import DIMENSIONS
+from sipo.vbench.totals import DIMENSIONS, out_of_range
 
 VIDEO_FOLDER = "videos"  # inside the folder of a model
 VIDEOS = 5
@@ -118,7 +118,8 @@ def made_for(folder: Path) -> list[str]:
 def read_results(folder: Path) -> dict[str, float]:
     """Raw scores by dimension from every `*_eval_results.json` under `folder` (their first value; the rest is per video).
 
-    Raises `UserError` without the folder, where a file is not one, or where two disagree about a dimension.
+    Raises `UserError` without the folder, where a file is not one, where a score is NaN or outside its dimension's range,
+    or where two disagree about a dimension.
     """
     if not Path(folder).is_dir():
         raise UserError(f"There is no folder {folder}.")
@@ -126,13 +127,24 @@ def read_results(folder: Path) -> dict[str, float]:
     for path in visible(folder, Path(folder).rglob(f"*{RESULTS}")):
         try:
             content = json.loads(read_text(path))
-            found = {name: float(value[0]) for name, value in content.items()}
-        except (AttributeError, TypeError, ValueError, LookupError, RecursionError) as error:
-            raise UserError(f"{path}: expected dimensions with a list each, the score first ({error}).") from error
+            found = {name: _number(value[0]) for name, value in content.items()}
+        except (AttributeError, TypeError, ValueError, LookupError, OverflowError, RecursionError) as error:
+            raise UserError(
+                f"{path}: expected dimensions with a list each, the score first ({printable(error)})."
+            ) from error
+        if wrong := out_of_range(found):
+            told = "; ".join(f"{found[name]:g} for {name}, expected {expected}" for name, expected in wrong.items())
+            raise UserError(f"{path}: {told}. Remove the file, and judge these dimensions again.")
         for name, value in found.items():
             if scores.setdefault(name, value) != value:
                 raise UserError(f"{path} has {value} for {name}, another file {scores[name]}: remove the outdated one.")
     return scores
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{shown(value, 60)} is no number")
+    return float(value)
 
 
 def _read_info(path: Path) -> list[tuple[str, tuple[str, ...]]]:

@@ -17,6 +17,7 @@ from sipo.errors import UserError
 from sipo.files import natural_order, visible
 from sipo.run import RunDir
 from sipo.samples.folder import METADATA, SAMPLES, Sample, read_samples
+from sipo.samples.metadata import read_metadata
 from sipo.samples.prompts import read_prompts
 
 
@@ -59,9 +60,10 @@ def _of_run(run: RunDir) -> list[Path]:
 
 
 def _of_geneval(root: Path, metadata: Path) -> Iterable[Sample]:
-    entry, folder = read_prompts(metadata)[0], metadata.parent / "samples"
+    entry, folder = read_metadata(metadata, judged=False)[0], metadata.parent / "samples"
+    known = {key: value for key, value in entry.items() if key != "prompt"} or None
     for number, file in enumerate(media_files(folder) if folder.is_dir() else []):
-        yield Sample(file.relative_to(root).as_posix(), entry.prompt, number, entry.metadata)
+        yield Sample(file.relative_to(root).as_posix(), entry["prompt"], number, known)
 
 
 def _with_prompts(folder: Path, prompts: str) -> list[Sample]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from sipo.errors import UserError
+from sipo.errors import UserError, shown
 from sipo.geneval.rules import Box
 from sipo.mini.detector import Blob, background_color, to_array
 from sipo.mini.score import RMS_SCALE
@@ -27,6 +27,7 @@ from sipo.mini.video.detector import Seen, find_objects, follow, see
 from sipo.mini.video.rules import judge
 from sipo.mini.video.wording import parse
 from sipo.mini.world import silhouette
+from sipo.samples.metadata import clauses_fault
 from sipo.scorers.base import Medium, Metadata
 
 
@@ -52,6 +53,8 @@ class VideoMiniatureScorer:
 
 def _details(frames: Medium, prompt: str, metadata: dict | None) -> dict:
     wanted = metadata if metadata and "include" in metadata else parse(prompt)
+    if wanted and wanted is metadata and (fault := clauses_fault(wanted)):
+        raise UserError(f"the metadata of {shown(prompt)} cannot be judged: {fault}")
     if wanted is None:
         raise UserError(
             f"The video miniature's score cannot judge the prompt {prompt!r}: it knows prompts such as "
