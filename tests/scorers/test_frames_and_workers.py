@@ -16,7 +16,7 @@ from sipo.scorers.video_reward import video_reward
 from sipo.scorers.worker import WorkerScorer
 
 WORKER = """
-import argparse, json
+import argparse, json, time
 parser = argparse.ArgumentParser()
 for name in ("--requests", "--scores", "--mode"):
     parser.add_argument(name)
@@ -26,13 +26,36 @@ if a.mode == "die":
     print("out of memory"); raise SystemExit(3)
 if a.mode == "silent":
     raise SystemExit
+if a.mode == "hang":
+    print("loading", flush=True); print("waiting for the GPU", flush=True); time.sleep(600)
+whole = {"html": "<html><body>502 Bad Gateway</body></html>\\n", "nested": "[" * 100_000 + "\\n", "list": "[1, 2, 3]\\n",
+         "own input": open(a.requests).read(), "no id": '{"score": 1}\\n', "a list as id": '{"id": [0], "score": 1}\\n'}
 with open(a.scores, "w") as out:
+    if a.mode in whole:
+        out.write(whole[a.mode]); raise SystemExit
+    if a.mode == "huge":
+        out.truncate(2**40); raise SystemExit
     for row in reversed(rows[1:] if a.mode == "short" else rows):
         size = len(open(row["file"], "rb").read())
         line = {"id": row["id"], "error": "empty"} if not size else {"id": row["id"], "score": size, "words": len(row["prompt"].split())}
-        if a.mode == "words":
-            line["score"] = "good"
+        if a.mode in ("words", "true", "nan", "text", "infinite", "enormous"):
+            line["score"] = {"words": "good", "true": True, "nan": float("nan"), "text": "3", "infinite": float("inf"),
+                             "enormous": 10**400}[a.mode]
+        if a.mode == "nan beside":
+            line["words"] = float("nan")
+        if a.mode == "one wrong" and row["id"] == 1:
+            line["score"] = None
+        if a.mode == "with request":
+            line = {**row, **line, "hash": "0", "scorer": "x"}
         out.write(json.dumps(line) + "\\n")
+        if a.mode == "dies later":
+            print("CUDA out of memory"); raise SystemExit(1)
+        if a.mode == "hangs later":
+            out.flush(); print("second video", flush=True); time.sleep(600)
+    if a.mode == "twice":
+        out.write(json.dumps(line) + "\\n")
+    if a.mode == "too many":
+        out.write(json.dumps({"id": len(rows), "score": 1}) + "\\n")
 """
 
 
@@ -40,7 +63,9 @@ with open(a.scores, "w") as out:
 def worker(tmp_path):
     script = tmp_path / "worker with spaces.py"
     script.write_text(WORKER)
-    return lambda mode="ok": WorkerScorer("sizes", f"{sys.executable} '{script}' --mode {mode}")
+    return lambda mode="ok", **settings: WorkerScorer(
+        "sizes", f"{sys.executable} '{script}' --mode '{mode}'", **settings
+    )
 
 
 @pytest.fixture
@@ -104,14 +129,48 @@ def test_a_worker_answers_in_any_order_and_names_what_it_cannot_read(worker, fil
     ("mode", "said"),
     [
         ("die", r"failed with 3:\nout of memory"),
-        ("silent", "wrote no scores"),
-        ("short", "3 requests, with ids from 0 to 2, and 2 lines of answers"),
-        ("words", "expected a finite number under score"),
+        ("silent", "succeeded\nit gave no answer"),
+        ("html", "line 1 of its answers is not JSON .*: <html><body>502 Bad Gateway"),
+        ("nested", r"line 1 of its answers is nested too deeply: \[\[\["),
+        ("huge", "scores.jsonl has 1,099,511,627,776 bytes; at most"),
+        ("list", r"line 1 of its answers is no JSON object: \[1, 2, 3\]"),
+        ("own input", 'line 1 of its answers is without a finite number under score: {"id": 0, "file": '),
+        ("no id", 'line 1 of its answers is without a number under id: {"score": 1}'),
+        ("a list as id", "without a number under id"),
+        *((mode, "without a finite number under score") for mode in ("words", "true", "nan", "text", "infinite", "enormous")),
+        ("nan beside", r"is no JSON \(.*\): .*NaN"),
+        ("twice", "two answers for the id 0; there were 3 requests"),
+        ("too many", "an answer for the id 3; there were 3 requests, with ids from 0 to 2"),
+    ],
+)  # fmt: skip
+def test_a_worker_that_misbehaves_is_named(worker, files, mode, said):
+    with pytest.raises(UserError, match=f"(?s)worker sizes: .*{said}"):
+        worker(mode).score_files([files[0], files[0], files[2]], ["a", "b", "c"])
+
+
+def test_a_worker_that_neither_prints_nor_answers_is_ended_with_its_last_line(worker, files):
+    with pytest.raises(UserError, match=r"neither output nor an answer for 3 seconds:\nwaiting for the GPU\n"):
+        worker("hang", patience=3).score_files([files[0]], ["a"])
+    assert "patience" not in worker().settings
+
+
+@pytest.mark.parametrize(
+    ("mode", "answered", "reason"),
+    [
+        ("short", [1, 2], "it gave no answer for this file"),
+        ("one wrong", [0, 2], "line 2 of its answers is without a finite number under score"),
+        ("dies later", [2], "the worker failed with 1:\nCUDA out of memory"),
+        ("hangs later", [2], "neither output nor an answer for 3 seconds:\nsecond video"),
     ],
 )
-def test_a_worker_that_misbehaves_is_named(worker, files, mode, said):
-    with pytest.raises(UserError, match=said):
-        worker(mode).score_files([files[0], files[0], files[2]], ["a", "b", "c"])
+def test_what_a_worker_has_answered_is_kept(worker, files, mode, answered, reason):
+    found = worker(mode, patience=3).score_files([files[0], files[0], files[2]], ["a", "b", "c"])
+    assert [i for i, answer in enumerate(found) if "score" in answer] == answered
+    assert all(reason in answer["error"] for answer in found if "score" not in answer)
+
+
+def test_what_an_answer_repeats_of_its_request_is_no_detail(worker, files):
+    assert worker("with request").score_files([files[0]], ["a b"]) == [{"score": 3, "words": 2}]
 
 
 def test_commands_are_checked_when_they_are_given():

@@ -76,10 +76,12 @@ def one_picture(medium: Medium) -> Image.Image:
 
 
 def recorded(scorer: object) -> dict[str, Any]:
-    """The fields of a scorer's dataclass that its numbers depend on: without device and batch size."""
+    """The fields of a scorer's dataclass that its numbers depend on: without device, batch size and patience."""
     if not is_dataclass(scorer) or isinstance(scorer, type):
         raise TypeError(f"{scorer!r} is not a dataclass")
-    return {key: value for key, value in asdict(scorer).items() if key not in ("device", "batch_size", "name")}
+    return {
+        key: value for key, value in asdict(scorer).items() if key not in ("device", "batch_size", "name", "patience")
+    }
 
 
 def in_batches(size: int, score: Callable[..., Iterable[T]], *columns: Sequence) -> list[T]:
