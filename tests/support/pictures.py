@@ -82,3 +82,6 @@ class FakeEncoder:
 
     def fingerprint(self) -> dict[str, str]:
         return {"name": self.name}
+
+    def nonfinite_weight(self) -> str | None:
+        return None

@@ -45,6 +45,20 @@ def test_the_pair_with_the_bad_loss_is_named_with_its_timestep():
     assert "b.parquet" not in str(error.value)
 
 
+def test_a_cause_outside_of_the_training_is_named_in_the_place_of_pairs():
+    asked = []
+
+    def cause(step, slots):
+        asked.append((step, slots))
+        return "the model's weights: x"
+
+    with pytest.raises(UserError, match=r"^step 7: NaN or infinity in the model's weights: x$"):
+        allows(Guard(TrainConfig(), scaled=False, cause=cause), 7, [1, 2, 1, 1], float("nan"))
+    assert asked == [(7, [1])]
+    with pytest.raises(UserError, match="step 1: NaN or infinity in the model's weights"):
+        allows(Guard(TrainConfig(on_nonfinite="skip", max_skipped_steps=0), scaled=False, cause=cause), 1, [2])
+
+
 def test_a_bad_gradient_names_the_micro_batch():
     with pytest.raises(UserError, match=r"gradients of a micro-batch among b.parquet:1 \(t = 200\), b.parquet:2"):
         allows(Guard(TrainConfig(), scaled=False), 7, [0, 0, 1, 1], float("inf"))

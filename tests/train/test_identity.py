@@ -43,6 +43,19 @@ def test_other_content_under_the_same_path_is_refused_by_name(begun, tmp_path):
         train_raw(more)
 
 
+@pytest.mark.parametrize(("part", "file"), [("vae", "diffusion_pytorch_model"), ("text_encoder", "model")])
+def test_encoders_are_compared_where_the_cache_they_made_is_gone(begun, tmp_path, part, file):
+    cached = changed(begun, f"run={tmp_path / 'cached'}", f"data.cache={tmp_path / 'cache'}")
+    train_raw(cached)
+    shutil.rmtree(tmp_path / "cache")
+    train_raw(changed(cached, "train.num_steps=3"))  # the same encoders may encode again
+    shutil.rmtree(tmp_path / "cache")
+    scale(tmp_path / "sd" / part / f"{file}.safetensors")
+    with pytest.raises(UsageError, match=rf"\n  the {part} of model\.path: other content.*step 3"):
+        train_raw(changed(cached, "train.num_steps=4"))
+    assert not (tmp_path / "cache").exists()
+
+
 def test_other_pairs_under_the_same_path_are_refused(begun, tmp_path):
     table = pq.read_table(tmp_path / "pairs.parquet")
     labels = pa.array([1 - label for label in table["label_0"].to_pylist()])

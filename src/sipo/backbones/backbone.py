@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from sipo.backbones import checkpoint, denoisers, lora
 from sipo.backbones.architecture import Architecture, read_architecture, resolve_path
 from sipo.backbones.family import Conditioning, Media, Sampler
+from sipo.backbones.finite import nonfinite_weight
 from sipo.backbones.lora_merge import Fitted, merge
 from sipo.backbones.lora_names import Form
 from sipo.backbones.meta import meta_text_encoders
@@ -134,6 +135,13 @@ class Backbone:
     @functools.cached_property
     def _encoder_files(self) -> dict[str, str]:
         return checkpoint.fingerprint(self.family, self.model, self.folder, self.dtype)
+
+    def nonfinite_weight(self) -> str | None:
+        """A weight in memory that is NaN or infinite, and of which part; None where all are finite."""
+        networks = dict(zip(self.family.denoisers, denoisers.networks_of(self.denoiser), strict=True))
+        networks |= {part: getattr(self.pipeline, part, None) for part in self.family.encoders}
+        found = (nonfinite_weight(part, each) for part, each in networks.items() if isinstance(each, nn.Module))
+        return next((broken for broken in found if broken), None)
 
     def merge_lora(self, path: str | Path) -> None:
         """Add a LoRA to the weights of the denoiser and the text encoders, to those on disk when they are loaded.

@@ -1,5 +1,6 @@
 """NaN and infinity: found on the device, read once a step, stopped before the update with the pairs that caused it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from sipo.config import TrainConfig
 from sipo.errors import UserError
 from sipo.processes import Processes
 
+Cause = Callable[[int, list[int]], str | None]
 MAX_OVERFLOWS_IN_A_ROW = 20
 LOSS, GRADIENT = 2.0, 1.0
 
@@ -30,10 +32,14 @@ def nonfinite_flags(losses: Tensor, weights: list[nn.Parameter], scaled: bool) -
 
 
 class Guard:
-    """Decides whether an update may happen, and counts those that did not. scaled: fp16, whose scaler handles overflows."""
+    """Decides whether an update may happen, and counts those that did not.
 
-    def __init__(self, config: TrainConfig, scaled: bool):
-        self.config, self.scaled = config, scaled
+    scaled: fp16, whose scaler handles overflows. cause: from a step and the slots of its pairs without a finite loss to
+    what is broken outside of the training, if anything is.
+    """
+
+    def __init__(self, config: TrainConfig, scaled: bool, cause: Cause = lambda step, slots: None):
+        self.config, self.scaled, self.cause = config, scaled, cause
         self.overflows_in_a_row = self.total_skipped = 0
         self.overflow = self.skipped = 0  # of the current step
 
@@ -56,6 +62,9 @@ class Guard:
         self.skipped, self.total_skipped = 1, self.total_skipped + 1
         if self.config.on_nonfinite == "skip" and self.total_skipped <= self.config.max_skipped_steps:
             return False
+        slots = [int(slot) for slot in pairs["slot"][_where(pairs)]]
+        if cause := next((each for each in processes.gather_objects(self.cause(step, slots)) if each), None):
+            raise UserError(f"step {step}: NaN or infinity in {cause}")
         limit = f" (more than {self.config.max_skipped_steps} skipped steps)" if self.total_skipped > 1 else ""
         raise UserError(
             f"step {step}: NaN or infinity in {_culprits(pairs, everyone)}{limit}. The weights are those before this step, "
@@ -83,10 +92,15 @@ class Guard:
             )
 
 
+def _where(pairs: dict[str, np.ndarray]) -> np.ndarray:
+    """(N,) bool: the pairs that `_culprits` names."""
+    flags = pairs["nonfinite"]
+    return flags == LOSS if (flags == LOSS).any() else flags > 0 if flags.any() else np.ones(len(flags), bool)
+
+
 def _culprits(pairs: dict[str, np.ndarray], ids: dict[int, str]) -> str:
     """The pairs with a non-finite loss, else those of the first micro-batch whose gradients were not finite."""
-    flags = pairs["nonfinite"]
-    where = flags == LOSS if (flags == LOSS).any() else flags > 0 if flags.any() else np.ones(len(flags), bool)
+    flags, where = pairs["nonfinite"], _where(pairs)
     named = [f"{ids[int(slot)]} (t = {t:g})" for slot, t in zip(pairs["slot"][where], pairs["t"][where], strict=True)]
     what = "the loss of" if (flags == LOSS).any() else "the gradients of a micro-batch among"
     return f"{what} {', '.join(named[:8])}" + (f" and {len(named) - 8} more" if len(named) > 8 else "")

@@ -20,7 +20,10 @@ SAMPLES = 64  # values of each tensor
 
 
 def identity(config: Config, train: Rows, validation: Rows | None, backbone: Backbone) -> dict[str, str]:
-    """A fingerprint under the key of each input, of a backbone as it was loaded: before a policy is made of it."""
+    """A fingerprint under the key of each input, of a backbone as it was loaded: before a policy is made of it.
+
+    Encoders that a cache replaces are those by which it was made, as the run's record knows even where the cache is gone.
+    """
     found = {"data.path": train.source.fingerprint}
     if validation and validation.source is not train.source:
         found["data.validation"] = validation.source.fingerprint
@@ -31,8 +34,16 @@ def identity(config: Config, train: Rows, validation: Rows | None, backbone: Bac
     found["model.path"] = sampled(backbone.denoiser)
     for part in backbone.family.encoders:
         if isinstance(network := getattr(backbone.pipeline, part, None), nn.Module):
-            found[f"the {part} of model.{'vae' if part == 'vae' and config.model.vae else 'path'}"] = sampled(network)
+            found[_encoder(config, part)] = sampled(network)
+    if config.data.cache:  # encoders stay on disk
+        files = backbone.fingerprint()
+        found |= {_encoder(config, part): files[part] for part in ("file", *backbone.family.encoders) if part in files}
     return found
+
+
+def _encoder(config: Config, part: str) -> str:
+    """How a message calls a part of the model besides its denoiser."""
+    return f"the {part} of model.{'vae' if part == 'vae' and config.model.vae else 'path'}"
 
 
 def sampled(network: nn.Module) -> str:

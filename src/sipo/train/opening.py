@@ -28,6 +28,7 @@ from sipo.losses.common import PreferenceObjective
 from sipo.processes import Processes, join_processes
 from sipo.run import RunDir, environment
 from sipo.train.best import Best, prompts_to_score, require_held_out
+from sipo.train.cause import Causes
 from sipo.train.checkpoint import Checkpoint, load_checkpoint, saved_steps
 from sipo.train.d3po import require_trajectories
 from sipo.train.engine import Engine, make_engine
@@ -82,7 +83,9 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
 
         weights = engine.policy.trainable
         updater = Updater(settings, list(weights.values()), processes.device)
-        guard = Guard(settings, scaled=updater.scaler is not None)
+        global_batch = settings.batch_size * settings.gradient_accumulation * processes.world
+        causes = Causes(backbone, inputs.train, settings.seed, global_batch)
+        guard = Guard(settings, scaled=updater.scaler is not None, cause=causes)
         ema = Ema(weights, settings.ema_decay) if settings.ema_decay else None
         if start:
             resume(load_checkpoint(run.checkpoints, start, dict(weights), processes), engine, updater, guard, ema)
@@ -113,7 +116,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
             kernel=config.kernel,
             num_inference_steps=config.num_inference_steps,
             weight=config.weight,
-            global_batch=settings.batch_size * settings.gradient_accumulation * processes.world,
+            global_batch=global_batch,
             batches=micro_batches(inputs.train, settings, start, processes, config.data.workers),
             validation=inputs.validation,
             updater=updater,

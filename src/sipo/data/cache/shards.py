@@ -12,7 +12,7 @@ A shard holds fewer where its content is large: about 256 MB at most, or a singl
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,10 @@ class Encoder(Protocol):
 
     def fingerprint(self) -> dict[str, str]: ...
 
+    def nonfinite_weight(self) -> str | None:
+        """A weight that is NaN or infinite, named; None where there is none."""
+        ...
+
 
 @dataclass(frozen=True)
 class DecodedPair:
@@ -57,9 +61,14 @@ class DecodedPair:
 
 @torch.no_grad()
 def text_shard(backbone: Encoder, batches: Iterable[list[str]]) -> bytes:
-    """The content of a shard of prompts."""
+    """The content of a shard of prompts. Raises UserError that names those of which the text encoders make NaN or infinity."""
+    batches = list(batches)
     encoded = [backbone.encode_prompts(prompts) for prompts in batches]
     tensors = {name: torch.cat([batch[name].cpu() for batch in encoded]).contiguous() for name in encoded[0]}
+    prompts = [prompt[:60] or "the empty prompt" for batch in batches for prompt in batch]
+    advice = "Half precision overflows in some: use bf16 or fp32"
+    for tensor in tensors.values():
+        _require_finite(backbone, "the text encoders give", "prompts", tensor, prompts, advice)
     return safetensors.torch.save(tensors)
 
 
@@ -79,21 +88,23 @@ def pair_shard(backbone: Encoder, batches: Iterable[list[DecodedPair]], flip: bo
         moments.append(torch.stack(encoded, dim=2))  # (members, B, orientations, 2, ...)
     ids, strengths, conditionings = zip(*pairs, strict=True)
     members = torch.cat(moments, dim=1)
-    _require_finite(members, ids)
+    advice = "SDXL's VAE does in fp16: use fp32, or madebyollin/sdxl-vae-fp16-fix"
+    for member in members:
+        _require_finite(backbone, "the VAE gives", "pairs", member, ids, advice)
     tensors = {"strength": torch.tensor(strengths)}
     for member, latents, crops in zip(("chosen", "rejected"), members, torch.stack(conditionings, dim=1), strict=False):
         tensors |= {member: latents.contiguous(), f"{member}_geometry": crops.contiguous()}
     return safetensors.torch.save(tensors, metadata={"ids": json.dumps(ids)})
 
 
-def _require_finite(members: Tensor, ids: tuple[str, ...]) -> None:
-    finite = members.isfinite().all(0).flatten(1).all(1).tolist()
-    broken = [id for id, sound in zip(ids, finite, strict=True) if not sound]
+def _require_finite(backbone: Encoder, who: str, what: str, tensor: Tensor, names: Sequence[str], advice: str) -> None:
+    """Raises UserError with the rows (n, ...) that are not finite, and with the weight that is to blame, if one is."""
+    finite = tensor.isfinite().reshape(len(tensor), -1).all(1).tolist()
+    broken = [name for name, sound in zip(names, finite, strict=True) if not sound]
     if broken:
-        raise UserError(
-            f"the VAE gives NaN or infinity for {len(broken)} pairs ({', '.join(broken[:5])}). SDXL's VAE does in "
-            "fp16: use fp32, or madebyollin/sdxl-vae-fp16-fix"
-        )
+        cause = backbone.nonfinite_weight()
+        why = f"{cause}: replace the file" if cause else advice
+        raise UserError(f"{who} NaN or infinity for {len(broken):,} {what} ({', '.join(broken[:5])}). {why}")
 
 
 def write_shard(path: Path, name: str, content: bytes) -> None:

@@ -1,0 +1,16 @@
+"""Weights that are NaN or infinite: of a damaged file, an overflow in fp16, or a LoRA merged with such."""
+
+import itertools
+
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+
+def nonfinite_weight(part: str, network: nn.Module) -> str | None:
+    """The first weight or buffer of a network that is not finite, with how much of it; None where all are."""
+    for name, tensor in itertools.chain(network.named_parameters(), network.named_buffers()):
+        own = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        if own.is_floating_point() and (count := int((~own.isfinite()).sum())):
+            plain = name.replace(".base_layer.", ".")
+            return f"{plain} of the {part} is NaN or infinite in {count:,} of {own.numel():,} values"
+    return None
