@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from sipo.backbones import Backbone
 from sipo.config import Config
@@ -108,6 +109,8 @@ def _checked(
         source, max_pixels=data.max_pixels, progress=not console.quiet, remember=default_memory(), size=size
     )
     usable = report.require(data.on_bad_rows)
+    if report.flat:
+        console.print(Text.assemble(("notice: ", "yellow"), f"{path}: {report.notice()}"))
     return Rows(source, usable, usable), report.to_dict()
 
 

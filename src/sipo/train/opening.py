@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from sipo.backbones import Architecture, Backbone, load_backbone, read_architecture
 from sipo.backbones.captions import overlong
 from sipo.config import Config, TrainConfig
+from sipo.config.notices import notices
 from sipo.data.batches import MicroBatches, PairBatch, collate
 from sipo.data.dataset import PairDataset
 from sipo.data.pairs.check import default_memory
@@ -64,6 +65,8 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
             stack.enter_context(run.lock())
         else:
             console = Console(quiet=True)
+        for notice in notices(config):
+            console.print(Text.assemble(("notice: ", "yellow"), notice))
         run.require_same_config(config, bool(saved_steps(run.checkpoints)))
         with processes.main_first():  # the others find what the first one downloaded
             architecture = read_architecture(config.model)  # the configs alone: the weights come later

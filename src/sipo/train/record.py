@@ -17,6 +17,7 @@ from sipo.config import Config
 from sipo.files import append, write_atomic
 from sipo.jsonl import iter_jsonl
 from sipo.run import RunDir
+from sipo.train.idle import Idle
 from sipo.train.loggers import Loggers
 from sipo.train.table import Update
 
@@ -33,7 +34,7 @@ class Recorder:
 
     def __init__(self, run: RunDir, config: Config, num_train_timesteps: int, start: int, console: Console):
         self.num_train_timesteps, self.console = num_train_timesteps, console
-        self.falling = FallingRewards()
+        self.falling, self.idle = FallingRewards(), Idle()
         self.file = MetricsFile(run.metrics, start, self._remember)
         self.loggers = Loggers(run, config, start)
         self.progress = TrainingProgress(console, start, config.train.num_steps)
@@ -60,7 +61,8 @@ class Recorder:
         """Append the line of a step."""
         line = update.line(self.num_train_timesteps)
         self.write(line)
-        if warning := self.falling.update(update.step, line):
+        falling, idle = self.falling.update(update.step, line), self.idle.update(update.pairs, update.grad_norm)
+        for warning in filter(None, (falling, idle)):
             self.write({"kind": "warning", "step": update.step, "message": warning})
             self.console.print(f"step {update.step}: {warning}", style="yellow")
         self.progress.update(update.step, line)

@@ -156,6 +156,20 @@ def test_a_report_survives_json(tmp_path: Path) -> None:
     assert saved["num_usable"] == 2
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_members_of_one_colour_are_named_and_kept(tmp_path: Path, mode: str) -> None:
+    columns = pick_a_pic(3)
+    columns["jpg_1"][1] = encoded(Image.new(mode, (64, 48)))
+    columns["label_0"] = [1.0, 1.0, 0.0]
+    report = check(write_parquet(tmp_path / "pairs.parquet", columns))
+    assert report.usable == [0, 1, 2]
+    assert report.flat == ("pairs.parquet:1 (rejected)",)
+    assert CheckReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+    console = Console(width=160, file=io.StringIO())
+    report.render(console)
+    assert "1 members are one colour all over, such as black: pairs.parquet:1 (rejected)" in console.file.getvalue()
+
+
 def test_the_table_names_counts_and_rows(tmp_path: Path) -> None:
     report = check(write_parquet(tmp_path / "pairs.parquet", spoilt()[0]))
 

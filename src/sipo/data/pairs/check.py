@@ -1,5 +1,6 @@
 """`sipo data check`: go through every row before any training, and report all of it."""
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -9,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from rich.progress import track
 
 from sipo.data.bad_rows import BadRow
-from sipo.data.media.decode_video import Length, measure
+from sipo.data.media.decode_video import Length, measure, read_frames
 from sipo.data.media.kinds import MediaFile, frame_files, media_kind, require_kind
 from sipo.data.media.pictures import MAX_PIXELS, decode, probe
 from sipo.data.pairs.open import open_pairs
@@ -21,7 +24,7 @@ from sipo.data.pairs.rows import PairSource, Ties
 from sipo.files import digest, hash_file, write_atomic
 from sipo.size import Size
 
-VERSION = 3  # of the rules; part of the key of remembered results
+VERSION = 4  # of the rules; part of the key of remembered results
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Content:
 
     chosen: bytes
     pair: bytes  # of the prompt and both members, whichever is preferred
+    flat: tuple[str, ...] = ()  # the members of one colour all over
 
 
 def check_pairs(
@@ -58,6 +62,7 @@ def check_pairs(
     if remember and recall and (known := _recall(_place(remember, source, max_pixels, size))) is not None:
         return known
     problems: list[Problem] = []
+    flat: list[str] = []
     first: dict[bytes, tuple[int, bytes]] = {}  # content -> (row, chosen member) that has it first
     kinds: set[str] = set()
     found = _examine(source, size, max_pixels, workers or os.cpu_count() or 1, kinds)
@@ -72,7 +77,8 @@ def check_pairs(
             )
         else:
             first[result.pair] = index, result.chosen
-    report = CheckReport(source.schema, len(source), source.ties, tuple(problems), source.fingerprint)
+            flat += [f"{source.id(index)} ({member})" for member in result.flat]
+    report = CheckReport(source.schema, len(source), source.ties, tuple(problems), source.fingerprint, tuple(flat))
     if remember:
         write_atomic(_place(remember, source, max_pixels, size), json.dumps(report.to_dict()))
         if size is None and kinds <= {"image"}:  # then a model of images would find the same
@@ -129,7 +135,8 @@ def _judge(source: PairSource, row: int, size: Size | None, max_pixels: int, kin
         return error
     digests = [look.content for look in found]
     prompt = pair.prompt.encode("utf-8", "surrogatepass")
-    return Content(digests[0], hashlib.blake2b(b"".join(sorted(digests)) + prompt, digest_size=16).digest())
+    flat = tuple(name for name, look in zip(("chosen", "rejected"), found, strict=False) if look.flat)
+    return Content(digests[0], hashlib.blake2b(b"".join(sorted(digests)) + prompt, digest_size=16).digest(), flat)
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,7 @@ class Look:
     content: bytes
     pixels: bytes | None = None
     length: Length | None = None  # of a video
+    flat: bool = False  # one colour all over, such as the black picture of a safety filter
 
 
 def _look(media: MediaFile, size: Size | None, max_pixels: int, kinds: set[str]) -> Look:
@@ -148,9 +156,16 @@ def _look(media: MediaFile, size: Size | None, max_pixels: int, kinds: set[str])
         content, image = probe(media, max_pixels)
         seen = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
         seen.update(image.tobytes())
-        return Look(hashlib.blake2b(content, digest_size=16).digest(), seen.digest())
+        return Look(hashlib.blake2b(content, digest_size=16).digest(), seen.digest(), flat=_is_flat(image))
     length = measure(media, size, max_pixels)
-    return Look(_content_digest(media), length=length)
+    with contextlib.closing(read_frames(media, size.fps if size else None, max_pixels)) as frames:
+        flat = all(_is_flat(frame.picture()) for frame in frames)  # the first frame decides for nearly all
+    return Look(_content_digest(media), length=length, flat=flat)
+
+
+def _is_flat(image: Image.Image) -> bool:
+    lowest, highest = np.reshape(image.getextrema(), (-1, 2)).T  # of each band
+    return bool((lowest == highest).all())
 
 
 def _require_difference(members: list[MediaFile], looks: list[Look]) -> None:

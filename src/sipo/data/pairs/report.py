@@ -27,13 +27,18 @@ class Problem:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """Every row of the data is usable or is exactly one of `problems`, which are in the order of the rows."""
+    """Every row of the data is usable or is exactly one of `problems`, which are in the order of the rows.
+
+    flat: members of usable rows that are one colour all over, "file:row (member)". They are kept: a black picture may be meant
+    as the worse one.
+    """
 
     schema: str
     num_rows: int
     ties: Ties
     problems: tuple[Problem, ...]
     fingerprint: str
+    flat: tuple[str, ...] = ()
 
     @property
     def usable(self) -> list[int]:
@@ -92,13 +97,21 @@ class CheckReport:
             "ties": self.ties,
             "counts": self.counts,
             "fingerprint": self.fingerprint,
+            "flat": list(self.flat),
             "problems": [asdict(problem) for problem in self.problems],
         }
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> "CheckReport":
         problems = tuple(Problem(**problem) for problem in saved["problems"])
-        return cls(saved["schema"], saved["num_rows"], saved["ties"], problems, saved["fingerprint"])
+        return cls(
+            saved["schema"], saved["num_rows"], saved["ties"], problems, saved["fingerprint"], tuple(saved["flat"])
+        )
+
+    def notice(self) -> str:
+        """A sentence on what is usable and hardly ever meant; "" where nothing is."""
+        shown = ", ".join(self.flat[:5]) + (" ..." if len(self.flat) > 5 else "")
+        return f"{len(self.flat):,} members are one colour all over, such as black: {shown}" if self.flat else ""
 
     def render(self, console: Console, examples: int | None = 5) -> None:
         """A table of the kinds, each with its count and its first rows (`examples`; None: all), then what was found."""
@@ -116,3 +129,5 @@ class CheckReport:
         for kind in self.bad_kinds:
             for problem in self.rows(kind)[:examples]:
                 console.print(Text.assemble((problem.row, "bold"), f" {kind}: {problem.detail}"))
+        if self.flat:
+            console.print(Text(self.notice(), "yellow"))
