@@ -40,6 +40,17 @@ def test_the_same_captions_are_counted_once(tiny_family, tmp_path, monkeypatch):
     assert overlong(architecture, folder, [LONG, FITS], tmp_path) == first
 
 
+def test_windows_are_the_advice_and_read_more(tiny_sd, tiny_family):
+    folder, caption = tiny_family("sd"), "b" * 30  # windows of 14
+    (cut,) = overlong(read_architecture(ModelConfig(str(folder))), folder, [caption])
+    assert str(cut).endswith("cut off; model.caption_windows: 3 reads all of them")
+    in_two = read_architecture(ModelConfig(str(folder), caption_windows=2))
+    assert [(one.limit, one.windows) for one in overlong(in_two, folder, [caption])] == [(30, 3)]
+    assert overlong(in_two, folder, ["b" * 28]) == []
+    folder = tiny_family("cogvideox-2b")
+    assert "windows" not in str(overlong(read_architecture(ModelConfig(str(folder))), folder, ["a" * 40])[0])
+
+
 def test_t5_cuts_as_well(tiny_family):
     folder = tiny_family("cogvideox-2b")
     architecture = read_architecture(ModelConfig(str(folder)))

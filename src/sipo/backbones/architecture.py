@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
 
 from sipo import registry
-from sipo.backbones.family import Adapter, Configs, Family, Sizes
+from sipo.backbones.family import Adapter, Configs, Family, Sizes, WindowedAdapter
 from sipo.backbones.single_file import advice, config_source, is_single_file
 from sipo.config import ModelConfig
 from sipo.errors import UserError
@@ -108,6 +108,13 @@ def read_architecture(model: ModelConfig, folder: Path | None = None) -> Archite
         configs["vae"]["force_upcast"] = False
     try:
         adapter = family.adapter(configs)
+        if model.caption_windows > 1:
+            if not isinstance(adapter, WindowedAdapter):
+                raise UserError(
+                    f"model.caption_windows: {model.caption_windows}; windows are for CLIP's 77 tokens in Stable Diffusion 1.x, "
+                    f"2.x and XL. A {family.name} reads captions in one piece"
+                )
+            adapter = adapter.in_windows(model.caption_windows)
         return Architecture(model, source, family, configs, adapter, adapter.sizes)
     except KeyError as error:
         raise UserError(f"{where}: its configs lack {error.args[0]!r}") from error

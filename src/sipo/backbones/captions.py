@@ -8,6 +8,7 @@ from pathlib import Path
 import transformers
 
 from sipo.backbones.architecture import Architecture
+from sipo.backbones.family import WindowedAdapter
 from sipo.files import digest, hash_files, write_atomic
 
 AT_ONCE = 1024
@@ -15,18 +16,23 @@ AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Overlong:
-    """How many of `total` captions a text encoder cuts at `limit` tokens; `longest`: the most tokens that one has."""
+    """How many of `total` captions a text encoder cuts at `limit` tokens; `longest`: the most tokens that one has.
+
+    windows: as many as would read the longest one (`model.caption_windows`); None where the family has no windows.
+    """
 
     part: str
     limit: int
     count: int
     total: int
     longest: int
+    windows: int | None = None
 
     def __str__(self) -> str:
+        cure = f"; model.caption_windows: {self.windows} reads all of them" if self.windows else ""
         return (
             f"{self.count:,} of {self.total:,} captions are longer than {self.part} reads: {self.limit} tokens (the longest "
-            f"has {self.longest:,}). The rest of them is cut off"
+            f"has {self.longest:,}). The rest of them is cut off{cure}"
         )
 
 
@@ -41,7 +47,8 @@ def overlong(
     if remember is None:
         return _count(architecture, folder, different)
     files = sorted(file for file in folder.glob("tokenizer*/*") if file.is_file())
-    place = remember / f"{digest(['captions', architecture.adapter.tokens, hash_files(files, True), different])}.json"
+    read = [architecture.adapter.tokens, architecture.model.caption_windows]
+    place = remember / f"{digest(['captions', read, hash_files(files, True), different])}.json"
     try:
         return [Overlong(**each) for each in json.loads(place.read_text("utf-8"))]
     except (OSError, ValueError, TypeError):
@@ -51,8 +58,10 @@ def overlong(
 
 
 def _count(architecture: Architecture, folder: Path, different: list[str]) -> list[Overlong]:
-    found = []
-    for part, limit in architecture.adapter.tokens.items():
+    found, windows = [], architecture.model.caption_windows
+    for part, padded in architecture.adapter.tokens.items():
+        room = padded // windows - 2  # of a window, between its start and its end
+        limit = windows * room + 2 if windows > 1 else padded
         name = part.replace("text_encoder", "tokenizer")
         tokenizer = getattr(transformers, architecture.configs["model_index"][name][1]).from_pretrained(folder / name)
         lengths = [
@@ -62,5 +71,6 @@ def _count(architecture: Architecture, folder: Path, different: list[str]) -> li
         ]
         beyond = [length for length in lengths if length > limit]
         if beyond:
-            found.append(Overlong(part, limit, len(beyond), len(different), max(beyond)))
+            needed = -(-(max(beyond) - 2) // room) if isinstance(architecture.adapter, WindowedAdapter) else None
+            found.append(Overlong(part, limit, len(beyond), len(different), max(beyond), needed))
     return found

@@ -93,14 +93,15 @@ def _prepare_vae(family: Family, vae: Any) -> None:
 
 
 def fingerprint(family: Family, model: ModelConfig, folder: Path, dtype: torch.dtype) -> dict[str, str]:
-    """Hashes of the files of the VAE, the tokenizers and the text encoders: what a cache depends on."""
+    """Hashes of the files of the VAE, the tokenizers and the text encoders, and how these are used: what a cache depends on."""
     found = {name: _hash_folder(folder / name) for name in family.encoders if (folder / name).is_dir()}
     if is_single_file(model.path):
         found["file"] = hash_file(Path(model.path))
     if model.vae:
         path = Path(model.vae)
         found["vae"] = _hash_folder(path) if path.is_dir() else hash_file(path) if path.is_file() else model.vae
-    return {**found, "dtype": str(model.frozen_dtype(dtype)).removeprefix("torch.")}
+    windows = {"caption windows": str(model.caption_windows)} if model.caption_windows > 1 else {}
+    return {**found, **windows, "dtype": str(model.frozen_dtype(dtype)).removeprefix("torch.")}
 
 
 def save_full(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from diffusers import DiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
@@ -133,6 +133,15 @@ class Adapter(Protocol):
         size: Size,
     ) -> Sequence[Media]:
         """Media by the pipeline's own loop and scheduler."""
+        ...
+
+
+@runtime_checkable
+class WindowedAdapter(Adapter, Protocol):
+    """An adapter whose text encoders can read a long caption in windows (see `sipo.backbones.windows`)."""
+
+    def in_windows(self, windows: int) -> Adapter:
+        """The adapter that reads every caption in so many windows; `tokens` are then those of all windows together."""
         ...
 
 

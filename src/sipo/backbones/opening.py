@@ -58,13 +58,15 @@ def open_weights(
     )
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     is_full = config is not None and config.policy.kind == "full" and weights is not None
-    opened = ModelConfig(str(weights)) if is_full else model
+    windows = model.caption_windows
+    opened = ModelConfig(str(weights), caption_windows=windows) if is_full else model
     name = "base" if weights is None else f"{name} {_hash(weights)}"
     backbone = load_backbone(opened, device, dtype, size=config.data.size if config else lambda own: own)
     if weights is not None and not is_full:
         backbone.merge_lora(weights)
     settings = {"model": model.path, "weights": name, **backbone.size.to_dict(), "num_inference_steps": steps,
                 "guidance_scale": guidance, "dtype": str(dtype)}  # fmt: skip
+    settings |= {"caption_windows": windows} if windows > 1 else {}
     return Opened(backbone.sampler(steps, guidance), settings, backbone)
 
 

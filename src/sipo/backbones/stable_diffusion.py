@@ -14,6 +14,7 @@ from diffusers import (
 from torch import Tensor, nn
 
 from sipo.backbones.family import Conditioning, Configs, Family, Media, Sizes, draw, kl_stride, meta, vae_moments
+from sipo.backbones.windows import encode_windows, window_ids
 from sipo.schedule import VPSchedule
 from sipo.size import Size
 
@@ -27,6 +28,12 @@ class StableDiffusion:
         self.configs, self.unet, self.vae = configs, configs["unet"], configs["vae"]
         self.is_xl = "text_encoder_2" in configs
         self.stride = kl_stride(configs)
+        self.windows = 1
+
+    def in_windows(self, windows: int) -> "StableDiffusion":
+        adapter = StableDiffusion(self.configs)
+        adapter.windows = windows
+        return adapter
 
     @property
     def sizes(self) -> Sizes:
@@ -38,7 +45,10 @@ class StableDiffusion:
     @property
     def tokens(self) -> dict[str, int]:
         parts = (part for part in ("text_encoder", "text_encoder_2") if part in self.configs)
-        return {part: self.configs[part].get("max_position_embeddings", 77) for part in parts}
+        return {part: self.windows * self._length(part) for part in parts}
+
+    def _length(self, part: str) -> int:
+        return self.configs[part].get("max_position_embeddings", 77)
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
         return self.unet["in_channels"], size.height // self.stride, size.width // self.stride
@@ -86,11 +96,32 @@ class StableDiffusion:
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         """`encoder_hidden_states` (B, L, D); for XL those of both encoders, and `text_embeds` (B, D) of the second."""
+        if self.windows > 1:
+            return self._encode_windows(pipeline, prompts)
         encoded = pipeline.encode_prompt(
             prompts, device=pipeline.unet.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         pooled = {"text_embeds": encoded[2]} if self.is_xl else {}
         return {"encoder_hidden_states": encoded[0], **pooled}
+
+    def _encode_windows(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        states, pooled = [], None
+        for part in self.tokens:
+            tokenizer = getattr(pipeline, part.replace("text_encoder", "tokenizer"))
+            ids = window_ids(tokenizer, prompts, self.windows, self._length(part))
+            found, pooled = encode_windows(getattr(pipeline, part), ids, penultimate=self.is_xl)
+            states.append(found)
+        return {"encoder_hidden_states": torch.cat(states, dim=-1), **({"text_embeds": pooled} if self.is_xl else {})}
+
+    def _embeddings(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
+        """What the pipeline takes in the place of prompts that it would cut."""
+        given, empty = (self._encode_windows(pipeline, texts) for texts in (prompts, [""] * len(prompts)))
+        if self.is_xl and pipeline.config.force_zeros_for_empty_prompt:
+            empty = {name: torch.zeros_like(value) for name, value in given.items()}
+        names = {"encoder_hidden_states": "prompt_embeds", "text_embeds": "pooled_prompt_embeds"}
+        return {names[name]: value for name, value in given.items()} | {
+            f"negative_{names[name]}": value for name, value in empty.items()
+        }
 
     def encode_media(self, vae: Any, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 2, C, h, w)."""
@@ -109,8 +140,9 @@ class StableDiffusion:
         guidance: float,
         size: Size,
     ) -> Sequence[Media]:
+        text = {"prompt": prompts} if self.windows == 1 else self._embeddings(pipeline, prompts)
         return pipeline(
-            prompts, generator=generators, num_inference_steps=steps, guidance_scale=guidance,
+            **text, generator=generators, num_inference_steps=steps, guidance_scale=guidance,
             height=size.height, width=size.width,
         ).images  # fmt: skip
 

@@ -32,12 +32,16 @@ def model_card(config: Config, backbone: Backbone, step: int, is_lora: bool, for
         front["tags"].append("lora")
     files = FOR[form] if form else UNET if "unet" in backbone.family.denoisers else OTHER
     files += "\n\n`sipo export RUN --out FOLDER --merge` writes the whole pipeline instead.\n\n"
+    note = "" if config.model.caption_windows == 1 else (
+        f"Captions were read in {config.model.caption_windows} windows of 75 tokens: use a program that does so "
+        "(AUTOMATIC1111, ComfyUI), or `sipo generate`; plain diffusers cuts prompts at 77 tokens.\n\n"
+    )  # fmt: skip
     settings = write_yaml(config.to_dict())
     return (
         f"---\n{printable(write_yaml(front))}---\n\n# {markdown_text(base)} aligned with {name}\n\n"
         f"{'LoRA adapter' if is_lora else 'Full pipeline'} after {step} steps on the preference pairs "
         f"{code(config.data.path)}, trained with `sipo`.\n\n"
-        f"{code_block(snippet(config.model, backbone, is_lora), 'python')}\n{files if is_lora else ''}"
+        f"{code_block(snippet(config.model, backbone, is_lora), 'python')}\n{files if is_lora else ''}{note}"
         f"## Settings\n\n{code_block(settings, 'yaml')}"
     )
 
