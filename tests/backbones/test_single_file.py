@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import FluxTransformer2DModel, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
-from support.original import single_file
+from support import checkpoints
+from support.original import flux_file, same, single_file, wan_file
 
 from sipo.backbones import load_backbone, read_architecture
 from sipo.config import ModelConfig
@@ -29,11 +30,6 @@ def file(tiny_sd, tmp_path_factory) -> Path:
     return single_file(tiny_sd, tmp_path_factory.mktemp("file") / "merged.safetensors")
 
 
-def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
-    a, b = one.state_dict(), other.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 @pytest.mark.parametrize("encoders", [True, False])
 def test_one_file_is_the_folder(tiny_sd, configs, file, encoders):
     model = ModelConfig(str(file), config=str(configs))
@@ -47,6 +43,42 @@ def test_one_file_is_the_folder(tiny_sd, configs, file, encoders):
             theirs.encode_prompts(["a b"])["encoder_hidden_states"],
         )
     assert read_architecture(model).sizes == theirs.adapter.sizes
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_wan_as_it_is_published(tiny_family, tmp_path, prefix):
+    """The file holds the transformer alone; the rest comes from the folder of the configs."""
+    folder = tiny_family("wan")
+    file = wan_file(folder, tmp_path / "wan.safetensors", prefix)
+    ours, theirs = load_backbone(ModelConfig(str(file), config=str(folder))), load_backbone(ModelConfig(str(folder)))
+    assert same(ours.denoiser, theirs.denoiser)
+    assert same(ours.pipeline.vae, theirs.pipeline.vae)
+    assert same(ours.pipeline.text_encoder, theirs.pipeline.text_encoder)
+
+
+def test_flux_in_one_file_of_diffusers_names(tiny_family, tmp_path):
+    folder = tiny_family("flux")
+    file = tmp_path / "flux.safetensors"
+    shutil.copy(folder / "transformer" / "diffusion_pytorch_model.safetensors", file)
+    ours, theirs = load_backbone(ModelConfig(str(file), config=str(folder))), load_backbone(ModelConfig(str(folder)))
+    assert same(ours.denoiser, theirs.denoiser)
+    for part in ("vae", "text_encoder", "text_encoder_2"):
+        assert same(getattr(ours.pipeline, part), getattr(theirs.pipeline, part))
+
+
+@pytest.mark.slow
+def test_flux_as_it_is_published(tmp_path):
+    """diffusers' converter knows FLUX's own width alone, 3,072: one block of each kind, a gigabyte."""
+    folder = checkpoints.flux(tmp_path / "flux")
+    torch.manual_seed(1)
+    network = FluxTransformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=128, num_attention_heads=24,
+        joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(16, 56, 56), guidance_embeds=True,
+    ).to(torch.bfloat16)  # fmt: skip
+    network.save_pretrained(folder / "transformer")
+    file = flux_file(network, tmp_path / "flux.safetensors")
+    model = ModelConfig(str(file), config=str(folder), dtype="bfloat16")
+    assert same(load_backbone(model, dtype=torch.bfloat16, encoders=False).denoiser, network)
 
 
 def test_a_file_without_a_vae_takes_that_of_the_configs(tiny_sd, tmp_path):

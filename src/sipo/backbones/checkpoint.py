@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sipo.backbones.architecture import Architecture
 from sipo.backbones.denoisers import by_part, prefix_of
 from sipo.backbones.family import Family
-from sipo.backbones.single_file import is_single_file, load_parts
+from sipo.backbones.single_file import holds_text_encoders, is_single_file, load_parts
 from sipo.config import ModelConfig
 from sipo.errors import UserError
 from sipo.files import hash_file, hash_files
@@ -50,7 +50,7 @@ def load_pipeline(
     if "vae" not in parts:
         parts["vae"] = _load_vae(architecture, folder, frozen, variant)
     _prepare_vae(family, parts["vae"])
-    reads_files = getattr(family.pipeline, "from_single_file", None)
+    reads_files = getattr(family.pipeline, "from_single_file", None) if file and holds_text_encoders(file) else None
     if file and reads_files:
         pipeline = reads_files(str(file), config=str(folder), dtype=frozen, local_files_only=True, **parts)
     else:

@@ -24,6 +24,7 @@ from sipo.tensors import open_tensors
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 CONFIGS = ["*.json", "*.txt", "*.model", "**/*.json", "**/*.txt", "**/*.model"]
 VAE = ("first_stage_model.", "vae.")  # how the names of a VAE begin in a whole checkpoint
+TEXT = ("cond_stage_model.", "conditioner.", "text_encoders.")  # and those of text encoders
 
 
 def is_single_file(path: str | None) -> bool:
@@ -40,6 +41,11 @@ def read_shapes(path: Path) -> dict[str, torch.Tensor]:
     """Every tensor of the file by its name, on the meta device. Raises UserError for a damaged file."""
     with open_tensors(path) as file:
         return {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in file.keys()}  # noqa: SIM118
+
+
+def holds_text_encoders(path: Path) -> bool:
+    """Whether they are in the file; else they are in the folder of the configs, as those of FLUX and Wan mostly."""
+    return any(name.startswith(TEXT) for name in read_shapes(path))
 
 
 def config_source(model: ModelConfig) -> str:
