@@ -112,6 +112,71 @@ def test_loha_is_its_formula(tmp_path, tucker):
     assert torch.allclose(network["a"].weight, before + change / rank, atol=1e-5)
 
 
+@pytest.mark.parametrize("rank", [1, 2, 64])
+@pytest.mark.parametrize("both", [False, True])
+def test_lokr_is_pefts(tmp_path, rank, both):
+    """With a large rank the second factor is whole, with `both` the first one is a product too."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(16, 36), nn.Conv2d(8, 12, 3))
+    before = {name: weight.clone() for name, weight in network.state_dict().items()}
+    config = peft.LoKrConfig(r=rank, alpha=3 * rank, target_modules=["0", "1"], init_weights=False, decompose_both=both,
+                             decompose_factor=4, use_effective_conv2d=False)  # fmt: skip
+    model = peft.get_peft_model(network, config)
+    state = peft.get_peft_model_state_dict(model)
+    tensors = {key.removeprefix("base_model.model."): value.clone() for key, value in state.items()}
+    for name in "01":  # LyCORIS scales products alone
+        product = any(f"{name}.lokr_{factor}_b" in tensors for factor in ("w1", "w2"))
+        tensors[f"{name}.alpha"] = torch.tensor(3.0 * rank)
+        if not product:
+            tensors[f"{name}.lokr_w1"] *= 3.0
+    save_file({f"lora_unet_{key}": value for key, value in tensors.items()}, tmp_path / "a.safetensors")
+    merged = model.merge_and_unload().state_dict()
+    fresh = nn.Sequential(nn.Linear(16, 36), nn.Conv2d(8, 12, 3))
+    fresh.load_state_dict(before)
+    merge(fit(read_lora_file(tmp_path / "a.safetensors"), {"unet": fresh}, {}), {"unet": fresh})
+    for name, weight in fresh.state_dict().items():
+        torch.testing.assert_close(weight, merged[name], rtol=1e-5, atol=1e-5)
+        assert name.endswith("bias") or not torch.allclose(weight, before[name])
+
+
+def test_lokr_with_a_core_is_its_formula(tmp_path):
+    """LyCORIS: dW = kron(w1, w2), w2 = einsum of the core with both factors."""
+    torch.manual_seed(0)
+    network = nn.Sequential()
+    network.add_module("a", nn.Conv2d(6, 8, 3))
+    before, rank = network.a.weight.clone(), 2
+    tensors = {
+        "w1": torch.randn(2, 3),
+        "t2": torch.randn(rank, rank, 3, 3),
+        "w2_a": torch.randn(rank, 4),
+        "w2_b": torch.randn(rank, 2),
+    }
+    save_file({f"lora_unet_a.lokr_{key}": value for key, value in tensors.items()} | {"lora_unet_a.alpha": torch.tensor(1.0)},
+              tmp_path / "a.safetensors")  # fmt: skip
+    merge(fit(read_lora_file(tmp_path / "a.safetensors"), {"unet": network}, {}), {"unet": network})
+    two = torch.einsum("i j k l, j r, i p -> p r k l", tensors["t2"], tensors["w2_b"], tensors["w2_a"])
+    change = torch.stack([
+        torch.cat([tensors["w1"][a, b] * two for b in range(3)], dim=1) for a in range(2)
+    ]).flatten(0, 1) / rank  # fmt: skip
+    torch.testing.assert_close(network.a.weight, before + change)
+
+
+def test_a_lora_that_would_change_nothing_is_refused(base, tmp_path):
+    tensors = {k: torch.zeros(()) if k.endswith("alpha") else v for k, v in kohya(base.pipeline, ["unet"]).items()}
+    save_file(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="would change nothing: its alpha is 0 in every module"):
+        load_backbone(ModelConfig(base.model.path, lora=str(tmp_path / "a.safetensors")))
+
+
+def test_factors_that_do_not_fit_each_other_are_named(tmp_path):
+    network = nn.Sequential()
+    network.add_module("a", nn.Linear(6, 8))
+    tensors = {"w1": torch.randn(2, 3), "w2_a": torch.randn(4, 2), "w2_b": torch.randn(3, 2)}
+    save_file({f"lora_unet_a.lokr_{key}": value for key, value in tensors.items()}, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="the tensors of lora_unet_a do not fit each other"):
+        fit(read_lora_file(tmp_path / "a.safetensors"), {"unet": network}, {})
+
+
 def test_convolutions_with_a_core(tmp_path):
     """LoCon's Tucker form: a 1 x 1 down, a core, a 1 x 1 up, one after the other, are the convolution."""
     torch.manual_seed(0)

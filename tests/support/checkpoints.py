@@ -78,14 +78,14 @@ def stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Path:
     return folder
 
 
-def stable_diffusion_xl(folder: Path) -> Path:
-    """An SDXL-type checkpoint for 16 x 16 pixels: two text encoders, pooled embeddings, time ids."""
+def stable_diffusion_xl(folder: Path, second: int = 32) -> Path:
+    """An SDXL-type checkpoint for 16 x 16 pixels: two text encoders (the second one's width), pooled embeddings, time ids."""
     torch.manual_seed(0)
     added = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8,
-             "projection_class_embeddings_input_dim": 32 + 6 * 8}  # fmt: skip
+             "projection_class_embeddings_input_dim": second + 6 * 8}  # fmt: skip
     StableDiffusionXLPipeline(
-        vae=vae(), text_encoder=text_encoder(), text_encoder_2=text_encoder(projection=True), tokenizer=tokenizer(),
-        tokenizer_2=tokenizer(), unet=unet(64, **added), scheduler=DDIMScheduler(**SD_BETAS),
+        vae=vae(), text_encoder=text_encoder(), text_encoder_2=text_encoder(projection=True, width=second),
+        tokenizer=tokenizer(), tokenizer_2=tokenizer(), unet=unet(32 + second, **added), scheduler=DDIMScheduler(**SD_BETAS),
     ).save_pretrained(folder)  # fmt: skip
     return folder
 

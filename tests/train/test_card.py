@@ -79,6 +79,15 @@ def test_the_card_gives_the_policy(raw_config, tiny_sd, files, case):
         done = CliRunner().invoke(app, ["export", str(run.path), "--out", str(merged), "--merge"])
         assert done.exit_code == 0, done.output
         assert np.abs(follow((merged / "README.md").read_text(), merged) - ours).max() <= 1
+        file = run.path / "merged.safetensors"
+        done = CliRunner().invoke(app, ["export", str(run.path), "--out", str(file), "--merge"])
+        assert done.exit_code == 0, done.output
+        from diffusers import StableDiffusionPipeline
+
+        pipeline = StableDiffusionPipeline.from_single_file(str(file), config=str(tiny_sd), local_files_only=True)
+        assert np.abs(pictures(pipeline) - ours).max() <= 1
+        refused = CliRunner().invoke(app, ["export", str(run.path), "--out", str(run.path / "a.safetensors")])
+        assert "add --merge" in str(refused.exception)
         for form in ("diffusers", "comfyui", "kohya"):
             out = run.path / form
             done = CliRunner().invoke(app, ["export", str(run.path), "--out", str(out), "--format", form])

@@ -23,6 +23,7 @@ from sipo.backbones.lora_merge import Fitted, merge
 from sipo.backbones.lora_names import Form
 from sipo.backbones.meta import meta_text_encoders
 from sipo.backbones.single_file import config_folder, is_single_file
+from sipo.backbones.single_file_write import write_single_file
 from sipo.config import ModelConfig, PolicyConfig
 from sipo.errors import UserError
 from sipo.files import hash_files
@@ -171,6 +172,11 @@ class Backbone:
         """Write the whole pipeline, which `from_pretrained` of diffusers loads, its denoiser with these weights."""
         with self.encoders():
             checkpoint.save_full(self.pipeline, self.family, self.denoiser, folder, weights)
+
+    def save_single_file(self, path: Path, about: dict[str, str]) -> None:
+        """Write the whole pipeline as one file (see `sipo.backbones.single_file_write`). Raises UserError."""
+        with self.encoders():
+            write_single_file(self.pipeline, self.family, path, about)
 
     def read_weights(self, policy: PolicyConfig, folder: Path) -> dict[str, Tensor]:
         """The weights that `save_lora` or `save_full` wrote, by their names in the denoiser. Raises UserError."""

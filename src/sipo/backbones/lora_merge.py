@@ -2,6 +2,8 @@
 
 LoRA (Hu et al. 2021):   dW = alpha / r  up down; of a convolution with a core (`mid`), its Tucker form
 LoHa (Hyeon-Woo et al. 2022): dW = alpha / r  (w1_a w1_b) * (w2_a w2_b), element by element
+LoKr (Yeh et al. 2024):  dW = alpha / r  w1 (x) w2, a Kronecker product of factors that may be products themselves (then r is
+                         their inner side; without any, the scale is 1)
 DoRA (Liu et al. 2024):  W' = m (W + dW) / |W + dW|, norms by output, or by input where m has that shape
 """
 
@@ -18,7 +20,7 @@ from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 
 from sipo.backbones.lora_names import Target, names_of_denoiser, names_of_text_encoder
-from sipo.errors import UserError, well_formed
+from sipo.errors import UserError, printable, well_formed
 from sipo.files import visible
 from sipo.lfs import refuse_pointers
 from sipo.tensors import open_tensors
@@ -31,12 +33,14 @@ KINDS = {  # the ends of tensors' names, in every program's spelling
     "alpha": ("alpha",),
     "magnitude": ("dora_scale", "lora_magnitude_vector", "lora_magnitude_vector.weight", "lora_magnitude_vector.default.weight"),
     **{name: (f"hada_{name}",) for name in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
+    **{f"kron_{name}": (f"lokr_{name}",) for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
 }  # fmt: skip
 ENDS = {f".{end}": kind for kind, ends in KINDS.items() for end in ends} | {
     "_lora.down.weight": "down",
     "_lora.up.weight": "up",
 }
-NEEDED = ({"down", "up"}, {"w1_a", "w1_b", "w2_a", "w2_b"})
+FACTORS = [({f"kron_w{n}"}, {f"kron_w{n}_a", f"kron_w{n}_b"}) for n in (1, 2)]
+NEEDED = ({"down", "up"}, {"w1_a", "w1_b", "w2_a", "w2_b"}, *(one | two for one in FACTORS[0] for two in FACTORS[1]))
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,10 @@ class LoraFile:
     def scale(self, module: str) -> float:
         """alpha / rank: of the module's own alpha, else of diffusers' metadata, else 1."""
         tensors = self.modules[module]
-        rank = tensors["down"].shape[0] if "down" in tensors else tensors["w1_b"].shape[0]
+        inner = next((tensors[kind] for kind in ("down", "w1_b", "kron_w2_b", "kron_w1_b") if kind in tensors), None)
+        if inner is None:  # a product of whole factors
+            return 1.0
+        rank = inner.shape[0]
         if "alpha" in tensors:
             return float(tensors["alpha"]) / rank
         part, _, name = module.partition(".")
@@ -129,13 +136,21 @@ def fit(file: LoraFile, denoisers: dict[str, nn.Module], text_encoders: dict[str
     if left:
         raise UserError(
             f"the LoRA {file.path} does not fit this model: {len(left)} of its {file.num_tensors} tensors would be left over, "
-            f"such as {min(left)}. LoRA, DoRA and LoHa on linear and convolution layers are read"
+            f"such as {min(left)}. LoRA, DoRA, LoHa and LoKr on linear and convolution layers are read"
         )
+    if known and not any(file.scale(name) for name in known):
+        raise UserError(f"the LoRA {file.path} would change nothing: its alpha is 0 in every module")
     networks = {**denoisers, **text_encoders}
     targets = {name: names[name] for name in known}
     for name, target in targets.items():
         shape = _stacked_shape(networks[target.part], target)
-        if (found := delta_shape(known[name], shape)) != shape:
+        try:
+            found = delta_shape(known[name], shape)
+        except (RuntimeError, IndexError) as error:
+            raise UserError(
+                f"the LoRA {file.path}: the tensors of {name} do not fit each other ({printable(error)})"
+            ) from error
+        if found != shape:
             raise UserError(
                 f"the LoRA {file.path} does not fit this model: {name} is for a weight of {found}, not {shape}"
             )
@@ -143,7 +158,7 @@ def fit(file: LoraFile, denoisers: dict[str, nn.Module], text_encoders: dict[str
 
 
 def _is_whole(tensors: dict[str, Tensor]) -> bool:
-    kinds = set(tensors) - {"alpha", "magnitude", "mid", "t1", "t2"}
+    kinds = set(tensors) - {"alpha", "magnitude", "mid", "t1", "t2", "kron_t2"}
     return kinds in NEEDED
 
 
@@ -163,6 +178,8 @@ def delta_shape(tensors: dict[str, Tensor], shape: tuple[int, ...]) -> tuple[int
         rows, columns = tensors["up"].shape[0], tensors["down"].shape[1:]
         core = tensors["mid"].shape[2:] if "mid" in tensors else columns[1:]
         found = (rows, columns[0], *core)
+    elif "w1_a" not in tensors:
+        found = tuple(_kronecker({kind: tensor.to("meta") for kind, tensor in tensors.items()}).shape)
     elif "t1" in tensors:
         found = (tensors["w1_a"].shape[1], tensors["w1_b"].shape[1], *tensors["t1"].shape[2:])
     else:
@@ -179,12 +196,26 @@ def delta(tensors: dict[str, Tensor], scale: float, weight: Tensor) -> Tensor:
         found = torch.einsum("or,rshw,si->oihw", up, low["mid"], down)
     elif "up" in low:
         found = low["up"].flatten(1) @ low["down"].flatten(1)
+    elif "w1_a" not in low:
+        found = _kronecker(low)
     elif "t1" in low:
         one, two = (torch.einsum("rshw,si,ro->oihw", low[f"t{n}"], low[f"w{n}_b"], low[f"w{n}_a"]) for n in (1, 2))
         found = one * two
     else:
         found = (low["w1_a"] @ low["w1_b"]) * (low["w2_a"] @ low["w2_b"])
     return found.reshape(weight.shape) * scale
+
+
+def _kronecker(low: dict[str, Tensor]) -> Tensor:
+    """w1 (x) w2 of LoKr (LyCORIS: functional/lokr.py)."""
+    one = low["kron_w1"] if "kron_w1" in low else low["kron_w1_a"] @ low["kron_w1_b"]
+    if "kron_w2" in low:
+        two = low["kron_w2"]
+    elif "kron_t2" in low:
+        two = torch.einsum("rshw,si,ro->oihw", low["kron_t2"], low["kron_w2_b"], low["kron_w2_a"]).contiguous()
+    else:
+        two = low["kron_w2_a"] @ low["kron_w2_b"]
+    return torch.kron(one.reshape(*one.shape, *[1] * (two.ndim - one.ndim)), two)
 
 
 @torch.no_grad()

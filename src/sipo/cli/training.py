@@ -28,7 +28,7 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
 
 def export(
     run: RunFolder,
-    out: Annotated[Path, typer.Option(help="A new folder for the weights.")],
+    out: Annotated[Path, typer.Option(help="A new folder; with --merge also one file, NAME.safetensors.")],
     step: Annotated[int | None, typer.Option(help="A kept checkpoint; default: the newest.")] = None,
     best: Annotated[bool, typer.Option("--best", help="The best weights by the score of train.keep_best.")] = False,
     form: Annotated[

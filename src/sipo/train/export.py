@@ -66,14 +66,18 @@ def export(
     """Write the weights of a kept checkpoint (the newest by default), or the best ones, to `out`; returns their step.
 
     Where the run keeps a moving average, that is what is written. form: whose names the adapters have. merge: write the
-    whole pipeline, the adapters (and those of `model.lora`) merged into it. Raises UserError for a step that is not kept,
-    a run without held-out scores, an `out` that exists, or a form without names for the network.
+    whole pipeline, the adapters (and those of `model.lora`) merged into it; to an `out` that ends in .safetensors, as one
+    file under the original code's names. Raises UserError for a step that is not kept, a run without held-out scores, an
+    `out` that exists, a form without names for the network, or a family without a file of its own.
     """
     from sipo.backbones import load_backbone
 
     config = parse_config(run.require().read_config(), str(run.config))
     if form and (merge or config.policy.kind == "full"):
         raise UserError("--format says how adapters are written; the whole pipeline is in diffusers' layout")
+    one_file, whole = out.suffix == ".safetensors", merge or config.policy.kind == "full"
+    if one_file and not whole:
+        raise UserError(f"{out} would be one checkpoint file: add --merge, or name a folder for the adapters")
     steps = saved_steps(run.checkpoints)
     if not steps:
         raise UserError(f"{run.path} has no checkpoint yet")
@@ -91,12 +95,15 @@ def export(
     backbone = load_backbone(config.model, size=config.data.size)
     policy = make_policy(backbone, config.policy, needs_reference=False, seed=config.train.seed)
     policy.load_state(weights)
-    if not merge or config.policy.kind == "full":
+    if merge and config.policy.kind == "lora":
+        with tempfile.TemporaryDirectory() as adapters:
+            save_policy(policy, backbone, Path(adapters), policy.state())
+            backbone = load_backbone(config.model, size=config.data.size)
+            backbone.merge_lora(adapters)
+    if one_file:
+        backbone.save_single_file(out, {"base_model": config.model.path, "step": str(at)})
+    elif merge and config.policy.kind == "lora":
+        write_merged(backbone, config, out, at)
+    else:
         write_weights(policy, backbone, config, out, at, policy.state(), form)
-        return at
-    with tempfile.TemporaryDirectory() as adapters:
-        save_policy(policy, backbone, Path(adapters), policy.state())
-        whole = load_backbone(config.model, size=config.data.size)
-        whole.merge_lora(adapters)
-    write_merged(whole, config, out, at)
     return at
