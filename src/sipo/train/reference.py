@@ -85,6 +85,7 @@ def fingerprint(
         "start": found.get("policy.start") if config.policy.reference == "start" else None,
         **({name: key for name, key in found.items() if name.startswith("the ")} or backbone.fingerprint()),
         "guidance": config.model.guidance,
+        "caption windows": config.model.caption_windows,
         "precision": [config.train.mixed_precision, config.model.dtype],
         "path and density of timesteps": digest(path),
         "stratified": config.timesteps.stratified,
