@@ -230,7 +230,7 @@ def test_nan_of_the_reference_is_named_before_the_first_step(raw, monkeypatch):
     live = subject.reference_error
     monkeypatch.setattr(subject, "reference_error", lambda *args: live(*args) / 0 * 0)
     with pytest.raises(
-        UserError, match=r"reference's error is NaN or infinite for .*:\d+, .*:\d+: the model's weights"
+        UserError, match=r"reference's error is NaN or infinite for .*:\d+, .*:\d+: the cache holds NaN, or the model"
     ):
         train_raw(raw)
 

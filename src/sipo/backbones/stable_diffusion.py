@@ -105,7 +105,7 @@ class StableDiffusion:
         return {"encoder_hidden_states": encoded[0], **pooled}
 
     def _encode_windows(self, pipeline: Any, prompts: list[str]) -> Conditioning:
-        states, pooled = [], None
+        states, pooled = [], torch.empty(0)
         for part in self.tokens:
             tokenizer = getattr(pipeline, part.replace("text_encoder", "tokenizer"))
             ids = window_ids(tokenizer, prompts, self.windows, self._length(part))

@@ -124,10 +124,10 @@ class WorkerScorer:
                 continue
             answer, fault = _answer(line)
             key = answer.get("id")
-            named = isinstance(key, int) and not isinstance(key, bool)
-            if fault or not named:
-                where, what = key if named else f"line {number}", fault or "without a number under id"
-                faults[where] = f"line {number} of its answers is {what}: {_start(line)}"
+            if isinstance(key, bool) or not isinstance(key, int):
+                key, fault = f"line {number}", fault or "without a number under id"
+            if fault or isinstance(key, str):
+                faults[key] = f"line {number} of its answers is {fault}: {_start(line)}"
             elif key in found or not 0 <= key < count:
                 what = "two answers" if key in found else "an answer"
                 raise UserError(
@@ -191,6 +191,7 @@ def _end(process: subprocess.Popen) -> None:
 
 def _answer(line: bytes) -> tuple[dict, str | None]:
     """A line of the answers, and why it cannot be used; {} where it is no JSON object."""
+    answer: Any = {}
     try:
         answer = json.loads(line)
         if not isinstance(answer, dict):

@@ -168,7 +168,7 @@ def _compute(
             for _ in range(-(-(longest if t.engine.collective else length) // size)):
                 batch = drawn(next(found), number)
                 error = reference_error(t, batch, VALIDATION_STEP, shards.total)  # (members, B)
-                _require_finite(error, batch.ids)
+                _require_finite(error, batch.ids, t.backbone)
                 errors.append(error.T.float().cpu())
                 advance(world * len(batch.ids))
             if place < len(missing):
@@ -185,13 +185,11 @@ class Once:
         return self.batches()
 
 
-def _require_finite(error: Tensor, ids: list[str]) -> None:
+def _require_finite(error: Tensor, ids: list[str], backbone: Backbone) -> None:
     sound = error.isfinite().all(0).tolist()
     if broken := [id for id, fine in zip(ids, sound, strict=True) if not fine]:
-        raise UserError(
-            f"the reference's error is NaN or infinite for {', '.join(broken[:8])}: the model's weights or the cache "
-            "hold NaN, or the model overflows in this train.mixed_precision"
-        )
+        why = backbone.nonfinite_weight() or "the cache holds NaN, or the model overflows in this train.mixed_precision"
+        raise UserError(f"the reference's error is NaN or infinite for {', '.join(broken[:8])}: {why}")
 
 
 def _shards(root: Path, made_by: dict[str, Any], visits: int | None = None) -> Shards:
