@@ -7,8 +7,9 @@ import torch
 from support.terms import from_errors, random_terms
 from torch.nn.functional import logsigmoid
 
-from sipo.losses import IPO, LOSSES, SFT, DiffusionDPO
+from sipo.losses import D3PO, IPO, LOSSES, SFT, DiffusionDPO
 from sipo.losses.smoothing import doubt_of, smoothed
+from sipo.terms import StepTerms
 
 PAIRWISE = [name for name, cls in LOSSES.items() if cls.needs_rejected and name != "d3po"]
 
@@ -35,6 +36,19 @@ def test_its_optimum_is_finite():
     plain, _ = DiffusionDPO(beta=beta)(terms)
     (steep,) = torch.autograd.grad(plain.sum(), terms.chosen.policy)
     assert abs(slope.item()) < 1e-9 * abs(steep.item())
+
+
+def test_d3po_on_every_step_of_a_trajectory():
+    """Conservative DPO where D3PO has its log-ratios of steps: clip(exp(rho)) in the place of the errors' difference."""
+    draw = torch.Generator().manual_seed(0)
+    rho_w, rho_l = (0.2 * torch.randn(6, generator=draw, dtype=torch.float64) for _ in range(2))
+    p = torch.tensor([0.0, 0.1, 0.25, 0.4, 0.5, 1.0], dtype=torch.float64)
+    logit = 2.0 * (rho_w.exp().clamp(0.9, 1.1).log() - rho_l.exp().clamp(0.9, 1.1).log())
+    expected = -(1 - p) * logsigmoid(logit) - p * logsigmoid(-logit)
+    terms = StepTerms(rho_w, rho_l, torch.ones(6))
+    losses, metrics = smoothed(D3PO(beta=2.0), terms, p)
+    assert torch.allclose(losses, expected, rtol=1e-12)
+    assert torch.equal(metrics["reward_gap"], D3PO(beta=2.0)(terms)[1]["reward_gap"])
 
 
 def test_ipo():

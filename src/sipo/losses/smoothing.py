@@ -22,7 +22,8 @@ def smoothed(objective: Objective, terms: PairTerms, doubt: Tensor | None) -> tu
     """`(1 - p) L(w, l) + p L(l, w)`, p the doubt: the expected loss if the members are swapped with probability p.
 
     Of Diffusion-DPO that is `-(1 - p) log sigmoid(beta H m) - p log sigmoid(-beta H m)` (cDPO, Eq. 3), whose margin has
-    the finite optimum `log((1 - p) / p) / (beta H)`. Metrics are those of the labels as they are.
+    the finite optimum `log((1 - p) / p) / (beta H)`. Of D3PO it is the same on every step of two trajectories. Metrics are
+    those of the labels as they are.
     """
     losses, metrics = objective(terms)
     if doubt is None:

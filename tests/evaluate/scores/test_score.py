@@ -103,8 +103,23 @@ def test_a_scorer_that_returns_nonsense_is_caught(folder):
         def __call__(self, images, prompts, metadata=None):
             return [math.nan] * len(images)
 
-    with pytest.raises(ValueError, match="given 6 media and returned 1"):
+    class Words(Brightness):
+        def __call__(self, images, prompts, metadata=None):
+            return ["good"] * len(images)
+
+    class NanBeside(ColourScorer):
+        def details(self, images, prompts, metadata=None):
+            return [{"score": 1.0, "sharpness": math.nan}] * len(images)
+
+    class Nothing(ColourScorer):
+        def details(self, images, prompts, metadata=None):
+            return [{"correct": True}] * len(images)
+
+    with pytest.raises(UserError, match="given 6 media and returned 1"):
         score(folder, Short())
+    for scorer in (Words(), NanBeside(), Nothing()):
+        with pytest.raises(UserError, match=r"returned .* for 00000\.png; expected a finite number as score"):
+            score(folder, scorer)
     with pytest.raises(UserError, match=r"returned nan for 00000\.png"):
         score(folder, Nan())
 

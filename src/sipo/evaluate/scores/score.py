@@ -11,10 +11,11 @@ from rich.console import Console
 
 from sipo.data.media.decode_video import measure, read_frames
 from sipo.data.media.pictures import decode
-from sipo.errors import UserError
+from sipo.errors import UserError, printable, shown
 from sipo.evaluate.scores.files import Score, content_hash, read_lines, read_scores, score_from_line, scores_path
 from sipo.evaluate.scores.sources import find_media
 from sipo.files import room_in
+from sipo.jsonl import dump_jsonl
 from sipo.processes import ALONE, Processes, batches
 from sipo.processes.journal import Journal
 from sipo.samples.folder import SAMPLES, Sample, read_samples
@@ -166,14 +167,21 @@ def _run(scorer: Scorer | FileScorer, media: list, samples: Sequence[Sample]) ->
     else:
         results = [{"score": value} for value in scorer(media, prompts, known)]
     if len(results) != len(media):
-        raise ValueError(f"Scorer {scorer.name!r} was given {len(media)} media and returned {len(results)} scores.")
+        raise UserError(f"The scorer {scorer.name!r} was given {len(media)} media and returned {len(results)} scores.")
     return [_checked(entry, sample, scorer.name) for entry, sample in zip(results, samples, strict=True)]
 
 
 def _checked(entry: dict, sample: Sample, name: str) -> dict:
     if "error" in entry:
         return {"score": None, "error": entry["error"]}
-    value = float(entry["score"])
+    try:
+        value = float(entry["score"])
+        dump_jsonl([{**entry, "score": 0.0}])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"The scorer {name!r} returned {shown(entry)} for {sample.file}; expected a finite number as score, and "
+            f"details that JSON can hold ({printable(error)})."
+        ) from error
     if not math.isfinite(value):
         raise UserError(
             f"The scorer {name!r} returned {value} for {sample.file}. Half precision overflows in some networks: try "
