@@ -116,11 +116,12 @@ def test_what_fits(raw_config):
 def test_the_command_on_a_config(tmp_path):
     out = tmp_path / "plan.json"
     command = [sys.executable, "-m", "sipo", "plan", str(CONFIGS / "miniature-sipo.yaml"), "train.batch_size=8",
-               "--gpus", "1,4", "--gpu", "rtx4090", "--json", str(out)]  # fmt: skip
+               "data.prompt_dropout=1", "--gpus", "1,4", "--gpu", "rtx4090", "--json", str(out)]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "2,269,972 in the denoiser, 447,232 trained" in result.stdout
     assert "4 x rtx4090, sharded" in result.stdout
+    assert "notice: data.prompt_dropout: 1 drops every prompt" in result.stdout
     made = json.loads(out.read_text())
     assert made["parameters"]["trained"] == 447_232
     assert [layout["pairs_per_step"] for layout in made["layouts"]] == [8, 32, 32]

@@ -61,6 +61,7 @@ def plan(
     import json
 
     from sipo.config import load_config
+    from sipo.config.notices import notices
     from sipo.files import write_atomic
     from sipo.plan.gpus import named_gpu
 
@@ -72,6 +73,8 @@ def plan(
     from sipo.plan.plan import make_plan
     from sipo.plan.report import render, to_dict
 
+    for notice in notices(parsed):
+        say(f"notice: {notice}")
     made = make_plan(parsed, chosen, sorted({int(count) for count in counts}))
     render(made, console())
     if json_file:
