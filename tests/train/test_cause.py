@@ -44,6 +44,11 @@ def test_a_weight_of_the_denoiser(raw, tiny_sd_copy):
     assert "lower" not in str(error.value)
 
 
+def test_a_rate_that_breaks_the_weights_is_not_taken_for_a_broken_file(raw):
+    with pytest.raises(UserError, match=r"step 2: NaN or infinity in the .*lower train.learning_rate"):
+        train_raw(changed(raw, "policy.kind=full", "train.learning_rate=1e38"))
+
+
 def test_a_weight_of_an_encoder(raw, tiny_sd_copy):
     poison(tiny_sd_copy / "vae" / "diffusion_pytorch_model.safetensors", "encoder.conv_in.bias", float("inf"))
     with pytest.raises(

@@ -137,11 +137,16 @@ class Backbone:
     def _encoder_files(self) -> dict[str, str]:
         return checkpoint.fingerprint(self.family, self.model, self.folder, self.dtype)
 
-    def nonfinite_weight(self) -> str | None:
-        """A weight in memory that is NaN or infinite, and of which part; None where all are finite."""
+    def nonfinite_weight(self, trained: bool = True) -> str | None:
+        """A weight in memory that is NaN or infinite, and of which part; None where all are finite.
+
+        trained: False leaves out what takes gradients.
+        """
         networks = dict(zip(self.family.denoisers, denoisers.networks_of(self.denoiser), strict=True))
         networks |= {part: getattr(self.pipeline, part, None) for part in self.family.encoders}
-        found = (nonfinite_weight(part, each) for part, each in networks.items() if isinstance(each, nn.Module))
+        found = (
+            nonfinite_weight(part, each, trained) for part, each in networks.items() if isinstance(each, nn.Module)
+        )
         return next((broken for broken in found if broken), None)
 
     def merge_lora(self, path: str | Path) -> None:

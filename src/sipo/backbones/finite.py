@@ -6,9 +6,14 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 
-def nonfinite_weight(part: str, network: nn.Module) -> str | None:
-    """The first weight or buffer of a network that is not finite, with how much of it; None where all are."""
+def nonfinite_weight(part: str, network: nn.Module, trained: bool) -> str | None:
+    """The first weight or buffer of a network that is not finite, with how much of it; None where all are.
+
+    trained: look at the weights that take gradients too.
+    """
     for name, tensor in itertools.chain(network.named_parameters(), network.named_buffers()):
+        if tensor.requires_grad and not trained:
+            continue
         own = tensor.to_local() if isinstance(tensor, DTensor) else tensor
         if own.is_floating_point() and (count := int((~own.isfinite()).sum())):
             plain = name.replace(".base_layer.", ".")

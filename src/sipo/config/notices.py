@@ -3,7 +3,7 @@
 from sipo.config.sections import Config
 from sipo.losses.common import PreferenceObjective, beta_h, resolve_horizon
 
-MOST_BETA_H = 1e5  # ten times the strongest published setting, Diffusion-DPO's 5000 on SD 1.5, with room for twice that
+MOST_BETA_H = 1e5  # twenty times the strongest published setting, Diffusion-DPO's 5000
 
 
 def notices(config: Config) -> list[str]:
@@ -12,8 +12,8 @@ def notices(config: Config) -> list[str]:
     threshold, smoothing = getattr(loss, "prune_threshold", 0), data.label_smoothing
     if threshold > 1:
         found.append(
-            f"loss.prune_threshold: {threshold:g} keeps the pairs whose importance weights are above that, and on the data's own "
-            "distribution weights average 1: most pairs, or all, are pruned. The paper's value is 0.9"
+            f"loss.prune_threshold: {threshold:g} keeps the pairs whose importance weights are above that, and their logarithms "
+            "average at most 0: most pairs, or all, are pruned. The paper's value is 0.9"
         )
     if isinstance(loss, PreferenceObjective) and loss.omega == "constant":
         total = beta_h(resolve_horizon(loss, config.num_inference_steps))

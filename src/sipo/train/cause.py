@@ -13,16 +13,18 @@ from sipo.data.dataset import CachedPairs, PairDataset
 
 @dataclass(frozen=True)
 class Causes:
-    """What a step reads, to be looked through once its losses are not finite."""
+    """What a step reads, to be looked through once its losses are not finite. start: the step after which the run goes on."""
 
     backbone: Backbone
     pairs: PairDataset
     seed: int
     global_batch: int
+    start: int
 
     def __call__(self, step: int, slots: list[int]) -> str | None:
         """What holds NaN or infinity, and what to do; None where all is finite. `slots`: of the pairs with such losses."""
-        if broken := self.backbone.nonfinite_weight():
+        # After the first step the weights that train are the training's own: too high a learning rate may have broken them.
+        if broken := self.backbone.nonfinite_weight(trained=step == self.start + 1):
             return (
                 f"the model's weights: {broken}. Neither pairs nor train.learning_rate are to blame: replace the file"
             )

@@ -87,7 +87,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
         weights = engine.policy.trainable
         updater = Updater(settings, list(weights.values()), processes.device)
         global_batch = settings.batch_size * settings.gradient_accumulation * processes.world
-        causes = Causes(backbone, inputs.train, settings.seed, global_batch)
+        causes = Causes(backbone, inputs.train, settings.seed, global_batch, start)
         guard = Guard(settings, scaled=updater.scaler is not None, cause=causes)
         ema = Ema(weights, settings.ema_decay) if settings.ema_decay else None
         if start:

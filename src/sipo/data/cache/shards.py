@@ -62,10 +62,11 @@ class DecodedPair:
 @torch.no_grad()
 def text_shard(backbone: Encoder, batches: Iterable[list[str]]) -> bytes:
     """The content of a shard of prompts. Raises UserError that names those of which the text encoders make NaN or infinity."""
-    batches = list(batches)
-    encoded = [backbone.encode_prompts(prompts) for prompts in batches]
+    encoded, prompts = [], []
+    for batch in batches:
+        encoded.append(backbone.encode_prompts(batch))
+        prompts += [prompt[:60] or "the empty prompt" for prompt in batch]
     tensors = {name: torch.cat([batch[name].cpu() for batch in encoded]).contiguous() for name in encoded[0]}
-    prompts = [prompt[:60] or "the empty prompt" for batch in batches for prompt in batch]
     advice = "Half precision overflows in some: use bf16 or fp32"
     for tensor in tensors.values():
         _require_finite(backbone, "the text encoders give", "prompts", tensor, prompts, advice)
