@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save, save_file
 from support.configs import changed
 from support.runs import train_raw
 
+from sipo.backbones import load_backbone
+from sipo.config import ModelConfig
 from sipo.data.cache.shards import write_shard
 from sipo.errors import UserError
 from sipo.run import RunDir
@@ -46,7 +48,17 @@ def test_a_weight_of_the_denoiser(raw, tiny_sd_copy):
 
 def test_a_rate_that_breaks_the_weights_is_not_taken_for_a_broken_file(raw):
     with pytest.raises(UserError, match=r"step 2: NaN or infinity in the .*lower train.learning_rate"):
-        train_raw(changed(raw, "policy.kind=full", "train.learning_rate=1e38"))
+        train_raw(changed(raw, "policy.kind=full", "train.learning_rate=1e9"))
+
+
+def test_weights_that_train_are_told_from_frozen_ones(tiny_sd):
+    backbone = load_backbone(ModelConfig(str(tiny_sd)))
+    weight = backbone.denoiser.conv_in.weight
+    weight.data[0, 0, 0, 0] = float("inf")
+    assert backbone.nonfinite_weight() == "conv_in.weight of the unet is NaN or infinite in 1 of 576 values"
+    weight.requires_grad_(True)
+    assert backbone.nonfinite_weight() is not None
+    assert backbone.nonfinite_weight(trained=False) is None
 
 
 def test_a_weight_of_an_encoder(raw, tiny_sd_copy):

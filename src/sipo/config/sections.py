@@ -150,7 +150,7 @@ class TrainConfig:
     num_steps: Count = 1000
     batch_size: Count = 4
     gradient_accumulation: Count = 1
-    learning_rate: Positive = 2.0e-5
+    learning_rate: Annotated[float, Field(gt=0, le=1e9)] = 2.0e-5
     lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: NotNegative = 0
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
