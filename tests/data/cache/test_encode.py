@@ -170,7 +170,7 @@ def slow_encodes(processes: Processes, source: PairSource, out: Path) -> int:
 def test_two_processes_make_the_cache_of_one(source: PairSource, tmp_path: Path) -> None:
     encode(source, tmp_path / "one")
     found = in_two(slow_encodes, source, tmp_path / "two")
-    assert sum(found) == 26 * 4 + 2  # both encode a black one to learn its size
+    assert sum(found) - 26 * 4 in (1, 2)  # black ones, by which a process that finds no plan learns a pair's size
     assert min(found) > 26
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
