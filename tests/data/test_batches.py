@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from sipo.data.batches import Item, collate, schedule_slots
 from sipo.data.media.load import Member
@@ -52,6 +53,19 @@ def test_first_places_are_uniform() -> None:
 def test_impossible_batches(num_pairs: int, step: int, global_batch: int) -> None:
     with pytest.raises(ValueError, match="no batch of"):
         schedule_slots(num_pairs, 0, step, global_batch)
+
+
+def test_a_batch_is_pinned_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torch's own loader: tensors, those of the conditioning, and what is not there."""
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: pinned.append(tensor.data_ptr()) or tensor)
+    item = Item("a", 0, "x", {"text": torch.ones(2, 3)}, [Member(torch.ones(2, 4), torch.ones(4))], 1.0)
+    batch = pin_memory(collate([item]))
+    tensors = [value for value in (*vars(batch).values(), *batch.conditioning.values()) if isinstance(value, torch.Tensor)]
+    assert sorted(pinned) == sorted(tensor.data_ptr() for tensor in tensors)
+    assert len(tensors) == 5  # slots, chosen, strength, micro-conditioning, text
+    assert batch.rejected is None
+    assert batch.ids == ["a"]
 
 
 def test_collate_pixels() -> None:

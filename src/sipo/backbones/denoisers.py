@@ -26,7 +26,7 @@ class Switched(nn.Module):
         """(B, ...), with `predict` for each network and its samples; on the meta device every network takes all of them."""
         if t.is_meta:  # timesteps without values select nothing
             return torch.stack([predict(network, xt, t, conditioning) for network in self.networks.values()]).sum(0)
-        selected = (t[:, None] < torch.tensor(self.boundaries, device=t.device)).sum(1)  # (B,)
+        selected = torch.stack([t < boundary for boundary in self.boundaries]).sum(0)  # (B,)
         rows, predictions = [], []
         for number, network in enumerate(self.networks.values()):
             own = (selected == number).nonzero().squeeze(1)

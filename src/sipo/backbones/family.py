@@ -183,6 +183,11 @@ def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.empty(*shape, dtype=dtype, device="meta")
 
 
+def constant(values: Sequence[float], like: Tensor) -> Tensor:
+    """A few numbers with the dtype of `like` on its device, whose queue the host does not wait for."""
+    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
+
+
 def vae_moments(vae: Any, pixels: Tensor) -> Tensor:
     """Mean and log-variance (B, 2, ...), float32, of pixels in the VAE's own layout."""
     posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist

@@ -77,7 +77,7 @@ class Flux:
             pooled_projections=conditioning["pooled_projections"],
             encoder_hidden_states=hidden,
             txt_ids=torch.zeros(hidden.shape[1], 3, device=xt.device),
-            img_ids=FluxPipeline._prepare_latent_image_ids(batch, height // 2, width // 2, xt.device, torch.float32),
+            img_ids=image_ids(height // 2, width // 2, xt.device),
         ).sample
         return unpack(packed, height, width)
 
@@ -109,6 +109,12 @@ class Flux:
             prompts, generator=generators, num_inference_steps=steps, guidance_scale=guidance,
             height=size.height, width=size.width, max_sequence_length=self.max_tokens,
         ).images  # fmt: skip
+
+
+def image_ids(height: int, width: int, device: torch.device) -> Tensor:
+    """(height width, 3): 0, row and column of each 2 x 2 pack, as the pipeline's, built on the device."""
+    rows, columns = (torch.arange(length, device=device, dtype=torch.float32) for length in (height, width))
+    return torch.cartesian_prod(torch.zeros(1, device=device), rows, columns)
 
 
 def unpack(packed: Tensor, height: int, width: int) -> Tensor:

@@ -13,7 +13,18 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from sipo.backbones.family import Conditioning, Configs, Family, Media, Sizes, draw, kl_stride, meta, vae_moments
+from sipo.backbones.family import (
+    Conditioning,
+    Configs,
+    Family,
+    Media,
+    Sizes,
+    constant,
+    draw,
+    kl_stride,
+    meta,
+    vae_moments,
+)
 from sipo.backbones.windows import encode_windows, window_ids
 from sipo.schedule import VPSchedule
 from sipo.size import Size
@@ -73,7 +84,7 @@ class StableDiffusion:
         """XL's `time_ids` (B, 6): original size, crop corner, target size (Podell et al. 2023, section 2.2)."""
         if not self.is_xl:
             return {}
-        target = micro_conditioning.new_tensor([size.height, size.width]).expand(len(micro_conditioning), 2)
+        target = constant([size.height, size.width], micro_conditioning).expand(len(micro_conditioning), 2)
         return {"time_ids": torch.cat([micro_conditioning, target], dim=1)}
 
     def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
@@ -89,8 +100,9 @@ class StableDiffusion:
             return denoiser(xt, t, encoder_hidden_states=hidden).sample
         time_ids = conditioning.get("time_ids")
         if time_ids is None:
-            uncropped = torch.tensor([[size.height, size.width, 0, 0]], dtype=torch.float32, device=xt.device)
-            time_ids = self.conditioning_of(uncropped.expand(len(xt), 4), size)["time_ids"]
+            whole = torch.tensor([[size.height, size.width, 0, 0]], dtype=torch.float32)
+            uncropped = whole.to(xt.device, non_blocking=True).expand(len(xt), 4)
+            time_ids = self.conditioning_of(uncropped, size)["time_ids"]
         added = {"text_embeds": conditioning["text_embeds"], "time_ids": time_ids.to(hidden.dtype)}
         return denoiser(xt, t, encoder_hidden_states=hidden, added_cond_kwargs=added).sample
 

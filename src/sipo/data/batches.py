@@ -1,7 +1,8 @@
 """Which pairs make up each optimizer step, and how the items of a batch are put together."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,6 +102,16 @@ class PairBatch:
     times: Tensor | None = None  # (B, 2) float64
     draws: Tensor | None = None  # (B,) int64
     reference_error: Tensor | None = None  # (members, B) float32
+
+    def pin_memory(self) -> "PairBatch":
+        """In page-locked memory, so that copies to a GPU do not wait; torch's loader calls it where it is told to pin."""
+        return replace(self, **{field.name: _pinned(getattr(self, field.name)) for field in fields(self)})
+
+
+def _pinned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _pinned(each) for name, each in value.items()}
+    return value.pin_memory() if isinstance(value, Tensor) else value
 
 
 def collate(items: list[Item]) -> PairBatch:

@@ -28,12 +28,14 @@ def trajectory_terms(t: Training, batch: PairBatch, step: int, global_batch: int
     assert batch.times is not None
     assert batch.rejected is not None
     device, size = t.processes.device, len(batch.prompts)
-    chosen, rejected = batch.chosen.to(device), batch.rejected.to(device)  # (B, 2, ...): x_t and x_s
+    chosen, rejected = (
+        x.to(device, non_blocking=True) for x in (batch.chosen, batch.rejected)
+    )  # (B, 2, ...): x_t, x_s
     text, empty = (
         {name: torch.cat([value] * 2) for name, value in t.backbone.encode_prompts(prompts).items()}
         for prompts in (batch.prompts, [""] * size)
     )
-    now, then = batch.times.to(device).unbind(1)
+    now, then = batch.times.to(device, non_blocking=True).unbind(1)
     if isinstance(t.backbone.schedule, VPSchedule):
         now, then = now.long(), then.long()
     clock.mark("data")

@@ -45,7 +45,7 @@ def accumulate(
         ids.update(zip(batch.slots.tolist(), batch.ids, strict=True))
         with t.engine.micro_step(last=number == t.settings.gradient_accumulation - 1):
             terms = (terms_of or batch_terms)(t, batch, step, t.global_batch, t.clock)
-            doubt = doubt_of(t.label_smoothing, batch.strength.to(t.processes.device))
+            doubt = doubt_of(t.label_smoothing, batch.strength.to(t.processes.device, non_blocking=True))
             losses, metrics = smoothed(t.objective, terms, doubt)  # (B,), metrics (B,) each
             # Over ALL pairs of the global batch; every engine averages over processes, hence their number.
             t.updater.backward(losses.sum() * (t.processes.world / t.global_batch))
