@@ -117,6 +117,7 @@ COGVIDEOX = Family(
     text_encoders=("text_encoder",),
     lora_targets=("to_k", "to_q", "to_v", "to_out.0"),
     adapter=CogVideoX,
+    dtype=torch.bfloat16,  # of 5B, which overflows float16; 2B takes both
     tiled_vae=True,
 )
 """CogVideoX 2B and 5B: videos, a transformer with v-prediction, T5."""

@@ -132,5 +132,6 @@ FLUX = Family(
     # The attention projections of both streams, as diffusers' DreamBooth script adapts them.
     lora_targets=("to_k", "to_q", "to_v", "to_out.0", "add_k_proj", "add_q_proj", "add_v_proj", "to_add_out"),
     adapter=Flux,
+    dtype=torch.bfloat16,
 )
 """FLUX.1-dev: a flow-matching transformer, CLIP and T5, distilled guidance."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from sipo.backbones.architecture import Architecture, read_architecture
 from sipo.backbones.backbone import Backbone, load_backbone
 from sipo.backbones.family import Sampler
 from sipo.config import Config, ModelConfig, SampleConfig, parse_config
@@ -56,18 +57,28 @@ def open_weights(
     device = torch.device(
         "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     )
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
     is_full = config is not None and config.policy.kind == "full" and weights is not None
     windows = model.caption_windows
-    opened = ModelConfig(str(weights), caption_windows=windows) if is_full else model
+    opened = ModelConfig(str(weights), dtype=model.dtype, caption_windows=windows) if is_full else model
     name = "base" if weights is None else f"{name} {_hash(weights)}"
-    backbone = load_backbone(opened, device, dtype, size=config.data.size if config else lambda own: own)
+    architecture = read_architecture(opened)
+    dtype = sampling_dtype(config, architecture, device)
+    backbone = load_backbone(architecture, device, dtype, size=config.data.size if config else lambda own: own)
     if weights is not None and not is_full:
         backbone.merge_lora(weights)
     settings = {"model": model.path, "weights": name, **backbone.size.to_dict(), "num_inference_steps": steps,
                 "guidance_scale": guidance, "dtype": str(dtype)}  # fmt: skip
     settings |= {"caption_windows": windows} if windows > 1 else {}
     return Opened(backbone.sampler(steps, guidance), settings, backbone)
+
+
+def sampling_dtype(config: Config | None, architecture: Architecture, device: torch.device) -> torch.dtype:
+    """What samples are computed in: on a GPU as the training by `config` did, without one `model.dtype` or the family's
+    own, because bfloat16's networks overflow float16; float32 elsewhere. Frozen weights have `model.dtype`, if given.
+    """
+    if device.type != "cuda":
+        return torch.float32
+    return config.train.compute_dtype if config else architecture.model.frozen_dtype(architecture.family.dtype)
 
 
 def _hash(weights: Path) -> str:

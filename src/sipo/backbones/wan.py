@@ -104,6 +104,7 @@ WAN = Family(
     text_encoders=("text_encoder",),
     lora_targets=("to_k", "to_q", "to_v", "to_out.0"),
     adapter=Wan,
+    dtype=torch.bfloat16,
     vae_dtype=torch.float32,
     tiled_vae=True,
 )
