@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sipo.backbones.architecture import Architecture
 from sipo.backbones.denoisers import by_part, prefix_of
 from sipo.backbones.family import Family
+from sipo.backbones.precision import outside_autocast
 from sipo.backbones.single_file import holds_text_encoders, is_single_file, load_parts
 from sipo.config import ModelConfig
 from sipo.errors import UserError
@@ -56,6 +57,8 @@ def load_pipeline(
     else:
         pipeline = family.pipeline.from_pretrained(folder, variant=variant, dtype=frozen, use_safetensors=True, **parts)
     pipeline.set_progress_bar_config(disable=True)
+    for name in set(family.text_encoders) - given.keys():
+        outside_autocast(getattr(pipeline, name), "forward")
     return pipeline
 
 
@@ -90,6 +93,8 @@ def _prepare_vae(family: Family, vae: Any) -> None:
     if vae is not None and family.tiled_vae:
         vae.enable_slicing()
         vae.enable_tiling()
+    if vae is not None:
+        outside_autocast(vae, "decode")
 
 
 def fingerprint(family: Family, model: ModelConfig, folder: Path, dtype: torch.dtype) -> dict[str, str]:
