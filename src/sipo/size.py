@@ -25,6 +25,11 @@ class Size:
         return (self.num_frames, *frame) if self.is_video else frame
 
     @property
+    def at_once(self) -> int:
+        """How many samples are made at once where nothing says it: 8 pictures, 1 video."""
+        return 1 if self.is_video else 8
+
+    @property
     def seconds(self) -> float:
         """From the first frame of a video to its last."""
         return (self.num_frames - 1) / self.fps if self.fps else 0.0

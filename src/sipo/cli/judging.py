@@ -31,7 +31,7 @@ def generate(
     seed: Seed = 0,
     num_inference_steps: Annotated[int | None, typer.Option(min=1, help="Default: the run's, else 25.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Default: the run's, else 7.5.")] = None,
-    batch_size: BatchSize = 8,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Default: 8 pictures, 1 video.")] = None,
 ) -> None:
     """Generate samples from prompts, with a run's weights or any model. Run the same command again to resume."""
     quiet_libraries()
@@ -42,7 +42,8 @@ def generate(
     with together() as (processes, screen):
         items = read_prompts(prompts, num_prompts, seed, images_per_prompt)
         opened = open_for_sampling(model, False, num_inference_steps, guidance_scale)
-        make(opened.sampler, items, out, opened.settings, batch_size, screen, processes=processes)
+        at_once = batch_size or opened.backbone.size.at_once
+        make(opened.sampler, items, out, opened.settings, at_once, screen, processes=processes)
     say(f"{len(items)} pictures in {out}")
 
 
@@ -111,7 +112,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Folder of the comparison; default: in the run, or A-vs-B.")] = None,
     device: Device = None,
     dtype: DType = None,
-    batch_size: BatchSize = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="To draw and to score; videos are drawn one by one.")] = 16,
 ) -> None:
     """Win rate, mean difference and significance, paired by prompt and seed, with the samples that differ most.
 

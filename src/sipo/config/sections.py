@@ -197,7 +197,7 @@ class SampleConfig:
     num_inference_steps: Count = 25
     guidance_scale: Annotated[float, Field(allow_inf_nan=False)] = 7.5
     seed: Seed = 0
-    batch_size: Count = 8
+    batch_size: Count | None = None  # samples at once; null: 8 pictures, 1 video
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,9 @@ def require_same(config: OnlineConfig) -> None:
         changed = [
             f"  {key}: {old!r} in the folder, {now!r} now"
             for key, old, now in differences(before, config.to_dict())
-            if key != "run" and not (key == "rounds.num_rounds" and now > old)
+            if key != "run"
+            and not (key == "rounds.num_rounds" and now > old)
+            and (key, old, now) != ("sample.batch_size", 8, None)  # the default, as version 0.1.0 wrote it out
         ]
         if changed:
             raise UsageError(

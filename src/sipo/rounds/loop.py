@@ -20,6 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
+from sipo.backbones import read_architecture
 from sipo.backbones.opening import Opened, open_weights
 from sipo.backbones.trajectory import trajectory_sampler
 from sipo.data.media.kinds import media_kind
@@ -98,7 +99,7 @@ def play(config: OnlineConfig, number: int, processes: Processes, console: Conso
 
 def samples_of(config: OnlineConfig, number: int, folder: Path, processes: Processes, console: Console) -> Scored:
     """The round's samples, of the policy that the round before has left, with their scores."""
-    items, batch = items_of_round(config.rounds, number), config.training.sample.batch_size
+    items, batch = items_of_round(config.rounds, number), at_once(config)
     open_it = open_with_trajectories if isinstance(config.training.loss, D3PO) else open_policy
     sample(items, folder, lambda: open_it(config, number - 1), batch, processes, console)
     return score_all(folder, choose_one(config.rounds.scorer, config.rounds.worker), processes, console)
@@ -106,9 +107,15 @@ def samples_of(config: OnlineConfig, number: int, folder: Path, processes: Proce
 
 def score_held_out(config: OnlineConfig, number: int, folder: Path, processes: Processes, console: Console) -> Scored:
     """Samples of the held-out prompts by the policy after the round, with their scores."""
-    items, batch = held_out_items(config.rounds), config.training.sample.batch_size
+    items, batch = held_out_items(config.rounds), at_once(config)
     sample(items, folder, lambda: open_policy(config, number), batch, processes, console)
     return score_all(folder, choose_one(config.rounds.scorer, config.rounds.worker), processes, console)
+
+
+def at_once(config: OnlineConfig) -> int:
+    """Samples that are made at once."""
+    training = config.training
+    return training.sample.batch_size or read_architecture(training.model).size(training.data.size).at_once
 
 
 def write_pairs_of(config: OnlineConfig, number: int, scored: Scored, out: Path) -> None:

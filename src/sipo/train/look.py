@@ -91,7 +91,7 @@ def score_held_out(t: Training, best: Best, step: int) -> dict[str, Any]:
         if mine:
             folder = draw_samples(t, mine, Path(scratch) / f"step {step}", step)
             if t.processes.is_main or not t.engine.collective:
-                values = [(each.value, each.error) for each in score(folder, best.scorer, t.sample.batch_size)]
+                values = [(each.value, each.error) for each in score(folder, best.scorer, at_once(t))]
     found = [each for part in t.processes.gather_objects(values) for each in part]
     if failed := [error for _, error in found if error]:
         raise UserError(
@@ -132,4 +132,9 @@ def draw_samples(t: Training, prompts: Sequence[PromptItem], folder: Path, step:
                 "num_inference_steps": sample.num_inference_steps, **backbone.size.to_dict()}  # fmt: skip
     with backbone.encoders():
         sampler = backbone.sampler(sample.num_inference_steps, sample.guidance_scale)
-        return generate(sampler, prompts, folder, settings, sample.batch_size)
+        return generate(sampler, prompts, folder, settings, at_once(t))
+
+
+def at_once(t: Training) -> int:
+    """Samples that are made, or scored, at once."""
+    return t.sample.batch_size or t.backbone.size.at_once

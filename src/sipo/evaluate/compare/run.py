@@ -151,7 +151,8 @@ def _samples(
         is_stale = (folder / SAMPLES).is_file() and read_settings(folder) != opened.settings
         if is_stale and ((folder.parent / JSON).is_file() or folder.is_relative_to(RunDir(run).evaluation)):
             shutil.rmtree(folder)  # ours: it is beside a comparison, or inside the run
-    batch = request.scorers.batch_size
+    size = opened.backbone.size
+    batch = size.at_once if size.is_video else request.scorers.batch_size
     return generate(opened.sampler, items, folder, opened.settings, batch, console, processes=processes)
 
 
