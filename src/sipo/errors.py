@@ -58,6 +58,19 @@ def shown(value: object, limit: int = 200) -> str:
     return printable(text if len(text) <= limit else f"{text[:limit]}...")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """torch's error of a GPU, or what a CPU or Apple's MPS raises for the same."""
+    said = ("MPS backend out of memory", "can't allocate memory", "not enough memory")
+    is_torchs = type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in said)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_torchs)
+
+
+def shortage_of(error: BaseException) -> str:
+    """`out of memory`, and how much was asked of how much, as torch says it, without its advice."""
+    found = re.search(r"[Tt]ried to allocate (.*?is free\.|.*?bytes|.*?\.(?=\s|$))", str(error).replace("\n", " "))
+    return f"out of memory: {printable(found[0])}" if found else "out of memory"
+
+
 def did_you_mean(name: object, known: Collection[str]) -> str:
     """The end of a message about an unknown name: the most similar known one, or all of them."""
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)

@@ -16,7 +16,7 @@ from sipo.cli.mini import mini
 from sipo.cli.online import online
 from sipo.cli.study import study
 from sipo.cli.training import benchmark, export, plan, rehearse, train
-from sipo.errors import Stopped, UsageError, UserError
+from sipo.errors import Stopped, UsageError, UserError, is_out_of_memory, shortage_of
 from sipo.files import expand_home, is_disk_full
 
 app = typer.Typer(
@@ -55,6 +55,8 @@ def main() -> None:
     except KeyboardInterrupt as stop:
         _complain(str(stop) or "stopped", 130)
     except Exception as error:
+        if is_out_of_memory(error):
+            _complain(f"{shortage_of(error)}\nTry a lower batch size, or end what else uses the memory", 1)
         if is_disk_full(error):  # while a library wrote a file of its own
             _complain(f"the disk is full: {error}", 1)
         if not isinstance(error, OSError) or error.filename is None:

@@ -17,10 +17,12 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
     parsed = load_config(config, overrides)
     quiet_libraries()
     from sipo.evaluate.report.report import report as write_report
+    from sipo.plan.shortage import explained
     from sipo.train.loop import train as run_training
 
     screen = console()
-    run = run_training(parsed, screen)
+    with explained(parsed):
+        run = run_training(parsed, screen)
     if int(os.environ.get("RANK", 0)) == 0:
         write_report(run)
         screen.print(f"weights: {run.weights}\nreport:  {run.report}", highlight=False, soft_wrap=True)
@@ -98,9 +100,12 @@ def rehearse(
     from sipo.plan.plan import make_plan
     from sipo.plan.rehearsal import rehearse as run_rehearsal
     from sipo.plan.rehearsal import render
+    from sipo.plan.shortage import explained
 
     plan = make_plan(parsed, named_gpu("h100"), [1])  # its time is not shown, so any GPU will do
-    render(run_rehearsal(parsed, folder, num_steps, console()), plan, console())
+    with explained(parsed):
+        rehearsed = run_rehearsal(parsed, folder, num_steps, console())
+    render(rehearsed, plan, console())
 
 
 def benchmark(

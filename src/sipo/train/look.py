@@ -13,7 +13,7 @@ import torch
 from sipo.config import SampleConfig
 from sipo.data.batches import Slot, collate
 from sipo.data.dataset import PairDataset
-from sipo.errors import UserError
+from sipo.errors import UserError, is_out_of_memory, shortage_of
 from sipo.run import RunDir
 from sipo.samples.folder import PromptItem
 from sipo.samples.generate import generate
@@ -132,7 +132,15 @@ def draw_samples(t: Training, prompts: Sequence[PromptItem], folder: Path, step:
                 "num_inference_steps": sample.num_inference_steps, **backbone.size.to_dict()}  # fmt: skip
     with backbone.encoders():
         sampler = backbone.sampler(sample.num_inference_steps, sample.guidance_scale)
-        return generate(sampler, prompts, folder, settings, at_once(t))
+        try:
+            return generate(sampler, prompts, folder, settings, at_once(t))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"sampling {at_once(t)} at once after step {step}: {shortage_of(error)}\nTry sample.batch_size=1; "
+                "train.sample_every=0 leaves sampling to `sipo generate`"
+            ) from error
 
 
 def at_once(t: Training) -> int:
