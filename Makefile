@@ -2,7 +2,9 @@
 PYTHON ?= .venv/bin/python
 SIPO = $(PYTHON) -m sipo
 
-.PHONY: setup demo check test test-slow test-annotate benchmark-annotate services lint types
+FAKE = .venv-fake-cuda
+
+.PHONY: setup demo check test test-slow test-annotate test-fake-cuda benchmark-annotate services lint types
 
 # A stamp, so that a second call costs nothing; PYTHON=python3 uses packages that are there already.
 setup: $(if $(filter .venv/bin/python,$(PYTHON)),.venv/.installed)
@@ -30,6 +32,18 @@ test-slow: setup
 # The pages in a real browser, votes in a real PostgreSQL.
 test-annotate: setup services
 	$(PYTHON) -m pytest -m services tests/annotate
+
+# Devices, dtypes and waits of a training step, without a GPU: a CUDA build of torch (6 GB), and a driver that does nothing.
+test-fake-cuda: $(FAKE)/libcuda.so.1
+	LD_PRELOAD=$(abspath $<) $(FAKE)/bin/python -m pytest -m fake_cuda tests/train/test_fake_cuda.py
+
+$(FAKE)/libcuda.so.1: tests/support/fake_cuda.c $(FAKE)/.installed
+	$(CC) -shared -fPIC -Wl,-soname,libcuda.so.1 -o $@ $<
+
+$(FAKE)/.installed: pyproject.toml constraints-fake-cuda.txt
+	python3 -m venv $(FAKE)
+	$(FAKE)/bin/pip install --quiet --constraint constraints-fake-cuda.txt --editable . pytest hypothesis
+	touch $@
 
 # Votes a second over HTTP, each synced to disk.
 benchmark-annotate: setup

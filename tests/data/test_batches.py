@@ -61,7 +61,9 @@ def test_a_batch_is_pinned_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: pinned.append(tensor.data_ptr()) or tensor)
     item = Item("a", 0, "x", {"text": torch.ones(2, 3)}, [Member(torch.ones(2, 4), torch.ones(4))], 1.0)
     batch = pin_memory(collate([item]))
-    tensors = [value for value in (*vars(batch).values(), *batch.conditioning.values()) if isinstance(value, torch.Tensor)]
+    tensors = [
+        value for value in (*vars(batch).values(), *batch.conditioning.values()) if isinstance(value, torch.Tensor)
+    ]
     assert sorted(pinned) == sorted(tensor.data_ptr() for tensor in tensors)
     assert len(tensors) == 5  # slots, chosen, strength, micro-conditioning, text
     assert batch.rejected is None
