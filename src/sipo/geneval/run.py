@@ -106,6 +106,7 @@ def generate_pictures(request: PictureRequest, console: Console, processes: Proc
     generate(opened.sampler, items, request.out, settings, request.batch_size, console, files, processes)
     if processes.is_main:
         write_metadata(request.out, entries)
+    processes.barrier()
     return len(items)
 
 

@@ -4,6 +4,6 @@ A training's processes exchange tensors (`Processes.gather`). Work that falls in
 needs no collectives: each process takes units until none is left, and adds what it made to files.
 """
 
-from sipo.processes.processes import ALONE, Processes, batches, join_processes
+from sipo.processes.processes import ALONE, Processes, batches, environment_of_programs, join_processes
 
-__all__ = ["ALONE", "Processes", "batches", "join_processes"]
+__all__ = ["ALONE", "Processes", "batches", "environment_of_programs", "join_processes"]

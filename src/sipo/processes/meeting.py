@@ -40,6 +40,7 @@ class Meeting:
         start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self.store = PrefixStore(f"sipo/{start}/{next(MEETINGS)}", store)
         self.closed = threading.Event()
+        self.reason: str | None = None  # why the work cannot go on, once the thread knows
         self.seen = {other: (-1, time.monotonic()) for other in range(world) if other != rank}
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -62,7 +63,8 @@ class Meeting:
         key, number = self.new_key("taken"), self.rank
         while number < total:
             yield number
-            self._require_all()
+            if self.reason:
+                raise UserError(self.reason)
             number = self.world + self.add(key, 1) - 1
 
     def new_key(self, what: str) -> str:
@@ -129,9 +131,9 @@ class Meeting:
     def _watch(self) -> None:
         while not self.closed.wait(BEAT):
             try:
-                reason = self._beat()
+                self.reason = self._beat()
             except RuntimeError as error:
-                reason = f"another process has ended ({error})"
-            if reason and not self.closed.wait(GRACE):
-                print(f"error: {printable(reason)}", file=sys.stderr, flush=True)
+                self.reason = f"another process has ended ({error})"
+            if self.reason and not self.closed.wait(GRACE):
+                print(f"error: {printable(self.reason)}", file=sys.stderr, flush=True)
                 os._exit(1)  # the main thread may be in a collective that never returns

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from sipo.progress import progress_bar
 T = TypeVar("T")
 MEETINGS: list[Meeting] = []  # the one that this process is in
 CPU = torch.device("cpu")
+LAUNCHERS = ("RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_")
 # What accelerate's launcher sets to take model, backward and update over. The loop does these itself, and looks at the
 # gradients before an update.
 LAUNCHER_ENGINES = {
@@ -87,16 +89,23 @@ class Processes:
             if self.meeting is None:
                 yield advance
                 return
-            meeting, key, shown = self.meeting, self.meeting.new_key("progress"), 0
+            meeting, key, shown, mine, told = self.meeting, self.meeting.new_key("progress"), 0, 0, time.monotonic()
 
-            def draw(more: int = 0) -> None:
-                nonlocal shown
-                done = meeting.add(key, more)
+            def tell() -> None:
+                nonlocal shown, mine, told
+                done = meeting.add(key, mine)
                 advance(done - shown)
-                shown = done
+                shown, mine, told = done, 0, time.monotonic()
 
-            yield draw
-            meeting.barrier(draw)
+            def count(more: int) -> None:
+                nonlocal mine
+                mine += more
+                if time.monotonic() > told + 0.5:
+                    tell()
+
+            yield count
+            tell()  # before the others see this process at the barrier
+            meeting.barrier(tell)
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Tensors of one shape, (world, ...) by rank, on the device."""
@@ -175,6 +184,17 @@ def join_processes(collectives: bool = True) -> Iterator[Processes]:
         MEETINGS.remove(meeting)
     if joins:  # not after an error: the other processes may be waiting in the group
         dist.destroy_process_group()
+
+
+def environment_of_programs() -> dict[str, str]:
+    """The variables for a program that this process starts: of several processes its own GPU alone, and nothing that
+    their launcher says, since the program may launch processes itself."""
+    found = dict(os.environ)
+    if int(found.get("WORLD_SIZE", 1)) == 1:
+        return found
+    place, visible = int(found["LOCAL_RANK"]), found.get("CUDA_VISIBLE_DEVICES")
+    found["CUDA_VISIBLE_DEVICES"] = str(place) if visible is None else (visible.split(",") + [""] * place)[place]
+    return {name: value for name, value in found.items() if not name.startswith(LAUNCHERS)}
 
 
 def _is_set(variable: str) -> bool:

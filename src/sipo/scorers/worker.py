@@ -29,6 +29,7 @@ from typing import IO, Any
 from sipo.errors import UsageError, UserError, printable, shown
 from sipo.files import read_regular
 from sipo.jsonl import dump_jsonl
+from sipo.processes import environment_of_programs
 from sipo.scorers.base import Medium, Metadata, recorded
 
 BUNDLED = Path(__file__).with_name("workers")  # `@name` in a command is the script name.py in here
@@ -98,7 +99,7 @@ class WorkerScorer:
         try:
             process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                errors="replace", start_new_session=True,
+                errors="replace", start_new_session=True, env=environment_of_programs(),
             )  # fmt: skip
         except (OSError, ValueError) as error:
             raise UserError(f"worker {self.name}: {printable(words[0])} cannot be run: {error}") from error

@@ -12,10 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from sipo.errors import UserError
-from sipo.processes import ALONE, Processes
+from sipo.processes import ALONE, Processes, environment_of_programs
 from sipo.vbench.files import FLICKERING, RESULTS
-
-LAUNCHERS = ("RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_")
 
 Execute = Callable[[Sequence[str], Mapping[str, str]], int]
 """A command line and its environment variables in, the exit status out."""
@@ -38,17 +36,10 @@ def program(environment: Path) -> Path:
     return Path(environment) / "bin" / "vbench"
 
 
-def variables(environment: Path, processes: Processes = ALONE) -> dict[str, str]:
-    """This process's, with the environment's programs first: the package calls `python` by name.
-
-    Of several processes, each hands on its own GPU alone, and not what its launcher says: the package launches anew.
-    """
-    found = {**os.environ, "PATH": f"{Path(environment) / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"}
-    if processes.world == 1:
-        return found
-    visible, place = os.environ.get("CUDA_VISIBLE_DEVICES", ""), processes.device.index or 0
-    found["CUDA_VISIBLE_DEVICES"] = visible.split(",")[place] if visible else str(place)
-    return {name: value for name, value in found.items() if not name.startswith(LAUNCHERS)}
+def variables(environment: Path) -> dict[str, str]:
+    """This process's for programs, with the environment's programs first: the package calls `python` by name."""
+    found = environment_of_programs()
+    return {**found, "PATH": f"{Path(environment) / 'bin'}{os.pathsep}{found.get('PATH', '')}"}
 
 
 def commands(environment: Path, videos: Path, dimension: str, out: Path, num_gpus: int = 1) -> list[list[str]]:
@@ -96,7 +87,7 @@ def run_dimensions(
     for dimension in processes.share(todo):
         for command in commands(environment, videos, dimension, out, num_gpus):
             console.print(Text.assemble((dimension, "bold"), f": {' '.join(command)}"), soft_wrap=True)
-            if execute(command, variables(environment, processes)) != 0:
+            if execute(command, variables(environment)) != 0:
                 break
     processes.barrier()
     return [dimension for dimension in todo if not has_results(out / dimension)]

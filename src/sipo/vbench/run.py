@@ -50,6 +50,7 @@ def generate_videos(request: VideoRequest, console: Console, processes: Processe
     generate(opened.sampler, items, request.out, settings, request.batch_size, console, None, processes)
     if processes.is_main:
         name_videos(request.out, names, request.out / VIDEO_FOLDER)
+    processes.barrier()
     return len(items)
 
 
