@@ -9,8 +9,9 @@ from sipo.errors import UsageError, UserError
 from sipo.geneval.compose import compose, every_prompt
 from sipo.geneval.rules import Detection, judge
 from sipo.geneval.run import ComposeRequest, compose_prompts
-from sipo.geneval.vocabulary import CATEGORIES, COLORS, GENEVAL, World
+from sipo.geneval.vocabulary import COLORS, GENEVAL, World
 from sipo.mini.wording import WORLD, parse
+from sipo.samples.metadata import CATEGORIES
 from sipo.samples.prompts import read_prompts
 
 SMALL = World(("bench", "umbrella", "computer mouse", "skis"), ("red", "orange"), (3,), colorless=("skis",))
