@@ -83,6 +83,14 @@ def test_where_the_cache_lies_does_not_matter(tmp_path):
     ]
 
 
+def test_a_setting_written_out_at_its_default_does_not_matter(tmp_path):
+    study = study_of()
+    written = study_of(base={**RAW["base"], "train": {"num_steps": 4, "weight_decay": 0.0, "warmup_steps": 0}})
+    assert [fingerprint(study, c) for c in study.cells(tmp_path)] == [
+        fingerprint(written, c) for c in written.cells(tmp_path)
+    ]
+
+
 def test_a_table_edited_by_hand_is_named(tmp_path):
     study, table = study_of(), tmp_path / "s.csv"
     table.write_text(as_csv(study, results_of(study, tmp_path)).replace("0.5", "half"))

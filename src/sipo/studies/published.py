@@ -1,10 +1,12 @@
 """What a study has: results of runs that are done here, and of those in its CSV, made before or on another machine."""
 
 import csv
+import dataclasses
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sipo import registry
 from sipo.errors import UserError
@@ -45,20 +47,34 @@ def gather(study: Study, cells: Iterable[Cell], table: Path) -> list[Result]:
 
 
 def fingerprint(study: Study, cell: Cell) -> str:
-    """12 hexadecimal digits of what a run's rows depend on: settings, weights, pairs, prompts, measure; not of where they lie."""
-    settings, measure = cell.config.to_dict(), study.measure
-    content = {key: _content(settings[key]["path"], key) for key in ("model", "data")}
+    """12 hexadecimal digits of what a run's rows depend on: settings, weights, pairs, prompts, measure; not of where they lie.
+
+    Settings at their defaults do not count, so that a key which a later version adds changes nothing.
+    """
+    config, measure = cell.config, study.measure
+    content = {"model": _content(config.model.path, "model"), "data": _content(config.data.path, "data")}
     places = {
-        "model": ("path",) if content["model"] else (),
-        "data": ("cache", "workers", *(("path",) if content["data"] else ())),
+        "model": {"path"} if content["model"] else set(),
+        "data": {"cache", "workers"} | ({"path"} if content["data"] else set()),
     }
     settings = {
-        key: {name: each for name, each in value.items() if name not in places.get(key, ())}
-        for key, value in settings.items()
-        if key != "run"
+        key: [type(section).__name__, _chosen(section, places.get(key, set()))]
+        for key, section in vars(config).items()
+        if dataclasses.is_dataclass(section)
     }
     prompts = [item.prompt for item in read_prompts(measure.prompts, measure.num_prompts)]
-    return digest([settings, content, prompts, measure.scorer, measure.values, measure.categories])[:12]
+    shown = [measure.scorer, measure.values, measure.categories]
+    return digest([settings, config.num_inference_steps, content, prompts, shown])[:12]
+
+
+def _chosen(section: Any, without: Collection[str]) -> dict[str, Any]:
+    """The fields of a section that are not at their defaults, as JSON values."""
+    plain = dataclasses.asdict(section)
+    return {
+        each.name: plain[each.name]
+        for each in dataclasses.fields(section)
+        if each.name not in without and getattr(section, each.name) != each.default
+    }
 
 
 def _content(path: str, kind: str) -> str:
