@@ -53,7 +53,7 @@ def sides(row):
 
 
 def test_the_chosen_is_right_and_the_rejected_is_wrong_or_less_clean(artist, tmp_path):
-    number = make_pairs(tmp_path / "p.parquet", artist, MADE_BY, PairSettings(30, 3, only_right=False))
+    number = make_pairs(tmp_path / "p.parquet", artist, MADE_BY, PairSettings(30, 3, contrast="any"))
     rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
     assert number == len(rows) >= 29
     scorer = MiniatureScorer()
@@ -67,29 +67,33 @@ def test_the_chosen_is_right_and_the_rejected_is_wrong_or_less_clean(artist, tmp
 
 
 @pytest.mark.parametrize(
-    ("scores", "only_right", "contrast"),
+    ("scores", "contrast", "pairs"),
     [
-        ([1.5, 1.9, 0.3, 1.2], False, (1.9, 0.3)),
-        ([1.5, 1.9, 0.3, 1.2], True, (1.9, 1.2)),
-        ([1.5, 1.9, 1.2], True, (1.9, 1.2)),
-        ([0.5, 1.9, 0.3], True, None),  # one right: no gap, hence no pair
-        ([0.5, 0.9, 0.3], False, None),  # none right
+        ([1.5, 1.9, 0.3, 1.2], "any", [(1.9, 0.3)]),
+        ([1.5, 1.9, 0.3, 1.2], "right", [(1.9, 1.2)]),
+        ([1.5, 1.9, 0.3, 1.2], "both", [(1.9, 0.3), (1.9, 1.2)]),
+        ([1.5, 1.9, 1.2], "right", [(1.9, 1.2)]),
+        ([1.5, 1.9, 1.2], "both", [(1.9, 1.2)]),  # once
+        ([0.5, 1.9, 0.3], "both", [(1.9, 0.3)]),
+        ([0.5, 1.9, 0.3], "right", []),  # one right: no gap, hence no pair
+        ([0.5, 0.9, 0.3], "both", []),  # none right
     ],
 )
-def test_which_pictures_are_contrasted(artist, tmp_path, monkeypatch, scores, only_right, contrast):
+def test_which_pictures_are_contrasted(artist, tmp_path, monkeypatch, scores, contrast, pairs):
     details = [{"score": score, "correct": score > 1} for score in scores]
     monkeypatch.setattr(MiniatureScorer, "details", lambda self, images, *rest: details)
-    settings, out = PairSettings(1, len(scores), only_right=only_right), tmp_path / "p.parquet"
-    if contrast is None:
+    settings, out = PairSettings(1, len(scores), contrast=contrast), tmp_path / "p.parquet"
+    if not pairs:
         with pytest.raises(UserError, match="There is no pair to write"):
             make_pairs(out, artist, MADE_BY, settings)
         return
-    assert make_pairs(out, artist, MADE_BY, settings) == 1
-    assert pq.read_table(out).to_pylist()[0]["score_gap"] == pytest.approx(contrast[0] - contrast[1])
+    assert make_pairs(out, artist, MADE_BY, settings) == len(pairs)
+    found = [row["score_gap"] for row in pq.read_table(out).to_pylist()]
+    assert found == [pytest.approx(better - worse) for better, worse in pairs]
 
 
 def test_resumes_after_a_stop_and_refuses_other_weights(artist, tmp_path):
-    out, settings = tmp_path / "p.parquet", PairSettings(20, 3, only_right=False)
+    out, settings = tmp_path / "p.parquet", PairSettings(20, 3, contrast="any")
     make_pairs(out, artist, MADE_BY, settings)
     whole = pq.read_table(out)
     lines = (tmp_path / "p.parquet.samples" / "samples.jsonl").read_text().splitlines(keepends=True)
@@ -103,32 +107,32 @@ def test_resumes_after_a_stop_and_refuses_other_weights(artist, tmp_path):
 
 def test_more_prompts_and_another_margin_keep_what_is_drawn(artist, tmp_path):
     out = tmp_path / "p.parquet"
-    few = make_pairs(out, artist, MADE_BY, PairSettings(8, 3, only_right=False))
-    more = make_pairs(out, artist, MADE_BY, PairSettings(12, 3, only_right=False))
+    few = make_pairs(out, artist, MADE_BY, PairSettings(8, 3, contrast="any"))
+    more = make_pairs(out, artist, MADE_BY, PairSettings(12, 3, contrast="any"))
     assert artist.pictures == 3 * 12
-    assert make_pairs(out, artist, MADE_BY, PairSettings(12, 3, margin=0.9, only_right=False)) <= more
+    assert make_pairs(out, artist, MADE_BY, PairSettings(12, 3, margin=0.9, contrast="any")) <= more
     assert few < more
     assert artist.pictures == 3 * 12
     with pytest.raises(UserError, match="all were ties"):
-        make_pairs(out, artist, MADE_BY, PairSettings(12, 3, margin=2.1, only_right=False))
+        make_pairs(out, artist, MADE_BY, PairSettings(12, 3, margin=2.1, contrast="any"))
 
 
 def test_a_prompt_that_is_drawn_again_makes_a_pair_of_its_own(artist, tmp_path):
     """1,400 draws of 1,140 prompts: two of the five single objects are held out, so that their three prompts repeat."""
     out = tmp_path / "p.parquet"
-    make_pairs(out, artist, MADE_BY, PairSettings(100, 3, only_right=False))
+    make_pairs(out, artist, MADE_BY, PairSettings(100, 3, contrast="any"))
     captions = [row["caption"] for row in pq.read_table(out).to_pylist()]
     assert len(captions) > len(set(captions))
 
 
 def test_pairs_are_made_for_all_categories_alike(artist, tmp_path):
-    make_pairs(tmp_path / "p.parquet", artist, MADE_BY, PairSettings(36, 3, only_right=False))
+    make_pairs(tmp_path / "p.parquet", artist, MADE_BY, PairSettings(36, 3, contrast="any"))
     captions = [row["caption"] for row in pq.read_table(tmp_path / "p.parquet").to_pylist()]
     assert Counter(parse(caption)["tag"] for caption in captions) == dict.fromkeys(CATEGORIES, 6)
 
 
 def test_the_miniature_itself_makes_pairs(tmp_path):
-    out, settings = tmp_path / "p.parquet", PairSettings(1, 2, margin=1e-6, only_right=False)
+    out, settings = tmp_path / "p.parquet", PairSettings(1, 2, margin=1e-6, contrast="any")
     with contextlib.suppress(UserError):  # where neither picture of the prompt is right
         pairs_of_model(out, "miniature", settings, True, QUIET)
     settings = json.loads((tmp_path / "p.parquet.samples" / "settings.json").read_text())
@@ -138,7 +142,7 @@ def test_the_miniature_itself_makes_pairs(tmp_path):
 
 def test_of_the_right_ones_alone(artist, tmp_path):
     """The artist draws a prompt right, blurred and not at all: where the blurred one is right too, it is the worst."""
-    make_pairs(tmp_path / "p.parquet", artist, MADE_BY, PairSettings(30, 6, only_right=True))
+    make_pairs(tmp_path / "p.parquet", artist, MADE_BY, PairSettings(30, 6, contrast="right"))
     rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
     assert len(rows) > 10
     for row in rows:

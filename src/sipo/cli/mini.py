@@ -1,7 +1,7 @@
 """`sipo mini`: the bundled miniatures."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -58,18 +58,21 @@ def mini_pairs(
     candidates: Annotated[
         int, typer.Option(min=2, help="Pictures for each, of which the best and the worst are paired.")
     ] = 4,
-    only_right: Annotated[
-        bool, typer.Option("--only-right/--any", help="Of the right pictures (one is cleaner), or of all.")
-    ] = False,
+    contrast: Annotated[
+        str, typer.Option(help="any: of all pictures; right: of the right ones, of which one is cleaner; or both.")
+    ] = "both",
     seed: Annotated[int, typer.Option()] = 0,
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
 ) -> None:
     """Sample pictures from the miniature, score them, and pair the better with the worse."""
     quiet_libraries()
-    from sipo.mini.pairs import PairSettings, pairs_of_model
+    from sipo.mini.pairs import Contrast, PairSettings, pairs_of_model
+
+    if contrast not in get_args(Contrast):
+        raise UsageError(f"--contrast: {contrast!r} is none of {', '.join(get_args(Contrast))}")
 
     miniature = _kind(name).miniature
-    settings = PairSettings(num_prompts, candidates, only_right=only_right, seed=seed)
+    settings = PairSettings(num_prompts, candidates, contrast=contrast, seed=seed)
     number = pairs_of_model(out, model or name, settings, bf16, console(), miniature)
     say(f"{number} pairs of {num_prompts} prompts in {out}")
 

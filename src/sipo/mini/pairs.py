@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -20,21 +21,23 @@ from sipo.registry import Miniature, import_object
 from sipo.samples.folder import PromptItem
 from sipo.samples.generate import Sampler, generate
 
+Contrast = Literal["any", "right", "both"]
+
 
 @dataclass(frozen=True)
 class PairSettings:
-    """`num_prompts` draws of a train prompt, as many of each category; one pair of `candidates` pictures of each, the best
-    and the worst.
+    """`num_prompts` draws of a train prompt, as many of each category; of the `candidates` pictures of each, the best and the
+    worst are a pair if the best is right.
 
-    only_right: of those that are right, so that the two differ in how clean they are; else of all, and nearly every pair
-    is then right against wrong, which says little of how a picture should look. The better one is right in both cases.
+    contrast: of "any" pictures, and nearly every pair is right against wrong, which says little of how a right picture
+    should look; of the "right" ones, which differ in how clean they are; or "both" pairs.
     margin: scores (in [0, 2]) that differ by less are a tie, which is dropped.
     """
 
     num_prompts: int = 1000
     candidates: int = 4
     margin: float = 0.05
-    only_right: bool = False
+    contrast: Contrast = "both"
     seed: int = 0
 
 
@@ -66,12 +69,11 @@ def make_pairs(
     folder = out.with_name(out.name + ".samples")
     generate(sampler, _items(settings, miniature), folder, made_by, batch_size=32, console=console)
     scores = score(folder, import_object(miniature.scorer)(), console=console)
-    candidates = [
-        Candidate(folder / each.sample.file, each, f"sipo-{miniature.name}")
-        for each in scores
-        if each.details["correct"] or not settings.only_right
-    ]
-    pairs = label(candidates, "best-worst", settings.margin, only_right=True).preferences.pairs
+    candidates = [Candidate(folder / each.sample.file, each, f"sipo-{miniature.name}") for each in scores]
+    right = [each for each in candidates if each.is_right]
+    groups = {"any": [candidates], "right": [right], "both": [candidates, right]}[settings.contrast]
+    found = [pair for group in groups for pair in label(group, "best-worst", settings.margin, True).preferences.pairs]
+    pairs = list({(pair.chosen.path, pair.rejected.path): pair for pair in found}.values())
     write_pairs(pairs, out, settings.seed)
     return len(pairs)
 
