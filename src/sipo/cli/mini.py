@@ -1,7 +1,7 @@
 """`sipo mini`: the bundled miniatures."""
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal
 
 import typer
 
@@ -59,17 +59,15 @@ def mini_pairs(
         int, typer.Option(min=2, help="Pictures for each, of which the best and the worst are paired.")
     ] = 4,
     contrast: Annotated[
-        str, typer.Option(help="any: of all pictures; right: of the right ones, of which one is cleaner; or both.")
+        Literal["any", "right", "both"],
+        typer.Option(help="any: of all pictures; right: of the right ones, of which one is cleaner; or both."),
     ] = "both",
     seed: Annotated[int, typer.Option()] = 0,
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
 ) -> None:
     """Sample pictures from the miniature, score them, and pair the better with the worse."""
     quiet_libraries()
-    from sipo.mini.pairs import Contrast, PairSettings, pairs_of_model
-
-    if contrast not in get_args(Contrast):
-        raise UsageError(f"--contrast: {contrast!r} is none of {', '.join(get_args(Contrast))}")
+    from sipo.mini.pairs import PairSettings, pairs_of_model
 
     miniature = _kind(name).miniature
     settings = PairSettings(num_prompts, candidates, contrast=contrast, seed=seed)
