@@ -54,7 +54,7 @@ def test_help_loads_nothing_heavy():
         (["train"], 2, "Missing argument"),
         (["data", "check", "absent.parquet"], 1, "absent.parquet does not exist"),
         (["report", "."], 1, "is no run directory"),
-        (["train", "."], 2, "the config file . cannot be read"),
+        (["train", "."], 2, ". is a folder; expected a regular file"),
         (["train", str(DEMO), f"run={DEMO}"], 1, f"{DEMO}: File exists"),
         (
             ["generate", "miniature", "--prompts", "miniature", "--out", "x", "--num-inference-steps", "0"],

@@ -41,6 +41,7 @@ def needs(raw, *overrides, gpus=1) -> str:
     return f"{plan.layouts[-1].memory.total / 2**30:.1f} GiB"
 
 
+@pytest.mark.slow
 def test_it_says_what_was_asked_what_a_step_needs_and_what_every_switch_makes_of_it():
     lines = said(FLUX).splitlines()
     assert lines[0] == (

@@ -19,7 +19,7 @@ import numpy as np
 from sipo.annotate.desk import ANSWERS, Names
 from sipo.annotate.store import Person, Refused
 from sipo.annotate.swiss import Look, Pairs, Prompt, next_pair, pairs_of
-from sipo.data.media.decode_video import MAX_BYTES
+from sipo.data.media.kinds import MAX_VIDEO_BYTES
 from sipo.errors import UsageError, UserError
 from sipo.evaluate.scores.sources import find_media
 from sipo.files import read_regular, write_atomic
@@ -211,7 +211,7 @@ def browser_ready(path: Path) -> tuple[bytes, str]:
         ".webm": "video/webm",
     }
     if path.suffix.lower() in types and path.is_file():
-        return read_regular(path, MAX_BYTES), types[path.suffix.lower()]
+        return read_regular(path, MAX_VIDEO_BYTES), types[path.suffix.lower()]
     from sipo.annotate.media import common_target, encode, shape_of
 
     shape = shape_of(path)

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image, ImageOps
 from rich.console import Console
 
-from sipo.data.media.pictures import MAX_BYTES
+from sipo.data.media.kinds import MAX_PICTURE_BYTES
 from sipo.errors import UserError
 from sipo.files import digest, hash_file, open_regular, room_in
 from sipo.geneval.detectors import ColorNamer, Detector
@@ -136,7 +136,7 @@ def with_colors(
 
 
 def _read(path: Path) -> Image.Image:
-    with open_regular(path, MAX_BYTES) as file, Image.open(file) as image:
+    with open_regular(path, MAX_PICTURE_BYTES) as file, Image.open(file) as image:
         return ImageOps.exif_transpose(image).convert("RGB")
 
 

@@ -18,11 +18,10 @@ from PIL import Image
 from sipo import lfs
 from sipo.data.bad_rows import BadRow
 from sipo.data.media.containers import HEAD, container, foreign, is_cut_short
-from sipo.data.media.kinds import MediaFile, describe, frame_files, is_folder, open_media
+from sipo.data.media.kinds import MAX_VIDEO_BYTES, MediaFile, describe, frame_files, is_folder, open_media
 from sipo.data.media.pictures import MAX_PIXELS, decode
 from sipo.size import Size
 
-MAX_BYTES = 2**34  # of one encoded video
 MAX_FRAMES = 20_000  # of one video; more are not decoded
 SLACK = Fraction(1, 1000)  # seconds; Matroska rounds times to milliseconds
 # The display matrix (a, b, u, c, d, v, x, y, w) shows the stored point (p, q) at (a p + c q, b p + d q).
@@ -198,7 +197,7 @@ def _binary(media: MediaFile) -> Iterator[BinaryIO]:
     if isinstance(media, bytes):
         yield io.BytesIO(media)
         return
-    with open_media(media, MAX_BYTES) as file:
+    with open_media(media, MAX_VIDEO_BYTES) as file:
         yield file
 
 

@@ -13,6 +13,7 @@ from sipo.size import Size
 MediaFile = bytes | Path  # an encoded file's content, or its path; a folder is a video, each picture in it a frame
 Kind = Literal["image", "video", "frames"]
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2", ".gif"}
+MAX_PICTURE_BYTES, MAX_VIDEO_BYTES = 2**30, 2**34  # of one encoded file
 VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
 
 

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from sipo import lfs
 from sipo.data.bad_rows import BadRow
-from sipo.data.media.kinds import MediaFile, open_media
+from sipo.data.media.kinds import MAX_PICTURE_BYTES, MediaFile, open_media
 
-MAX_BYTES = 2**30  # of one encoded picture
 MAX_PIXELS = 64_000_000  # of one picture; read from its header before anything is decoded
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `open_image` refuses, it does not warn
 # No EPS among them: it would run Ghostscript.
@@ -24,7 +23,7 @@ def read_bytes(media: MediaFile) -> bytes:
     """The encoded file's content. Raises BadRow (empty_image, and as `open_media`)."""
     if isinstance(media, bytes):
         return media
-    with open_media(media, MAX_BYTES) as file:
+    with open_media(media, MAX_PICTURE_BYTES) as file:
         content = file.read()
     if not content:
         raise BadRow(f"{media} has 0 bytes", "empty_image")

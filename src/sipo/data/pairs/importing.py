@@ -21,8 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sipo.data.bad_rows import BadRow
-from sipo.data.media.kinds import PICTURE_SUFFIXES, VIDEO_SUFFIXES
-from sipo.data.media.pictures import MAX_BYTES
+from sipo.data.media.kinds import MAX_PICTURE_BYTES, PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from sipo.data.pairs.tables import parquet_schema, values
 from sipo.errors import UserError, shown
 from sipo.files import expand_home, open_regular, read_regular, visible, write_atomic
@@ -260,9 +259,9 @@ def _tars(source: Path, images: Path, out: Path) -> Found:
                 for member in archive:
                     name = Path(member.name).name
                     if member.isfile() and not name.startswith("."):
-                        if member.size > MAX_BYTES:
+                        if member.size > MAX_PICTURE_BYTES:
                             raise UserError(
-                                f"{tar} holds {name} of {member.size:,} bytes; at most {MAX_BYTES:,} are read"
+                                f"{tar} holds {name} of {member.size:,} bytes; at most {MAX_PICTURE_BYTES:,} are read"
                             )
                         key, _, end = name.partition(".")
                         content = archive.extractfile(member)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sipo.data.media.decode_video import MAX_BYTES
+from sipo.data.media.kinds import MAX_VIDEO_BYTES
 from sipo.data.pairs.pick_a_pic import encode_rows, pair_row
 from sipo.errors import UsageError, UserError
 from sipo.evaluate.label.label import Candidate, LabelledPair
@@ -70,6 +70,6 @@ def place(path: Path, folder: Path) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        return read_regular(path, MAX_BYTES)
+        return read_regular(path, MAX_VIDEO_BYTES)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from sipo.data.media.pictures import MAX_BYTES
+from sipo.data.media.kinds import MAX_PICTURE_BYTES
 from sipo.errors import UserError
 from sipo.evaluate.statistics.verdicts import POINTS
 from sipo.files import open_regular, read_regular
@@ -126,7 +126,7 @@ def _video_uri(path: Path) -> str | None:
 def data_uri(path: Path, longest: int = THUMBNAIL) -> str | None:
     """The picture as an `<img src>`: lossless up to 128 pixels, else a JPEG of at most `longest`. None: unreadable."""
     try:
-        with open_regular(path, MAX_BYTES) as file, Image.open(file) as opened:
+        with open_regular(path, MAX_PICTURE_BYTES) as file, Image.open(file) as opened:
             image = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, UserError):  # everything that PIL raises
         return None

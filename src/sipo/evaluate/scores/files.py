@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from sipo.data.media.decode_video import MAX_BYTES
+from sipo.data.media.kinds import MAX_VIDEO_BYTES
 from sipo.errors import UserError
 from sipo.files import read_regular
 from sipo.jsonl import read_jsonl
@@ -41,7 +41,7 @@ def scorer_of(file: Path) -> str:
 def content_hash(folder: Path, sample: Sample) -> str:
     """A hash of all that a scorer reads: the file's bytes ("" if it cannot be read), the prompt, the metadata."""
     try:
-        content = read_regular(Path(folder) / sample.file, MAX_BYTES)
+        content = read_regular(Path(folder) / sample.file, MAX_VIDEO_BYTES)
     except (OSError, UserError):
         content = b""
     text = json.dumps([sample.prompt, sample.metadata], sort_keys=True).encode()
