@@ -113,12 +113,25 @@ def benchmark(
     overrides: Overrides = None,
     num_steps: Annotated[int, typer.Option(min=1, help="Counted steps of each variant and round.")] = 20,
     rounds: Annotated[int, typer.Option(min=1, help="How often each variant is run, in turn.")] = 3,
+    pairs: Annotated[
+        str | None,
+        typer.Option(help="Instead: how the costs of data grow, on so many made-up pairs, such as 1000,100000."),
+    ] = None,
 ) -> None:
     """Seconds per step, split by part: SIPO against Diffusion-DPO, with and without a cache."""
     from sipo.config import load_config
 
+    counts = (pairs or "").replace(" ", "").split(",") if pairs is not None else []
+    if not all(count.isdecimal() and int(count) >= 100 for count in counts):
+        raise UsageError(f"--pairs: {pairs!r} should be numbers of at least 100, such as 1000,100000")
     raw = load_config(config, overrides).to_dict()
     quiet_libraries()
+    if counts:
+        from sipo.plan.growth import measure_growth
+        from sipo.plan.growth import render as render_growth
+
+        render_growth(measure_growth(raw, [int(count) for count in counts], console()), console())
+        return
     from sipo.plan.benchmark import benchmark as measure
     from sipo.plan.benchmark import render
 

@@ -102,8 +102,11 @@ def _noise(rng: np.random.Generator, size: Size) -> Image.Image:
 
 
 def _peak_memory() -> int:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_of_process()
+
+
+def peak_of_process() -> int:
+    """Bytes of main memory."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
