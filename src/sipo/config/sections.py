@@ -92,6 +92,9 @@ class DataConfig:
     # The probability that a label is wrong: of every pair, or "strength", 1 less the pair's own. 0: labels are right.
     label_smoothing: Probability | Literal["strength"] = 0.0
     cache: str | None = None  # a folder that `sipo data encode` made, or where `sipo train` shall make it
+    cache_dtype: Literal["float32", "float16", "bfloat16"] = (
+        "float32"  # of what the cache would hold in float32; half of it, and rounded, in the others
+    )
     validation: Share | str | None = None  # a share of the prompts held out, or a file of pairs
     max_validation_pairs: Count = 256
     workers: Workers = 2

@@ -1,5 +1,6 @@
 """A config becomes a plan: what one optimizer step costs on one GPU and on several."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from sipo.backbones import read_architecture
 from sipo.backbones.denoisers import blocks_of, networks_of
 from sipo.backbones.meta import MetaBackbone, meta_backbone, meta_text_encoders, meta_vae
 from sipo.config import Config
+from sipo.data.pairs.open import open_pairs
+from sipo.errors import UserError
 from sipo.losses import D3PO
 from sipo.plan.count import Counted, count, forward_flops
 from sipo.plan.gpus import Gpu
@@ -47,6 +50,20 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class CacheSize:
+    """Bytes of a pair and of a prompt in `data.cache`; `pairs`: the rows of the data, None where it is not at hand."""
+
+    dtype: str
+    pair: int
+    prompt: int
+    pairs: int | None
+
+    @property
+    def pairs_in_all(self) -> int | None:
+        return None if self.pairs is None else self.pairs * self.pair
+
+
+@dataclass(frozen=True)
 class Plan:
     """`forward_flops`: one sample through the denoiser as published, without adapters. `seconds`: the time floor of a
     step, FLOPs over the GPU's peak: real runs reach 30 to 60 percent of it. `activations`: bytes of a micro-batch,
@@ -64,6 +81,7 @@ class Plan:
     activations: int
     checkpointed: int
     layouts: tuple[Layout, ...]
+    cache: CacheSize | None = None
 
     def fits(self, layout: Layout) -> bool:
         """Whether it leaves 1 GiB of the GPU's memory to CUDA and to what is not counted."""
@@ -104,7 +122,7 @@ def make_plan(config: Config, gpu: Gpu, num_gpus: list[int]) -> Plan:
     return Plan(
         config.model.path, backbone.size, gpu, parameters, _numel(policy.trainable.values()), encoder_parameters,
         plain_forward, step, step.total / peak, samples * counted.activations, samples * counted.checkpointed,
-        tuple(layouts),
+        tuple(layouts), _cache(config, backbone, frozen),
     )  # fmt: skip
 
 
@@ -155,6 +173,26 @@ def _encoders(config: Config, backbone: MetaBackbone, frozen: torch.dtype, sampl
         tokens = architecture.adapter.tokens[name]
         flops += config.train.batch_size * 2 * (_numel(text.parameters()) - tables) * tokens
     return parameters, sum(_bytes(network.parameters()) for network in networks), flops
+
+
+def _cache(config: Config, backbone: MetaBackbone, frozen: torch.dtype) -> CacheSize | None:
+    """Means and log-variances of both members in both orientations where it flips, and the text embeddings of a prompt."""
+    data, adapter = config.data, backbone.architecture.adapter
+    if data.cache is None:
+        return None
+    try:
+        source = open_pairs(data.path, data.ties, data.max_pairs)
+    except UserError:
+        source = None
+    stored, has_rejected = (
+        getattr(torch, data.cache_dtype),
+        source.has_rejected if source else config.loss.needs_rejected,
+    )
+    members = (2 if has_rejected else 1) * (2 if data.flip else 1)
+    pair = members * 2 * math.prod(adapter.latent_shape(backbone.size)) * stored.itemsize
+    texts = adapter.meta_prompts(1, frozen).values()
+    prompt = sum(text.numel() * (stored.itemsize if text.dtype == torch.float32 else text.itemsize) for text in texts)
+    return CacheSize(data.cache_dtype, pair, prompt, len(source) if source else None)
 
 
 def _numel(weights: Iterable[Tensor]) -> int:

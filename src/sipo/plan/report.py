@@ -47,6 +47,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
         "gpu": asdict(plan.gpu),
         "seconds_per_step_at_least": plan.seconds,
         "activation_bytes": {"plain": plan.activations, "checkpointed": plan.checkpointed},
+        "cache_bytes": None if plan.cache is None else asdict(plan.cache) | {"pairs_in_all": plan.cache.pairs_in_all},
         "layouts": layouts,
     }
 
@@ -72,6 +73,16 @@ def render(plan: Plan, console: Console) -> None:
          f"{_number(plan.checkpointed / GIB)} GiB with it")  # fmt: skip
     for layout in plan.layouts:
         line(_line(plan, layout))
+    if cache := plan.cache:
+        known = (
+            ""
+            if cache.pairs is None
+            else f"; {cache.pairs:,} pairs take {_number((cache.pairs_in_all or 0) / GIB)} GiB"
+        )
+        line(
+            f"cache in {cache.dtype}: {_number(cache.pair / 1024)} KiB a pair{known}, "
+            f"and {_number(cache.prompt / 1024)} KiB a different prompt"
+        )
     line(f"The time is a floor: FLOPs over the {plan.gpu.name}'s peak; real runs reach 30 to 60% of it. Not counted in "
          "memory: CUDA's context, fragmentation, workspaces (docs/plan.md).", style="dim")  # fmt: skip
 

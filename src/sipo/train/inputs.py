@@ -128,6 +128,7 @@ def _encoded(
         seed,
         data.max_pixels,
         num_workers=data.workers,
+        dtype=data.cache_dtype,
     )
     encode_cache(backbone, request, path, processes, None if console.quiet else console)
     cache = Cache(path)

@@ -8,6 +8,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from diffusers import DiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
 from support import checkpoints as tiny
@@ -19,13 +20,14 @@ from torch.utils.data import DataLoader
 from sipo.backbones import load_backbone
 from sipo.config import ModelConfig
 from sipo.data.cache.encode import encode_cache
-from sipo.data.cache.plan import EncodeRequest, made_by
+from sipo.data.cache.plan import CacheType, EncodeRequest, made_by
 from sipo.data.cache.read import Cache
 from sipo.data.cache.shards import Encoder
 from sipo.data.draws import CropMode, draw_augmentation
 from sipo.data.media.load import load_pixels
 from sipo.data.pairs.open import open_pairs
 from sipo.data.pairs.rows import PairSource
+from sipo.data.workers import before_workers
 from sipo.errors import UserError
 from sipo.processes import ALONE, Processes
 from sipo.size import Size
@@ -130,6 +132,7 @@ def in_a_process(source: PairSource, out: Path, **options) -> BaseProcess:
         torch.set_num_threads(1)
         encode(source, out, Slow(), **options)
 
+    before_workers()
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
     return process
@@ -276,6 +279,45 @@ def test_a_real_pipeline(family, source: PairSource, columns: dict[str, list], t
 
 
 # videos, and shards of bounded size
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision(source: PairSource, tmp_path: Path, dtype: CacheType) -> None:
+    """Oracle: the float32 cache, rounded. Both are read as float32; texts keep their dtype, and what is half already is as it was."""
+    encode(source, tmp_path / "whole")
+    encode(source, tmp_path / "half", dtype=dtype, num_workers=2)
+    whole, half = Cache(tmp_path / "whole"), Cache(tmp_path / "half")
+    kind = getattr(torch, dtype)
+    for position in (0, 13, 25):
+        a, b = whole.get(position), half.get(position)
+        assert (a.id, a.prompt, a.strength) == (b.id, b.prompt, b.strength)
+        for one, other in zip(a.members, b.members, strict=True):
+            assert torch.equal(one.media.to(kind).float(), other.media)
+            assert other.media.dtype == torch.float32
+            assert torch.equal(one.micro_conditioning, other.micro_conditioning)
+        one, other = whole.conditioning(a.prompt), half.conditioning(a.prompt)
+        assert torch.equal(one["prompt_embeds"], other["prompt_embeds"])
+        assert torch.equal(one["pooled"].to(kind).float(), other["pooled"])
+        assert [text.dtype for text in other.values()] == [text.dtype for text in one.values()]
+    shard = safetensors.torch.load_file(tmp_path / "half" / "pairs-00000.safetensors")
+    assert {name: tensor.dtype for name, tensor in shard.items() if name in ("chosen", "rejected")} == {
+        "chosen": kind,
+        "rejected": kind,
+    }
+    encode(source, tmp_path / "again", dtype=dtype)
+    assert contents(tmp_path / "again") == contents(tmp_path / "half")
+    with pytest.raises(UserError, match=f"stored in: None in the cache, {dtype} here"):
+        encode(source, tmp_path / "whole", dtype=dtype)
+
+
+def test_what_half_precision_cannot_hold_is_refused(source: PairSource, tmp_path: Path) -> None:
+    class Large(FakeEncoder):
+        def encode_prompts(self, prompts: list[str]) -> dict[str, torch.Tensor]:
+            return {"pooled": torch.full((len(prompts), 1), 1e5)}
+
+    with pytest.raises(UserError, match=r"data\.cache_dtype: float16 .* larger ones in pooled; use bfloat16"):
+        encode(source, tmp_path / "cache", Large(), dtype="float16")
+    encode(source, tmp_path / "cache", Large(), dtype="bfloat16")
 
 
 def test_shards_are_bounded_in_bytes(source: PairSource, tmp_path: Path) -> None:

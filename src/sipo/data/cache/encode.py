@@ -14,11 +14,20 @@ from rich.console import Console
 from torch.utils.data import DataLoader, Dataset
 
 from sipo.data.cache.plan import PLAN, CachePlan, EncodeRequest, made_by, make_plan, read_plan, require_same, write_plan
-from sipo.data.cache.shards import MANIFEST, DecodedPair, Encoder, pair_shard, read_checksum, text_shard, write_shard
+from sipo.data.cache.shards import (
+    MANIFEST,
+    DecodedPair,
+    Encoder,
+    narrowed,
+    pair_shard,
+    read_checksum,
+    text_shard,
+    write_shard,
+)
 from sipo.data.draws import draw_augmentation
 from sipo.data.media.load import load_bytes
 from sipo.data.pairs.load import load_pair
-from sipo.data.workers import end_with_parent, worker_errors
+from sipo.data.workers import before_workers, end_with_parent, worker_errors
 from sipo.errors import UserError
 from sipo.files import room_in, write_atomic
 from sipo.processes import ALONE, Processes, batches
@@ -104,7 +113,8 @@ def _unfinished(out: Path, shards: list[str]) -> list[str]:
 def _item_bytes(backbone: Encoder, request: EncodeRequest) -> tuple[int, int]:
     """What a pair and a prompt take, found by encoding one of each: black, and the empty prompt."""
     moments = backbone.encode_media(torch.zeros(1, *request.size.pixel_shape)).float()
-    texts = backbone.encode_prompts([""])
+    texts, _ = narrowed(backbone.encode_prompts([""]), request.dtype)
+    moments = narrowed({"moments": moments}, request.dtype)[0]["moments"]
     pair = moments.nbytes * (2 if request.flip else 1) * (2 if request.source.has_rejected else 1)
     return pair, sum(text.nbytes for text in texts.values())
 
@@ -126,15 +136,16 @@ def _encode_shards(
         for name in todo:
             if name in texts:
                 prompts = batches([plan.prompts[n] for n in plan.contents(name)], request.batch_size)
-                content = text_shard(backbone, _counted(prompts, advance))
+                content = text_shard(backbone, _counted(prompts, advance), request.dtype)
             else:
                 pairs = itertools.islice(decoded, len(rows[name]))
-                content = pair_shard(backbone, _counted(pairs, advance), request.flip)
+                content = pair_shard(backbone, _counted(pairs, advance), request.flip, request.dtype)
             write_shard(out, name, content)
 
 
 def _decode(request: EncodeRequest, rows: list[Sequence[int]]) -> Iterator[list[DecodedPair]]:
     """The batches of rows, decoded by the loader's workers."""
+    before_workers()
     yield from DataLoader(
         _Decoded(request),
         batch_sampler=rows,  # pyright: ignore[reportArgumentType]  # any sequences of rows

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sipo.data.draws import CropMode
 from sipo.data.media.pictures import MAX_PIXELS
@@ -17,6 +17,7 @@ from sipo.size import Size
 
 FORMAT = 2  # of the files; 1 had no micro-conditioning
 PLAN = "plan.json"
+CacheType = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class EncodeRequest:
     """The rows `usable` of `source`, at one size.
 
     crop: with "random", the crop of a pair is drawn once, for all epochs, from `seed`. flip: encode both orientations.
-    batch_size and num_workers (which decode) do not change the content. pairs_per_shard, prompts_per_shard: at most; fewer
+    dtype: of what would be stored in float32. batch_size and num_workers (which decode) do not change the content. pairs_per_shard, prompts_per_shard: at most; fewer
     where a shard would exceed `shard_bytes`, but one at least.
     """
 
@@ -37,6 +38,7 @@ class EncodeRequest:
     max_pixels: int = MAX_PIXELS
     batch_size: int = 8
     num_workers: int = 0
+    dtype: CacheType = "float32"
     pairs_per_shard: int = 512
     prompts_per_shard: int = 128
     shard_bytes: int = 256_000_000
@@ -55,6 +57,7 @@ def made_by(backbone: dict[str, str], request: EncodeRequest) -> dict[str, Any]:
         "crop": crop,
         "crop seed": request.seed if crop == "random" else None,
         "flip": request.flip,
+        **({} if request.dtype == "float32" else {"stored in": request.dtype}),
         "data": request.source.fingerprint,
         "usable pairs": len(request.usable),
         "usable rows": digest(request.usable),

@@ -16,7 +16,7 @@ import safetensors
 from torch import Tensor
 
 from sipo.data.cache.plan import read_plan, require_format
-from sipo.data.cache.shards import MANIFEST
+from sipo.data.cache.shards import FLOAT32, MANIFEST
 from sipo.data.media.load import Member
 from sipo.errors import DiskFull, UserError
 from sipo.files import hash_file, write_atomic
@@ -44,6 +44,7 @@ class Shard:
     tensors: dict[str, Tensor]
     ids: str
     ends: array
+    halved: frozenset[str]  # the texts that are float32 elsewhere
 
     def id(self, row: int) -> str:
         return self.ids[self.ends[row - 1] if row else 0 : self.ends[row]]
@@ -141,7 +142,7 @@ class Cache:
         number, within = divmod(position, self.plan.pairs_per_shard)
         shard = self._shard(self.plan.pair_shards[number])
         members = [
-            Member(shard.tensors[name][within], shard.tensors[f"{name}_geometry"][within])
+            Member(shard.tensors[name][within].float(), shard.tensors[f"{name}_geometry"][within])
             for name in ("chosen", "rejected")
             if name in shard.tensors
         ]
@@ -153,8 +154,10 @@ class Cache:
 
     def conditioning(self, number: int) -> dict[str, Tensor]:
         """The text embeddings of a prompt, each without the batch dimension, in the dtype they were encoded with."""
-        shard, within = divmod(number, self.plan.prompts_per_shard)
-        return {key: texts[within] for key, texts in self._shard(self.plan.text_shards[shard]).tensors.items()}
+        place, within = divmod(number, self.plan.prompts_per_shard)
+        shard = self._shard(self.plan.text_shards[place])
+        found = {key: texts[within] for key, texts in shard.tensors.items()}
+        return {key: text.float() if key in shard.halved else text for key, text in found.items()}
 
     def _shard(self, name: str) -> Shard:
         if name not in self._open:
@@ -163,10 +166,13 @@ class Cache:
             try:
                 with safetensors.safe_open(str(self.path / name), framework="pt") as file:
                     tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dictionary
-                    ids = json.loads((file.metadata() or {}).get("ids", "[]"))
+                    header = file.metadata() or {}
+                    ids, halved = (json.loads(header.get(key, "[]")) for key in ("ids", FLOAT32))
             except (safetensors.SafetensorError, OSError) as error:
                 raise self._damaged(name, f"cannot be read ({error})") from error
-            self._open[name] = Shard(tensors, "".join(ids), array("q", itertools.accumulate(map(len, ids))))
+            self._open[name] = Shard(
+                tensors, "".join(ids), array("q", itertools.accumulate(map(len, ids))), frozenset(halved)
+            )
         return self._open[name]
 
     def _damaged(self, name: str, what: str) -> UserError:

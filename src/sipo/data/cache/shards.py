@@ -7,7 +7,8 @@ pairs-00000.safetensors       up to 512 pairs: chosen, rejected (n, orientations
 <shard>.seal                  its sha256 and size: a shard with this file is finished
 manifest.json                 made_by and all checksums; a cache without it is not complete
 
-A shard holds fewer where its content is large: about 256 MB at most, or a single pair.
+A shard holds fewer where its content is large: about 256 MB at most, or a single pair. With `data.cache_dtype`, moments, and
+what a text shard's header lists under "float32", are stored in half precision, and read as float32.
 """
 
 import hashlib
@@ -22,11 +23,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from sipo.data.cache.plan import CacheType
 from sipo.data.media.pictures import to_floats
 from sipo.errors import UserError
 from sipo.files import write_atomic
 
 MANIFEST = "manifest.json"
+FLOAT32 = "float32"  # in a header: the names of tensors that are stored in half precision and read as float32
 
 
 class Encoder(Protocol):
@@ -60,7 +63,7 @@ class DecodedPair:
 
 
 @torch.no_grad()
-def text_shard(backbone: Encoder, batches: Iterable[list[str]]) -> bytes:
+def text_shard(backbone: Encoder, batches: Iterable[list[str]], dtype: CacheType = "float32") -> bytes:
     """The content of a shard of prompts. Raises UserError that names those of which the text encoders make NaN or infinity."""
     encoded, prompts = [], []
     for batch in batches:
@@ -70,11 +73,14 @@ def text_shard(backbone: Encoder, batches: Iterable[list[str]]) -> bytes:
     advice = "Half precision overflows in some: use bf16 or fp32"
     for tensor in tensors.values():
         _require_finite(backbone, "the text encoders give", "prompts", tensor, prompts, advice)
-    return safetensors.torch.save(tensors)
+    tensors, metadata = narrowed(tensors, dtype)
+    return safetensors.torch.save(tensors, metadata)
 
 
 @torch.no_grad()
-def pair_shard(backbone: Encoder, batches: Iterable[list[DecodedPair]], flip: bool) -> bytes:
+def pair_shard(
+    backbone: Encoder, batches: Iterable[list[DecodedPair]], flip: bool, dtype: CacheType = "float32"
+) -> bytes:
     """The content of a shard of pairs. Raises UserError that names the pairs of which the VAE makes NaN or infinity."""
     pairs: list[tuple[str, float, Tensor]] = []
     moments: list[Tensor] = []
@@ -92,10 +98,29 @@ def pair_shard(backbone: Encoder, batches: Iterable[list[DecodedPair]], flip: bo
     advice = "SDXL's VAE does in fp16: use fp32, or madebyollin/sdxl-vae-fp16-fix"
     for member in members:
         _require_finite(backbone, "the VAE gives", "pairs", member, ids, advice)
-    tensors = {"strength": torch.tensor(strengths)}
-    for member, latents, crops in zip(("chosen", "rejected"), members, torch.stack(conditionings, dim=1), strict=False):
-        tensors |= {member: latents.contiguous(), f"{member}_geometry": crops.contiguous()}
-    return safetensors.torch.save(tensors, metadata={"ids": json.dumps(ids)})
+    moments_of = {name: latents.contiguous() for name, latents in zip(("chosen", "rejected"), members, strict=False)}
+    tensors, _ = narrowed(moments_of, dtype)
+    for name, crops in zip(moments_of, torch.stack(conditionings, dim=1), strict=True):
+        tensors[f"{name}_geometry"] = crops.contiguous()
+    tensors["strength"] = torch.tensor(strengths)
+    return safetensors.torch.save(tensors, {"ids": json.dumps(ids)})
+
+
+def narrowed(tensors: dict[str, Tensor], dtype: CacheType) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+    """The tensors, those of float32 in `dtype`; and for the header, their names, so that they are read as float32.
+
+    Raises UserError for numbers that float16 cannot hold.
+    """
+    wide = [name for name, tensor in tensors.items() if tensor.dtype == torch.float32 and dtype != "float32"]
+    if not wide:
+        return dict(tensors), None
+    stored = {name: tensors[name].to(getattr(torch, dtype)) for name in wide}
+    beyond = [name for name in wide if not stored[name].isfinite().eq(tensors[name].isfinite()).all()]
+    if beyond:
+        raise UserError(
+            f"data.cache_dtype: {dtype} holds numbers up to 65,504, and there are larger ones in {', '.join(beyond)}; use bfloat16"
+        )
+    return tensors | stored, {FLOAT32: json.dumps(wide)}
 
 
 def _require_finite(backbone: Encoder, who: str, what: str, tensor: Tensor, names: Sequence[str], advice: str) -> None:
