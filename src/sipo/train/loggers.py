@@ -24,9 +24,10 @@ class Loggers:
     def __init__(self, run: RunDir, config: Config, step: int):
         self.writer = None
         if config.log.tensorboard:
+            from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1)
+            self.writer, self.summary = SummaryWriter(str(run.tensorboard), purge_step=step + 1), Summary
         self.services: list[Callable[..., Any]] = []
         self.endings: list[Callable[[], Any]] = []
         for begin, project in ((_wandb, config.log.wandb), (_trackio, config.log.trackio)):
@@ -38,9 +39,9 @@ class Loggers:
     def write(self, line: dict[str, Any]) -> None:
         """One line of metrics.jsonl; bins become one curve each."""
         scalars = dict(_scalars(line["kind"], line))
-        for name, value in scalars.items():
-            if self.writer:
-                self.writer.add_scalar(name, value, line["step"])
+        if self.writer:  # one event for all scalars, of which there are up to 140
+            values = [self.summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+            self.writer._get_file_writer().add_summary(self.summary(value=values), line["step"])
         for log in self.services:
             log(scalars, line["step"])
 
