@@ -10,7 +10,6 @@ from support.folders import contents
 from support.pictures import FakeEncoder
 from support.processes import in_two
 
-from sipo.data.cache import encode as encode_module
 from sipo.data.cache.encode import encode_cache
 from sipo.data.cache.plan import EncodeRequest
 from sipo.data.cache.read import Cache
@@ -81,7 +80,7 @@ def test_videos_resumed_and_by_two_processes(clips: PairSource, tmp_path: Path) 
     assert contents(tmp_path / "whole") == contents(tmp_path / "cut") == contents(tmp_path / "two")
 
 
-def test_large_media_are_encoded_in_small_batches(clips: PairSource, tmp_path: Path, monkeypatch) -> None:
+def test_large_media_are_encoded_in_small_batches(clips: PairSource, tmp_path: Path) -> None:
     sizes = []
 
     class Watching(FakeEncoder):
@@ -89,6 +88,5 @@ def test_large_media_are_encoded_in_small_batches(clips: PairSource, tmp_path: P
             sizes.append(len(pixels))
             return super().encode_media(pixels)
 
-    monkeypatch.setattr(encode_module, "BATCH_BYTES", 2 * 4 * 3 * 3 * 16 * 16)
-    encode_clips(clips, tmp_path, Watching(), batch_size=8, pairs_per_shard=6)
+    encode_clips(clips, tmp_path, Watching(), batch_size=8, pairs_per_shard=6, batch_bytes=2 * 4 * 3 * 3 * 16 * 16)
     assert sizes == [1] + [2] * 24

@@ -33,7 +33,6 @@ from sipo.files import room_in, write_atomic
 from sipo.processes import ALONE, Processes, batches
 
 T = TypeVar("T")
-BATCH_BYTES = 128_000_000  # of the pixels that are encoded at once, whatever the batch size (but one item at least)
 
 
 def encode_cache(
@@ -129,7 +128,7 @@ def _encode_shards(
 ) -> None:
     """One shard after another. Workers decode ahead, across shards, which are dealt out beforehand for that."""
     texts = set(plan.text_shards)
-    at_once = max(min(request.batch_size, BATCH_BYTES // (4 * math.prod(request.size.pixel_shape))), 1)
+    at_once = max(min(request.batch_size, request.batch_bytes // (4 * math.prod(request.size.pixel_shape))), 1)
     rows = {name: batches([plan.rows[n] for n in plan.contents(name)], at_once) for name in todo if name not in texts}
     decoded = _decode(request, list(itertools.chain(*rows.values())))
     with worker_errors():

@@ -25,8 +25,9 @@ class EncodeRequest:
     """The rows `usable` of `source`, at one size.
 
     crop: with "random", the crop of a pair is drawn once, for all epochs, from `seed`. flip: encode both orientations.
-    dtype: of what would be stored in float32. batch_size and num_workers (which decode) do not change the content. pairs_per_shard, prompts_per_shard: at most; fewer
-    where a shard would exceed `shard_bytes`, but one at least.
+    dtype: of what would be stored in float32. batch_size and num_workers (which decode) do not change the content.
+    pairs_per_shard, prompts_per_shard: at most; fewer where a shard would exceed `shard_bytes`, but one at least.
+    batch_bytes: of the pixels that are encoded at once, whatever the batch size, but one item at least.
     """
 
     source: PairSource
@@ -42,6 +43,7 @@ class EncodeRequest:
     pairs_per_shard: int = 512
     prompts_per_shard: int = 128
     shard_bytes: int = 256_000_000
+    batch_bytes: int = 128_000_000
 
 
 def made_by(backbone: dict[str, str], request: EncodeRequest) -> dict[str, Any]:
