@@ -19,8 +19,12 @@ def sipo(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_every_command_has_help():
-    commands = [c.name or c.callback.__name__ for c in app.registered_commands]
-    groups = {g.name: [c.name for c in g.typer_instance.registered_commands] for g in app.registered_groups}
+    commands = [c.name or c.callback.__name__ for c in app.registered_commands if c.callback]
+    groups = {
+        g.name: [c.name for c in g.typer_instance.registered_commands]
+        for g in app.registered_groups
+        if g.typer_instance
+    }
     assert {
         "train",
         "generate",
@@ -92,6 +96,12 @@ def test_train_generate_report_export(raw_config, tmp_path):
     assert trained.returncode == 0, trained.stderr
     assert "1 (paper) = 1000 (salesforce) = 500 (diffusers)" in trained.stdout
     assert (run / "report.html").is_file()
+    written = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
+    done = sipo("train", str(config))
+    assert done.returncode == 0
+    assert "complete: 2 steps are done" in done.stdout
+    assert "report.html" in done.stdout
+    assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == written  # the report is not drawn again
     (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
     out = tmp_path / "pictures"
     made = sipo("generate", str(run), "--prompts", str(tmp_path / "prompts.txt"), "--out", str(out))

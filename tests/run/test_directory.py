@@ -75,3 +75,42 @@ def test_environment_names_what_matters():
     found = environment("cpu", 1)
     assert found["packages"]["torch"]
     assert found["num_threads"] >= 1
+
+
+@pytest.fixture
+def done(tmp_path):
+    """A run of 4 steps that is complete."""
+    run = RunDir(tmp_path / "r")
+    run.write_config(config(num_steps=4))
+    for file, content in (
+        (run.checkpoints / "000004" / "manifest.json", "{}"),
+        (run.weights / "sipo.json", '{"step": 4}'),
+    ):
+        file.parent.mkdir(parents=True)
+        file.write_text(content)
+    return run
+
+
+def test_a_run_is_complete_with_its_last_checkpoint_and_the_weights_of_that_step(done):
+    assert done.is_complete(config(num_steps=4))
+    best = {"scorer": "brightness"}
+    for other in (config(num_steps=5), config(num_steps=4, seed=1), config(num_steps=4, keep_best=best)):
+        assert not done.is_complete(other)
+    (done.weights / "sipo.json").write_text('{"step": 2}')  # grown, and killed before the new weights were written
+    assert not done.is_complete(config(num_steps=4))
+
+
+@pytest.mark.parametrize("missing", ["config.yaml", "checkpoints/000004/manifest.json", "weights/sipo.json"])
+def test_a_run_without_one_of_its_files_is_not_complete(done, missing):
+    (done.path / missing).unlink()
+    assert not done.is_complete(config(num_steps=4))
+
+
+def test_a_report_is_current_until_another_file_is_written(done):
+    assert not done.has_current_report()
+    done.report.write_text("")
+    assert done.has_current_report()
+    (done.path / "evaluation").mkdir()
+    (done.path / "evaluation" / "scores.jsonl").write_text("")
+    os.utime(done.path / "evaluation" / "scores.jsonl", (time.time() + 9, time.time() + 9))
+    assert not done.has_current_report()

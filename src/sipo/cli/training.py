@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from sipo.cli.common import ConfigFile, Overrides, RunFolder, console, quiet_libraries, say
 from sipo.errors import UsageError
@@ -13,18 +14,26 @@ from sipo.errors import UsageError
 def train(config: ConfigFile, overrides: Overrides = None) -> None:
     """Align a model. The same command run again resumes after the newest checkpoint."""
     from sipo.config import load_config
+    from sipo.run import RunDir
 
-    parsed = load_config(config, overrides)
-    quiet_libraries()
-    from sipo.evaluate.report.report import report as write_report
-    from sipo.plan.shortage import explained
-    from sipo.train.loop import train as run_training
+    parsed, screen, is_main = load_config(config, overrides), console(), int(os.environ.get("RANK", 0)) == 0
+    run = RunDir(Path(parsed.run))
+    if run.is_complete(parsed):  # answered before the libraries of models are imported
+        if is_main:
+            steps = f": {parsed.train.num_steps} steps are done; train.num_steps may grow"
+            screen.print(Text.assemble(("complete", "green"), steps))
+    else:
+        quiet_libraries()
+        from sipo.plan.shortage import explained
+        from sipo.train.loop import train as run_training
 
-    screen = console()
-    with explained(parsed):
-        run = run_training(parsed, screen)
-    if int(os.environ.get("RANK", 0)) == 0:
-        write_report(run)
+        with explained(parsed):
+            run = run_training(parsed, screen)
+    if is_main:
+        if not run.has_current_report():
+            from sipo.evaluate.report.report import report as write_report
+
+            write_report(run)
         screen.print(f"weights: {run.weights}\nreport:  {run.report}", highlight=False, soft_wrap=True)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sipo.errors import UsageError, UserError
 from sipo.files import write_atomic
-from sipo.jsonl import iter_jsonl
+from sipo.jsonl import iter_jsonl, read_json
 from sipo.yaml12 import read_mapping, write_yaml
 
 if TYPE_CHECKING:
@@ -102,6 +102,31 @@ class RunDir:
                 f"{self.path} was started with another config, and these keys shape its weights:\n{listed}\n"
                 "Put the values back to resume, or choose another run directory (run=...)."
             )
+
+    def is_complete(self, config: "Config") -> bool:
+        """Whether nothing is left to do of this very config: its last step has a checkpoint, of which the weights are.
+
+        Where `train.keep_best` chooses the weights, their step does not tell that, and the answer is no.
+        """
+        from sipo.config import parse_config
+
+        steps = config.train.num_steps
+        if config.train.keep_best or not (self.checkpoints / f"{steps:06d}" / "manifest.json").is_file():
+            return False
+        try:
+            written = read_json(self.weights / "sipo.json")
+            same = parse_config(self.read_config()).to_dict() == config.to_dict()
+        except (OSError, UserError):  # a damaged file is for the training to judge
+            return False
+        return same and isinstance(written, dict) and written.get("step") == steps
+
+    def has_current_report(self) -> bool:
+        """Whether no other file of the run is younger than its report."""
+        if not self.report.is_file():
+            return False
+        made = self.report.stat().st_mtime_ns
+        files = (file for file in self.path.rglob("*") if file.is_file() and file.name != ".lock")
+        return all(file.stat().st_mtime_ns <= made for file in files)
 
     def write_config(self, config: "Config") -> None:
         """Write config.yaml with every default written out."""

@@ -52,7 +52,8 @@ class ParquetTable:
 
     def column(self, name: str) -> pa.ChunkedArray:
         try:
-            return pq.read_table(self.file, columns=[name])[name]
+            with pq.ParquetFile(self.file) as table:  # pq.read_table would import pandas
+                return table.read([name])[name]
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"{self.file} could not be read: {error}") from error
 
