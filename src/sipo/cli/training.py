@@ -126,20 +126,31 @@ def benchmark(
         str | None,
         typer.Option(help="Instead: how the costs of data grow, on so many made-up pairs, such as 1000,100000."),
     ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Another config: steps of both in turn; overrides are for both.")
+    ] = None,
 ) -> None:
-    """Seconds per step, split by part: SIPO against Diffusion-DPO, with and without a cache."""
+    """Seconds per step, split by part: SIPO against Diffusion-DPO, with and without a cache; or two configs in turn."""
     from sipo.config import load_config
 
     counts = (pairs or "").replace(" ", "").split(",") if pairs is not None else []
     if not all(count.isdecimal() and int(count) >= 100 for count in counts):
         raise UsageError(f"--pairs: {pairs!r} should be numbers of at least 100, such as 1000,100000")
     raw = load_config(config, overrides).to_dict()
+    other = load_config(against, overrides).to_dict() if against else None
     quiet_libraries()
     if counts:
         from sipo.plan.growth import measure_growth
         from sipo.plan.growth import render as render_growth
 
         render_growth(measure_growth(raw, [int(count) for count in counts], console()), console())
+        return
+    if against and other:
+        from sipo.plan.against import compete
+        from sipo.plan.against import render as render_contest
+
+        contest = compete(raw, other, num_steps * rounds, console())
+        render_contest(contest, (str(config), str(against)), console())
         return
     from sipo.plan.benchmark import benchmark as measure
     from sipo.plan.benchmark import render
