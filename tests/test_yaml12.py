@@ -87,7 +87,7 @@ def test_merge_keys_are_overridden_as_before() -> None:
     assert read_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\n")["b"] == {"x": 3, "y": 2}
 
 
-def test_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/somebody")
+def test_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     found = read_yaml("a: ~/x\nb: '~/y'\nc: ~\nd: '~'\ne: a ~/b\n")
-    assert found == {"a": "/home/somebody/x", "b": "/home/somebody/y", "c": None, "d": "~", "e": "a ~/b"}
+    assert found == {"a": f"{tmp_path}/x", "b": f"{tmp_path}/y", "c": None, "d": "~", "e": "a ~/b"}

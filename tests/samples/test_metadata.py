@@ -1,31 +1,14 @@
 """GenEval's metadata: read as it stands, refused by number where it cannot be judged, wherever it is read."""
 
-import json
-from pathlib import Path
-
 import pytest
 from PIL import Image
+from support.geneval import BESIDE, CAT, DOGS, write_lines
 
 from sipo.errors import UserError
 from sipo.evaluate.scores.sources import find_media
 from sipo.geneval.layout import read_gallery
 from sipo.mini.score import MiniatureScorer
 from sipo.samples import metadata
-
-CAT = {"tag": "single_object", "include": [{"class": "cat", "count": 1}], "prompt": "a photo of a cat"}
-DOGS = {
-    "tag": "counting", "include": [{"class": "dog", "count": 2}], "exclude": [{"class": "dog", "count": 3}],
-    "prompt": "a photo of two dogs",
-}  # fmt: skip
-BESIDE = {
-    "tag": "position", "prompt": "a photo of a dog left of a cat",
-    "include": [{"class": "cat", "count": 1}, {"class": "dog", "count": 1, "position": ["left of", 0]}],
-}  # fmt: skip
-
-
-def write_lines(path: Path, entries) -> Path:
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    return path
 
 
 def test_metadata_is_read_as_it_stands(tmp_path):

@@ -85,7 +85,9 @@ def test_where_the_cache_lies_does_not_matter(tmp_path):
 
 def test_a_setting_written_out_at_its_default_does_not_matter(tmp_path):
     study = study_of()
-    written = study_of(base={**RAW["base"], "train": {"num_steps": 4, "weight_decay": 0.0, "warmup_steps": 0}})
+    written = study_of(
+        base={**RAW["base"], "train": {"num_steps": 4, "weight_decay": 0.0, "reference": {"precompute": None}}}
+    )
     assert [fingerprint(study, c) for c in study.cells(tmp_path)] == [
         fingerprint(written, c) for c in written.cells(tmp_path)
     ]
@@ -124,3 +126,10 @@ def test_names_are_texts_in_the_table_and_on_the_page(tmp_path):
     assert not [token.content for token in every if token.type in ("html_block", "html_inline")]
     assert [token.attrs["href"] for token in every if token.type == "link_open"] == ["s.csv"]
     assert "\u202e" not in page
+
+
+def test_a_page_of_the_first_run_of_a_study_with_panels(tmp_path):
+    study = study_of(panels="beta", curves=None)
+    page = write_page(study, results_of(study, tmp_path)[:1], 4, tmp_path, "sipo study s")
+    assert "**1 of 4 runs**" in page.read_text()
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")

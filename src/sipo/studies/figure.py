@@ -23,13 +23,16 @@ def draw(study: Study, rows: Sequence[Row]) -> bytes:
             place.set_title(f"{study.panels} {panel}" if study.panels else "", fontsize=9)
             place.set_xlabel(study.x)
         line[0].set_ylabel(name)
-    axes[0][-1].legend(fontsize=7, frameon=False)
+    fullest = max(reversed(axes[0]), key=lambda place: len(place.lines))  # a study under way has panels without curves
+    fullest.legend(fontsize=7, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def _panel(study: Study, place, rows: Sequence[Row], name: str) -> None:
+    if not rows:
+        return
     last = max(row.at for row in rows)
     curves = list(study.axes[study.curves]) if study.curves else [study.title]
     for number, curve in enumerate(curves):

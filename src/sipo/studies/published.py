@@ -3,10 +3,11 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sipo import registry
 from sipo.errors import UserError
@@ -35,24 +36,33 @@ class Result:
 def gather(study: Study, cells: Iterable[Cell], table: Path) -> list[Result]:
     """The results that there are, in the order of the cells: from the run directories, else from the CSV `table`."""
     published, found = read_csv(study, table), []
+    content, scorer = cache(content_of), cache(load_scorer)  # read and loaded once for all cells
     for cell in cells:
-        settings = fingerprint(study, cell)
+        settings = fingerprint(study, cell, content)
         if is_done(study, cell):
-            scorer = load_scorer(study.measure.scorer).name  # of its files, where it was named as module:attribute
+            name = scorer(study.measure.scorer).name  # of its files, where it was named as module:attribute
             seconds = read_json(Path(cell.config.run) / DONE)["seconds"]
-            found.append(Result(cell, rows_of(study, cell, scorer), settings, seconds))
+            found.append(Result(cell, rows_of(study, cell, name), settings, seconds))
         elif lines := published.get((*cell.labels.values(), str(cell.seed), settings)):
             found.append(Result(cell, _rows(study, cell, lines, table), settings, float(lines[0]["seconds"])))
     return found
 
 
-def fingerprint(study: Study, cell: Cell) -> str:
+def content_of(path: str, kind: Literal["model", "data"]) -> str:
+    """The hash of the weights or of the file of pairs at `path`, or of a miniature's; "" for what is no local file."""
+    miniature = registry.miniature(path)
+    place = Path(path) if miniature is None else miniature.weights if kind == "model" else miniature.pairs
+    files = [place] if place.is_file() else sorted(place.rglob("*.safetensors" if kind == "model" else "*.parquet"))
+    return hash_files(files) if files else ""
+
+
+def fingerprint(study: Study, cell: Cell, content_of: Callable[[str, Any], str] = content_of) -> str:
     """12 hexadecimal digits of what a run's rows depend on: settings, weights, pairs, prompts, measure; not of where they lie.
 
     Settings at their defaults do not count, so that a key which a later version adds changes nothing.
     """
     config, measure = cell.config, study.measure
-    content = {"model": _content(config.model.path, "model"), "data": _content(config.data.path, "data")}
+    content = {"model": content_of(config.model.path, "model"), "data": content_of(config.data.path, "data")}
     places = {
         "model": {"path"} if content["model"] else set(),
         "data": {"cache", "workers"} | ({"path"} if content["data"] else set()),
@@ -73,16 +83,12 @@ def _chosen(section: Any, without: Collection[str]) -> dict[str, Any]:
     return {
         each.name: plain[each.name]
         for each in dataclasses.fields(section)
-        if each.name not in without and getattr(section, each.name) != each.default
+        if each.name not in without and getattr(section, each.name) != _default(each)
     }
 
 
-def _content(path: str, kind: str) -> str:
-    """The hash of the weights or of the file of pairs at `path`, or of a miniature's; "" for what is no local file."""
-    miniature = registry.miniature(path)
-    place = Path(path) if miniature is None else miniature.weights if kind == "model" else miniature.pairs
-    files = [place] if place.is_file() else sorted(place.rglob("*.safetensors" if kind == "model" else "*.parquet"))
-    return hash_files(files) if files else ""
+def _default(field: dataclasses.Field) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def as_csv(study: Study, results: Sequence[Result]) -> str:

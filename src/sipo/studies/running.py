@@ -50,9 +50,7 @@ def run_missing(
 ) -> None:
     """Train and score every cell that is not `done`, `jobs` at once. Raises UserError when one fails, after the others end.
 
-    `finished` is called after every run.
-
-    Ctrl-C ends the processes; the same command continues them from their last checkpoints.
+    `finished` is called after every run. Ctrl-C ends the processes; the same command continues them from their last checkpoints.
     """
     waiting, running, failed = [cell for cell in cells if cell not in done], [], []
     total, seconds = len(waiting), []

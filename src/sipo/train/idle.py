@@ -2,9 +2,8 @@
 
 import numpy as np
 
-DECIDED = (
-    1e-3  # sigmoid(-logit), the slope of the loss: nearer to 0 or 1 than this, the pair says yes or no, not how much
-)
+# sigmoid(-logit), the slope of the loss: nearer to 0 or 1 than this, the pair says yes or no, not how much
+DECIDED = 1e-3
 
 MESSAGES = {
     "pruned": "every pair of the last {window} steps was pruned: nothing is trained. Lower loss.prune_threshold (0 prunes nothing)",
