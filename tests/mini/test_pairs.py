@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageFilter
 from rich.console import Console
 
-from sipo.errors import UserError
+from sipo.errors import UsageError, UserError
 from sipo.mini import STILL
 from sipo.mini.pairs import PairSettings, make_pairs, pairs_of_model
 from sipo.mini.prompts import split_prompts
@@ -138,6 +138,12 @@ def test_the_miniature_itself_makes_pairs(tmp_path):
     settings = json.loads((tmp_path / "p.parquet.samples" / "settings.json").read_text())
     assert (settings["num_inference_steps"], settings["guidance_scale"], settings["autocast"]) == (20, 4.0, True)
     assert len(settings["weights"]) == 12
+
+
+def test_another_ending_is_refused_before_anything_is_drawn(tmp_path):
+    with pytest.raises(UsageError, match=r"--out: .*p\.csv should end in \.parquet"):
+        pairs_of_model(tmp_path / "p.csv", "miniature", PairSettings(), True, QUIET)
+    assert not list(tmp_path.iterdir())
 
 
 def test_of_the_right_ones_alone(artist, tmp_path):

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from sipo.backbones import resolve_path
 from sipo.backbones.opening import open_for_sampling
-from sipo.evaluate.label.files import write_pairs
+from sipo.evaluate.label.files import PARQUET, require_ending, write_pairs
 from sipo.evaluate.label.label import Candidate, label
 from sipo.evaluate.scores.score import score
 from sipo.files import hash_files
@@ -44,7 +44,11 @@ class PairSettings:
 def pairs_of_model(
     out: Path, model: str, settings: PairSettings, bf16: bool, console: Console, miniature: Miniature = STILL
 ) -> int:
-    """Write pairs of the media of `model`: the miniature's name, or a folder that `sipo mini build` made. See `make_pairs`."""
+    """Write pairs of the media of `model`: the miniature's name, or a folder that `sipo mini build` made. See `make_pairs`.
+
+    Raises UsageError for another ending than .parquet.
+    """
+    require_ending("--out", out, PARQUET)
     opened = open_for_sampling(model, False, miniature.num_inference_steps, miniature.guidance_scale)
     weights = sorted(Path(resolve_path(model)).rglob("*.safetensors"))
     made_by = {**opened.settings, "weights": hash_files(weights)[:12], "autocast": bf16}
