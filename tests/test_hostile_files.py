@@ -12,7 +12,7 @@ from support.special import SPECIAL
 
 from sipo.errors import UserError
 
-FUZZED = 60  # mutations of each reader's file; of a slow one a tenth
+FUZZED = 30  # mutations of each reader's file; of a slow one a tenth
 WHOLE = sorted(READERS)
 VALUES = ["null", "true", "-1", "0", "1e400", "NaN", '"x"', '""', "[]", "{}", '"\\ud800"', '"\\u0000"', "[[[[]]]]", '{"a": {}}', "9" * 5000,
           '"../../x"', "[" * 3000 + "]" * 3000, "x: y", "&a [*a]", "!!python/name:os.system"]  # fmt: skip

@@ -149,6 +149,7 @@ def test_a_users_mistake_is_a_message(raw_config, tmp_path, monkeypatch, capsys,
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_papers_settings_can_be_planned(capsys):
     for name in ("sd15-pickapic-sipo", "sdxl-pickapic-sipo"):
         plan = make_plan(load_config(CONFIGS / f"{name}.yaml"), H100, [16])

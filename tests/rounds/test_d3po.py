@@ -54,7 +54,8 @@ def test_what_is_chosen_becomes_likelier_step_by_step(raw):
     assert sum(gaps[-6:]) > 0
 
 
-@pytest.mark.parametrize("phase", ["training", pytest.param("sampling", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["training", "sampling"])
 def test_killed_and_resumed_it_ends_the_same(raw, tmp_path, phase):
     unbroken, killed = (changed(raw, f"run={tmp_path / name}") for name in ("unbroken", "killed"))
     assert play_in_process(unbroken) == 0
