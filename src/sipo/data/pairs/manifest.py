@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from sipo.data.bad_rows import BadRow
-from sipo.data.pairs.rows import Pair, Ties
+from sipo.data.pairs.rows import Origin, Pair, Ties
 from sipo.data.pairs.scan import Scan, scan
 from sipo.data.pairs.schemas import Schema, recognise
 from sipo.errors import UserError
@@ -94,6 +94,11 @@ class ManifestPairs:
             return [self._row(index)[self.layout.prompt] for index in indices]
         found = self._scan
         return [found.prompts[found.prompt_of[index]] for index in indices]
+
+    def origins(self, indices: list[int]) -> list[Origin]:
+        wanted = set(indices)  # in one pass
+        found = {index: self.layout.origin(row) for index, row in enumerate(self._rows()) if row and index in wanted}
+        return [found[index] for index in indices]
 
 
 def lines_of(file: BinaryIO) -> Iterator[bytes]:

@@ -25,6 +25,18 @@ class Pair:
     strength: float = 1.0
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a row records of where its pair comes from.
+
+    first: whether the chosen member stands first in the row; None where the layout has no order.
+    models: what made the chosen and the rejected member; "" where the row does not record it.
+    """
+
+    first: bool | None = None
+    models: tuple[str, str] = ("", "")
+
+
 class PairSource(Protocol):
     """Rows of preference data, read lazily and picklable, so that each loader worker opens its own files."""
 
@@ -59,4 +71,8 @@ class PairSource(Protocol):
 
     def prompts(self, indices: list[int]) -> list[str]:
         """The prompts of those (usable) rows, without reading their media."""
+        ...
+
+    def origins(self, indices: list[int]) -> list[Origin]:
+        """The origins of those (usable) rows, without reading their media."""
         ...

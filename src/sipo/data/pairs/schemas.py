@@ -8,21 +8,26 @@ from typing import Any
 
 from sipo.data.bad_rows import BadRow
 from sipo.data.media.kinds import MediaFile
-from sipo.data.pairs.rows import Pair
-from sipo.errors import UserError
+from sipo.data.pairs.rows import Origin, Pair
+from sipo.errors import UserError, printable
 from sipo.files import expand_home
 from sipo.flags import is_absent, read_flag, read_number
 
 
 @dataclass(frozen=True)
 class Schema:
-    """One layout of preference data. `required`: columns, or "one or another" of which one must be present."""
+    """One layout of preference data. `required`: columns, or "one or another" of which one must be present.
+
+    origin: what a row records of its origin, read from `origin_columns`, which any row may lack.
+    """
 
     name: str
     prompt: str
     required: tuple[str, ...]
     optional: tuple[str, ...]
     read: Callable[[dict[str, Any], str, Path], Pair]  # (row, id, folder against which relative paths are resolved)
+    origin: Callable[[dict[str, Any]], Origin]
+    origin_columns: tuple[str, ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -130,13 +135,58 @@ def read_pairs(row: dict[str, Any], id: str, folder: Path) -> Pair:
     return Pair(id, prompt(row.get("prompt")), media(row.get("chosen"), folder), rejected, strength)
 
 
+def origin_pick_a_pic(row: dict[str, Any]) -> Origin:
+    return _ordered(_label(row.get("label_0")) == 1, row.get("model_0"), row.get("model_1"))
+
+
+def origin_rapidata(row: dict[str, Any]) -> Origin:
+    first, second = (read_number(row.get(f"votes_image{n}")) or 0 for n in (1, 2))
+    return _ordered(first > second, row.get("model1"), row.get("model2"))
+
+
+def origin_pairs(row: dict[str, Any]) -> Origin:
+    return Origin(None, (_name(row.get("chosen_model")), _name(row.get("rejected_model"))))
+
+
+def _ordered(first: bool, *models: Any) -> Origin:
+    chosen, rejected = map(_name, models if first else models[::-1])
+    return Origin(first, (chosen, rejected))
+
+
+def _name(value: Any) -> str:
+    """A model's name, printable."""
+    return "" if is_absent(value) else printable(value).strip()
+
+
 RAPIDATA = ("prompt", "image1 or image1_path", "image2 or image2_path", "votes_image1", "votes_image2")
 SCHEMAS = (
     Schema(
-        "Pick-a-Pic", "caption", ("jpg_0", "jpg_1", "label_0", "caption"), ("label_1", "has_label"), read_pick_a_pic
+        "Pick-a-Pic",
+        "caption",
+        ("jpg_0", "jpg_1", "label_0", "caption"),
+        ("label_1", "has_label"),
+        read_pick_a_pic,
+        origin_pick_a_pic,
+        ("label_0", "model_0", "model_1"),
     ),
-    Schema("Rapidata", "prompt", RAPIDATA, (), read_rapidata),
-    Schema("pairs", "prompt", ("prompt", "chosen"), ("rejected", "strength"), read_pairs),
+    Schema(
+        "Rapidata",
+        "prompt",
+        RAPIDATA,
+        (),
+        read_rapidata,
+        origin_rapidata,
+        ("votes_image1", "votes_image2", "model1", "model2"),
+    ),
+    Schema(
+        "pairs",
+        "prompt",
+        ("prompt", "chosen"),
+        ("rejected", "strength"),
+        read_pairs,
+        origin_pairs,
+        ("chosen_model", "rejected_model"),
+    ),
 )
 
 

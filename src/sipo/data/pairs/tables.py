@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sipo.data.bad_rows import BadRow
-from sipo.data.pairs.rows import Pair, Ties
+from sipo.data.pairs.rows import Origin, Pair, Ties
 from sipo.data.pairs.schemas import Schema, recognise
 from sipo.errors import UserError, shown
 from sipo.files import digest, open_regular, visible
@@ -51,9 +51,13 @@ class ParquetTable:
         return convert(self.file, self.schema)
 
     def column(self, name: str) -> pa.ChunkedArray:
+        return self.columns([name])[name]
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Those of the names that the file has, of its `schema` or not."""
         try:
             with pq.ParquetFile(self.file) as table:  # pq.read_table would import pandas
-                return table.read([name])[name]
+                return table.read([name for name in names if name in table.schema_arrow.names])
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"{self.file} could not be read: {error}") from error
 
@@ -69,8 +73,12 @@ class SavedTable:
         return self.rows.features.arrow_schema
 
     def column(self, name: str) -> pa.ChunkedArray:
-        found: Any = self.rows.select_columns([name])[:]
-        return found[name]
+        return self.columns([name])[name]
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Those of the names that there are."""
+        found: Any = self.rows.select_columns([name for name in names if name in self.rows.column_names])
+        return found[:]
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,12 @@ class TablePairs:
         table, position = self._locate(index)
         return f"{self.names[table]}:{position}"
 
+    def origins(self, indices: list[int]) -> list[Origin]:
+        places, found = [self._locate(index) for index in indices], {}
+        for table in sorted({table for table, _ in places}):
+            found[table] = _cells(self.tables[table].columns(self.layout.origin_columns))
+        return [self.layout.origin(found[table][position] if found[table] else {}) for table, position in places]
+
     def prompts(self, indices: list[int]) -> list[str]:
         places, wanted, texts = [self._locate(index) for index in indices], defaultdict(list), {}
         for table, position in places:
@@ -156,6 +170,15 @@ def _texts(column: pa.ChunkedArray, positions: list[int]) -> Sequence[str] | dic
         return column.to_pylist()
     except (ValueError, OverflowError, pa.ArrowException):
         return {position: column[position].as_py() for position in positions}
+
+
+def _cells(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows of a table of labels and names; none without columns. Raises UserError for a damaged one."""
+    try:
+        table.validate(full=True)
+        return table.to_pylist() if table.column_names else []
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        raise UserError(f"the columns {', '.join(table.column_names)} cannot be read: {error}") from error
 
 
 def values(row: pa.Table) -> dict[str, Any]:
@@ -283,7 +306,8 @@ def open_saved(folder: Path, ties: Ties, max_pairs: int | None) -> TablePairs:
         split = "train" if "train" in saved else next(iter(saved))
         return open_saved(folder / str(split), ties, max_pairs)
     layout = recognise(saved.column_names, str(folder))
-    table = saved.select_columns([name for name in layout.columns if name in saved.column_names]).with_format("arrow")
+    known = dict.fromkeys([*layout.columns, *layout.origin_columns])
+    table = saved.select_columns([name for name in known if name in saved.column_names]).with_format("arrow")
     if len(table) == 0:
         raise UserError(f"{folder} holds no rows")
     length = len(table) if max_pairs is None else min(len(table), max_pairs)
