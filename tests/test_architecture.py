@@ -17,6 +17,7 @@ SIBLINGS = {
     "studies",
     "annotate",
     "rounds",
+    "profile",
 }  # tools that meet in files
 USES = {  # one floor above them
     "annotate": {"evaluate"},  # votes become verdicts
@@ -24,6 +25,7 @@ USES = {  # one floor above them
     "studies": {"train", "evaluate"},  # a run of a study trains and is scored, in a process of its own
     "mini": {"geneval", "evaluate"},  # the miniature is judged by their rules
     "train": {"evaluate"},  # train.keep_best scores samples as `sipo score` does
+    "profile": {"train", "evaluate"},  # of a training's data and reference, before it; scored and shown as samples are
     "plan": {"train"},  # a plan makes the policy of a training on the meta device; rehearsals and benchmarks train
 }
 TOP = {"cli", "__main__"}  # may import everything; nobody below imports them

@@ -25,7 +25,9 @@ PROMPTS = [
         ("猫", 3, True),
         ("oil painting: a red cube on top of a blue sphere; artstation", 1, False),
         ("a red cube on top of a blue sphere at night, 4k", 2, False),  # the longer one
-        ("I saw a photo of a bench, today", 0, False),
+        ("A photo of a bench, 4k", 0, False),
+        ("I saw a photo of a bench, today", None, False),
+        ("a photo of a bench and a cow", None, False),
         ("a photo of a benchmark", None, False),
         ("a photo of a red bench", None, False),
         ("photo of a bench", None, False),

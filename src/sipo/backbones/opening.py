@@ -46,10 +46,12 @@ def open_weights(
     name: str,
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
+    encoders: bool = True,
 ) -> Opened:
     """A model, with the weights that a training by `config` wrote; `name` tells in the settings whose they are.
 
-    Steps and guidance default to the config's `sample`. Raises UserError where the folder holds no weights.
+    Steps and guidance default to the config's `sample`. encoders: False leaves them on disk while they are not needed.
+    Raises UserError where the folder holds no weights.
     """
     sample = config.sample if config else SampleConfig()
     steps = num_inference_steps or sample.num_inference_steps
@@ -63,7 +65,8 @@ def open_weights(
     name = "base" if weights is None else f"{name} {_hash(weights)}"
     architecture = read_architecture(opened)
     dtype = sampling_dtype(config, architecture, device)
-    backbone = load_backbone(architecture, device, dtype, size=config.data.size if config else lambda own: own)
+    size = config.data.size if config else lambda own: own
+    backbone = load_backbone(architecture, device, dtype, encoders, size)
     if weights is not None and not is_full:
         backbone.merge_lora(weights)
     settings = {"model": model.path, "weights": name, **backbone.size.to_dict(), "num_inference_steps": steps,

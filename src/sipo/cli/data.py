@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sipo.cli.common import ConfigFile, Overrides, console, quiet_libraries, say
+from sipo.cli.common import ConfigFile, Overrides, console, quiet_libraries, say, together
 from sipo.errors import UsageError
 
 data = typer.Typer(no_args_is_help=True, help="Look at preference pairs before training, and encode them once.")
@@ -93,3 +93,51 @@ def data_encode(config: ConfigFile, overrides: Overrides = None) -> None:
     from sipo.train.opening import encode
 
     say(f"{encode(parsed, console())} pairs in {parsed.data.cache}")
+
+
+@data.command("profile")
+def data_profile(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the page; default: the config's run, with -profile.")
+    ] = None,
+    num_pairs: Annotated[
+        int, typer.Option(min=2, help="Pairs, evenly spread, whose errors and scores are measured.")
+    ] = 256,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of timestep and noise of each.")] = 8,
+    own_samples: Annotated[int, typer.Option(min=0, help="Samples that the base draws for comparison; 0: none.")] = 64,
+    scorer: Annotated[
+        list[str] | None,
+        typer.Option(help="As of `sipo score`: how often does it agree with the labels? May be repeated."),
+    ] = None,
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE of prompts that must not be among the captions; GenEval's are compared anyway."),
+    ] = None,
+) -> None:
+    """What the pairs are like before training: the base's errors, distance from it, repeats, leaks, balance, agreement.
+
+    Writes profile.html and profile.json. Run the same command again to resume.
+    """
+    from sipo.config import load_config
+    from sipo.scorers.choice import choose_scorers, named_values
+
+    parsed, files = load_config(config, overrides), named_values("--benchmark", benchmark or ())
+    quiet_libraries()
+    from sipo.profile.leaks import benchmarks
+    from sipo.profile.page import lead, notices
+    from sipo.profile.run import ProfileRequest, profile
+
+    folder, scorers = out or Path(f"{parsed.run}-profile"), choose_scorers(scorer or ())
+    scorers.load_all() if scorers.names else None  # an unknown one is refused before the work
+    prompts = benchmarks(files, parsed.model.path, parsed.data.path)
+    request = ProfileRequest(parsed, folder, num_pairs, draws, own_samples, scorers, prompts)
+    with together() as (processes, screen):
+        record = profile(request, screen, processes)
+    if record:
+        say(
+            "\n".join(
+                [lead(record), *(f"notice: {text}" for text in notices(record)), f"page: {folder / 'profile.html'}"]
+            )
+        )

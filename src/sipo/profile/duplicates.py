@@ -28,7 +28,7 @@ class Mark:
 def mark_of(image: Image.Image) -> Mark:
     """Of an RGB picture of any size."""
     grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.LANCZOS), dtype=np.float64)
-    waves = dctn(grey, norm="ortho")[:8, :8].flatten()[1:]  # without the mean
+    waves = np.asarray(dctn(grey, norm="ortho"))[:8, :8].flatten()[1:]  # without the mean
     signs = np.where(np.abs(waves - np.median(waves)) < 1e-6, False, waves > np.median(waves))  # none in a flat picture
     colours = image.convert("RGB").resize((4, 4), Image.Resampling.BOX)
     return Mark(int("".join("01"[bit] for bit in signs.astype(int)), 2), colours.tobytes())

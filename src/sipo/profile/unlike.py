@@ -1,7 +1,8 @@
-"""How far from the base's own samples the pairs lie: "unlike" data (SIPO paper, section 3.1) in numbers.
+"""How far from the base the pairs lie: "unlike" data (SIPO paper, section 3.1) in numbers.
 
-A member's prediction error under the base is compared, stratum of timesteps by stratum, with the errors on samples that
-the base drew itself for the same prompts.
+For some of the pairs the base draws a sample of its own for the same prompt. A member's prediction errors under the base are
+compared with those on that sample, at the same timesteps and noise: prompts that ask for much are hard to predict whoever
+drew them, and cancel.
 """
 
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Errors:
-    """`mse(base, target)` of one kind of media: (N, draws), draw k in stratum k of the timesteps. coefficient: of the same
-    shape, minus the expected log importance weight per unit of error (see `sipo.kernels.step_coefficient`)."""
+    """`mse(base, target)` of one kind of media, (N, draws), draw k at the k-th timestep. coefficient: of the same shape, minus
+    the expected log importance weight per unit of error (see `sipo.kernels.step_coefficient`)."""
 
     values: np.ndarray
     coefficient: np.ndarray
@@ -24,20 +25,5 @@ class Errors:
 
 
 def log_ratios(errors: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """(N, draws), (M, draws) -> (N,): a member's log errors less those of the base's own samples, mean over strata.
-
-        mean_k ( log errors[i, k] - mean_j log own[j, k] )
-
-    0: predicted as well as an own sample; log 2: twice the error. Strata count alike however large their errors are.
-    """
-    return (np.log(errors) - np.log(own).mean(0)).mean(1)
-
-
-def separation(values: np.ndarray, others: np.ndarray) -> float:
-    """The probability that a value exceeds one of the others, ties counted half (the area under the ROC curve).
-
-    1/2: alike; 1: every value lies above all others. O((N + M) log M).
-    """
-    ordered = np.sort(others)
-    below, up_to = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))
-    return float((below + up_to).mean() / (2 * len(others)))
+    """(N, draws) each -> (N, draws): `log errors - log own`. 0: as hard as the base's own sample; log 2: twice the error."""
+    return np.log(errors) - np.log(own)
