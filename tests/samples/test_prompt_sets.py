@@ -32,6 +32,13 @@ def test_the_whole_benchmark_of_hpsv2_is_its_folder(tmp_path):
         read_prompts(tmp_path)
 
 
+def test_vbench(tmp_path):
+    entries = [{"prompt_en": "a red car", "dimension": ["color"]}, {"prompt_en": "alley", "dimension": ["scene"]}]
+    (tmp_path / "VBench_full_info.json").write_text(json.dumps(entries))
+    expected = [("a red car", {"dimension": ["color"]}), ("alley", {"dimension": ["scene"]})]
+    assert rows(tmp_path / "VBench_full_info.json") == expected
+
+
 def test_captions_of_pick_a_pic_come_once_each(tmp_path):
     table = pa.table({"caption": ["b", "a", "b", None, "c"], "label_0": [1.0, 0.0, 0.5, 1.0, 0.0]})
     pq.write_table(table, tmp_path / "test.parquet")

@@ -2,10 +2,9 @@
 
 OUT/profile.html         the page
 OUT/profile.json         its numbers, and a line a measured pair
-OUT/work/marks-*.jsonl   the marks of all pairs' media
-OUT/work/BASE/           what depends on the base and the draws: the encoded pairs, their errors,
-    own-*/               samples of the base for the pairs' prompts, encoded, and their errors
-OUT/work/media/          files of the measured pairs, and scorers' scores of them
+OUT/work/data-*/         what depends on the data: the marks of all media, files of the measured pairs, scorers' scores
+OUT/work/base-*/         what depends on the base and the draws: the encoded pairs, their errors, and in own-*/ the same of
+                         samples that the base drew for their prompts
 """
 
 import dataclasses
@@ -88,11 +87,12 @@ def profile(request: ProfileRequest, console: Console, processes: Processes = AL
     rows, held_out = processes.of_main(lambda: usable_rows(config, size, console))
     source = rows.source
     chosen = spread(rows.encodable, request.num_pairs)
-    files = MediaFiles(source, work / "media")
+    files = MediaFiles(source, work / f"data-{digest([source.stamp, rows.encodable])[:12]}")
     files.folder.mkdir(parents=True, exist_ok=True)
     with room_in(request.out):
-        marks = mark_pairs(source, rows.encodable, work / f"marks-{digest([source.stamp, rows.encodable])[:12]}.jsonl",
-                           config.data.max_pixels, processes, console)  # fmt: skip
+        marks = mark_pairs(
+            source, rows.encodable, files.folder / "marks.jsonl", config.data.max_pixels, processes, console
+        )
         measured = measure_errors(request, source, chosen, work, console, processes)
         scores = {
             name: score_pairs(request, name, files, measured, console, processes) for name in request.scorers.names
@@ -170,8 +170,8 @@ def measure_errors(
         Errors(np.array([line[name] for line in lines]), coefficient) for name in ("chosen", "rejected")
     )
     threshold = getattr(config.loss, "prune_threshold", 0.0) or THRESHOLD
-    return Measured(rows, ids, prompts, source.origins(rows), chosen, rejected, np.array(own), own_places, probe.edges,
-                    threshold)  # fmt: skip
+    return Measured(rows, ids, prompts, source.origins(rows), chosen, rejected, np.array(own).reshape(-1, probe.num_draws),
+                    own_places, probe.edges, threshold)  # fmt: skip
 
 
 def draw_own(

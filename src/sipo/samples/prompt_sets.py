@@ -4,6 +4,7 @@ HPSv2's benchmark   anime.json, concept-art.json, paintings.json, photo.json: li
                     one of them or the folder that holds all four; metadata `style`
 Pick-a-Pic          parquet with `caption`, an example a row: the distinct captions of the test split; no metadata
 PartiPrompts        PartiPrompts.tsv (google-research/parti), 1,632 rows, no quoting; metadata `category`, `challenge`
+VBench              VBench_full_info.json (Vchitect/VBench), 946 entries, some of one prompt; metadata `dimension`
 DrawBench           CSV with `Prompts` and `Category` (the Imagen paper's sheet), 200 rows; metadata `category`
 """
 
@@ -28,13 +29,15 @@ KEPT_COLUMNS = ("category", "challenge")
 
 
 def read_style(source: Path) -> list[PromptRow]:
-    """One style of HPSv2's benchmark: a JSON list of texts; `style` is the file's name."""
+    """One style of HPSv2's benchmark, a JSON list of texts, whose `style` is the file's name; or VBench's list of prompts."""
     try:
         prompts = json.loads(read_text(source))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{source} is not JSON ({error}).") from error
     if not isinstance(prompts, list):
         raise UserError(f"{source}: expected a list of texts, as in HPSv2's anime.json, found {shown(prompts, 60)}.")
+    if prompts and all(isinstance(entry, dict) and isinstance(entry.get("prompt_en"), str) for entry in prompts):
+        return [(entry["prompt_en"], {"dimension": entry.get("dimension")}) for entry in prompts]
     for number, prompt in enumerate(prompts):
         if not isinstance(prompt, str) or not prompt.strip():
             raise UserError(f"{source}, entry {number}: expected a text, found {shown(prompt, 60)}.")
