@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -102,3 +103,11 @@ def arrow_cache(tmp_path_factory):
     datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("arrow")
     yield
     datasets.config.HF_DATASETS_CACHE = before
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """bitsandbytes is no part of the development environment: diffusers imports it into every process, which takes seconds."""
+    if find_spec("bitsandbytes") is None:
+        for item in items:
+            if item.get_closest_marker("nf4"):
+                item.add_marker(pytest.mark.skip(reason="needs bitsandbytes"))

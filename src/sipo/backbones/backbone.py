@@ -22,6 +22,7 @@ from sipo.backbones.finite import nonfinite_weight
 from sipo.backbones.lora_merge import Fitted, merge
 from sipo.backbones.lora_names import Form
 from sipo.backbones.meta import meta_text_encoders
+from sipo.backbones.quantize import quantize
 from sipo.backbones.single_file import config_folder, is_single_file
 from sipo.backbones.single_file_write import write_single_file
 from sipo.config import ModelConfig, PolicyConfig
@@ -148,6 +149,11 @@ class Backbone:
                 hook.remove()
             for text in texts:
                 text.to(device)
+
+    def quantize(self) -> None:
+        """Put the denoiser into the bits of `model.quantize`, once every LoRA is merged. Raises UserError (see `quantize`)."""
+        if self.model.quantize:
+            quantize(self.denoiser, self.model.quantize, self.dtype)
 
     def fingerprint(self) -> dict[str, str]:
         """What identifies the encoders, for caches: of a LoRA too, if it changes text encoders."""

@@ -20,6 +20,7 @@ from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 
 from sipo.backbones.lora_names import Target, names_of_denoiser, names_of_text_encoder
+from sipo.backbones.quantize import QuantizedLinear
 from sipo.errors import UserError, printable, well_formed
 from sipo.files import visible
 from sipo.lfs import refuse_pointers
@@ -169,7 +170,10 @@ def _stacked_shape(network: nn.Module, target: Target) -> tuple[int, ...]:
 
 def _weight(network: nn.Module, module: str) -> Tensor:
     found: Any = network.get_submodule(module)
-    return getattr(found, "base_layer", found).weight
+    layer = getattr(found, "base_layer", found)
+    if isinstance(layer, QuantizedLinear):
+        raise UserError(f"{module} is quantised, and no LoRA is merged into it: merge into the model as it was loaded")
+    return layer.weight
 
 
 def delta_shape(tensors: dict[str, Tensor], shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from sipo.config.hints import hint
-from sipo.config.sections import COMPONENTS, Config, component_class
+from sipo.config.sections import COMPONENTS, Config, PolicyConfig, TrainConfig, component_class
 from sipo.errors import UsageError, UserError, shown
 from sipo.losses import D3PO
 from sipo.losses.common import T
@@ -170,6 +170,7 @@ def _disagreements(built: dict[str, Any]) -> list[str]:
     kernel, model, train = built.get("kernel"), built["model"], built.get("train")
     if model.dtype not in (None, "float32") and (train is None or train.mixed_precision == "no"):
         found.append(f"model.dtype: {model.dtype} weights compute under train.mixed_precision bf16 or fp16 only")
+    found += _quantized_badly(model.quantize, built.get("policy"), train) if model.quantize else []
     if kernel is not None and kernel.deterministic:
         if loss.needs_importance_weights:
             found.append(
@@ -183,6 +184,19 @@ def _disagreements(built: dict[str, Any]) -> list[str]:
             found.append(
                 f"timesteps.{key}: found {value:g}; the timesteps of training are 0 to {T - 1}, and high is not drawn"
             )
+    return found
+
+
+def _quantized_badly(kind: str, policy: PolicyConfig | None, train: TrainConfig | None) -> list[str]:
+    """What weights in 8 or 4 bits cannot do: be trained, or be sharded."""
+    found = []
+    if policy is not None and policy.kind == "full":
+        found.append(
+            f"model.quantize: {kind} is for a frozen base under adapters, and policy.kind: full trains it; use policy.kind: "
+            "lora, or leave model.quantize out"
+        )
+    if train is not None and train.sharding != "none":
+        found.append(f"model.quantize: {kind} goes with train.sharding: none; every process holds the quantised base")
     return found
 
 

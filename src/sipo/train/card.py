@@ -36,6 +36,11 @@ def model_card(config: Config, backbone: Backbone, step: int, is_lora: bool, for
         f"Captions were read in {config.model.caption_windows} windows of 75 tokens: use a program that does so "
         "(AUTOMATIC1111, ComfyUI), or `sipo generate`; plain diffusers cuts prompts at 77 tokens.\n\n"
     )  # fmt: skip
+    if config.model.quantize:
+        note += (
+            f"It was trained with the base's linear layers in {config.model.quantize}, and is loaded or merged here into the "
+            "base as it was published: its pictures may differ a little from those of the training.\n\n"
+        )
     settings = write_yaml(config.to_dict())
     return (
         f"---\n{printable(write_yaml(front))}---\n\n# {markdown_text(base)} aligned with {name}\n\n"

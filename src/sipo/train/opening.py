@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from sipo.backbones import Architecture, Backbone, load_backbone, read_architecture
 from sipo.backbones.captions import overlong
+from sipo.backbones.quantize import num_entries
 from sipo.config import Config, TrainConfig
 from sipo.config.notices import notices
 from sipo.data.batches import MicroBatches, PairBatch, collate
@@ -172,6 +173,7 @@ def open_policy(config: Config, backbone: Backbone, processes: Processes, runs_r
     settings, compute = config.train, config.train.compute_dtype
     folder = start_folder(config.policy)
     weights = backbone.read_weights(config.policy, folder) if folder else None
+    backbone.quantize()
     policy = make_policy(backbone, config.policy, runs_reference, settings.seed, config.needs_old, weights)
     if settings.gradient_checkpointing:
         policy.denoiser.enable_gradient_checkpointing()
@@ -237,12 +239,14 @@ def announce(
     train, policy = config.train, config.policy
     num_pairs, num_validation = len(inputs.train), len(inputs.validation or ())
     trained = sum(weight.numel() for weight in engine.policy.trainable.values())
-    total = sum(weight.numel() for name, weight in engine.policy.denoiser.named_parameters() if ".lora_" not in name)
+    adapters = sum(weight.numel() for name, weight in engine.policy.denoiser.named_parameters() if ".lora_" in name)
+    total = num_entries(engine.policy.denoiser) - adapters
     batch = train.batch_size * train.gradient_accumulation * processes.world
-    adapters = f" (rank {policy.rank}, alpha {policy.alpha:g})" if policy.kind == "lora" else ""
+    rank = f" (rank {policy.rank}, alpha {policy.alpha:g})" if policy.kind == "lora" else ""
     rows = {
-        "model": f"{config.model.path}, {total / 1e6:,.1f}M parameters in the denoiser",
-        "policy": f"{policy.kind}, {trained / 1e6:,.2f}M trained{adapters}",
+        "model": f"{config.model.path}, {total / 1e6:,.1f}M parameters in the denoiser"
+        + (f", its linear layers in {config.model.quantize}" if config.model.quantize else ""),
+        "policy": f"{policy.kind}, {trained / 1e6:,.2f}M trained{rank}",
         "pairs": f"{num_pairs:,}" + (f", {num_validation:,} held out" if num_validation else ""),
         "batch": f"{batch} pairs = {train.batch_size} a step x {train.gradient_accumulation} steps x {processes.world} processes",
         "steps": f"{train.num_steps:,} ({train.num_steps * batch / num_pairs:.2g} passes over the pairs)"

@@ -87,6 +87,7 @@ def fingerprint(
         "guidance": config.model.guidance,
         "caption windows": config.model.caption_windows,
         "precision": [config.train.mixed_precision, config.model.dtype],
+        **({"quantize": config.model.quantize} if config.model.quantize else {}),
         "path and density of timesteps": digest(path),
         "stratified": config.timesteps.stratified,
         "data": rows.source.fingerprint,
