@@ -157,3 +157,18 @@ def test_the_papers_settings_can_be_planned(capsys):
         assert "memory on each of 16 GPUs" in capsys.readouterr().out
         assert all(plan.fits(layout) for layout in plan.layouts)
         assert to_dict(plan)["layouts"][0]["pairs_per_step"] == 1024
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8", pytest.param("nf4", marks=pytest.mark.nf4)])
+def test_a_quantised_base_takes_the_bytes_of_a_training(raw_config, kind):
+    raw = {**raw_config, "model": {**raw_config["model"], "quantize": kind}}
+    raw["train"] = {**raw["train"], "mixed_precision": "bf16"}
+    plan, plain = planned(raw), planned(raw, model={"quantize": None})
+    config = parse_config(raw)
+    backbone = load_backbone(config.model, dtype=torch.bfloat16)
+    backbone.quantize()
+    stored = sum(weight.nbytes for weight in backbone.denoiser.parameters())
+    states = [layer.state for layer in backbone.denoiser.modules() if hasattr(layer, "state")]
+    stored += sum(part.nbytes for s in states for part in (s.absmax, s.code, s.offset, s.state2.absmax, s.state2.code))
+    assert plan.layouts[0].memory.weights == stored < plain.layouts[0].memory.weights
+    assert (plan.step, plan.parameters, plan.trained) == (plain.step, plain.parameters, plain.trained)

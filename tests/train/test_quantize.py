@@ -17,7 +17,7 @@ from sipo.train.checkpoint import load_checkpoint
 from sipo.train.export import export
 from sipo.train.step import take_step
 
-KINDS = ["int8", "fp8", pytest.param("nf4", marks=pytest.mark.nf4)]
+KINDS = ["int8", pytest.param("fp8", marks=pytest.mark.slow), pytest.param("nf4", marks=pytest.mark.nf4)]
 # Relative, of the errors of policy and reference and of the norm of the gradients; stated in docs/training.md.
 TOLERANCE = {"int8": (0.002, 0.01), "fp8": (0.01, 0.07), "nf4": (0.03, 0.15)}
 
@@ -85,7 +85,9 @@ def test_near_the_plain_training_and_resumed_as_it_was(config, kind):
     assert all(weight.equal(resumed[name]) for name, weight in weights.items())
 
 
-@pytest.mark.parametrize("name", ["sd", "sdxl", "cogvideox-5b", "wan"])
+@pytest.mark.parametrize(
+    "name", ["wan", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd", "sdxl", "cogvideox-5b"))]
+)
 def test_every_family_trains_in_half_precision_with_samples(family_config, name):
     raw = changed(family_config("run", name, "lora"), "model.quantize=int8", "train.mixed_precision=bf16",
                   "train.num_steps=1", "train.sample_every=1", "train.gradient_checkpointing=true",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sipo.backbones import read_architecture
 from sipo.backbones.denoisers import blocks_of, networks_of
 from sipo.backbones.meta import MetaBackbone, meta_backbone, meta_text_encoders, meta_vae
+from sipo.backbones.quantize import quantize
 from sipo.config import Config
 from sipo.data.pairs.open import open_pairs
 from sipo.errors import UserError
@@ -104,6 +105,8 @@ def make_plan(config: Config, gpu: Gpu, num_gpus: list[int]) -> Plan:
     denoiser = backbone.denoiser
     parameters, block = _numel(denoiser.parameters()), max(_numel(part.parameters()) for part in blocks_of(denoiser))
     plain_forward = forward_flops(lambda: backbone.predict(denoiser, 1, compute), compute) // len(networks_of(denoiser))
+    if config.model.quantize:
+        quantize(denoiser, config.model.quantize, compute)
     policy = make_policy(backbone, config.policy, config.runs_reference, settings.seed, config.needs_old)
     counted = count(denoiser, lambda: backbone.predict(denoiser, 1, compute), compute)
     samples = (2 if config.loss.needs_rejected else 1) * settings.batch_size
