@@ -8,7 +8,7 @@ from sipo.annotate.report import read_votes
 from sipo.annotate.results import by_contest, final_label
 from sipo.annotate.votes import Rule, win_rate
 from sipo.errors import UsageError, UserError
-from sipo.evaluate.label.files import place
+from sipo.evaluate.label.files import place, seeds_of
 from sipo.files import write_atomic
 from sipo.jsonl import dump_jsonl
 
@@ -67,5 +67,5 @@ def _line(ballots: list[Ballot], rule: Rule, ties: Ties, folder: Path) -> dict |
     strength = 0.5 if label == "tie" else max(share if label == "a" else 1 - share, 0.5)
     return {
         "prompt": ballots[0].prompt, "chosen": place(Path(winner), folder), "rejected": place(Path(loser), folder),
-        "strength": strength,
+        "strength": strength, **seeds_of(Path(winner), Path(loser)),
     }  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from sipo.annotate.strengths import bradley_terry
-from sipo.evaluate.label.files import place
+from sipo.evaluate.label.files import place, seeds_of
 from sipo.files import digest
 
 Pairs = Literal["judged", "best-worst", "all"]
@@ -120,7 +120,6 @@ def pairs_of(prompt: Prompt, looks: Sequence[Look], which: Pairs, folder: Path) 
         if chosen not in bad:
             names = (place(prompt.files[n], folder) for n in (chosen, rejected))
             line = dict(zip(("chosen", "rejected"), names, strict=True))
-            lines.append(
-                {"prompt": prompt.text, **line, "strength": round(max(float(beats[chosen, rejected]), 0.5), 4)}
-            )
+            line |= {"strength": round(max(float(beats[chosen, rejected]), 0.5), 4)}
+            lines.append({"prompt": prompt.text, **line, **seeds_of(prompt.files[chosen], prompt.files[rejected])})
     return lines

@@ -7,8 +7,10 @@ settings.json        what made them all: model, weights, num_inference_steps, gu
 scores.NAME.jsonl    the scores by scorer NAME (see `sipo.evaluate.scores.score`)
 """
 
+import functools
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 from sipo.data.media.kinds import VIDEO_SUFFIXES
 from sipo.errors import UserError, shown
@@ -17,6 +19,7 @@ from sipo.jsonl import read_jsonl, read_object
 SAMPLES, SETTINGS = "samples.jsonl", "settings.json"
 METADATA = "metadata.jsonl"  # in GenEval's layout: one prompt with what a judge must check, beside its samples
 PICTURE, VIDEO = ".png", ".mp4"
+DEPTH = 3  # folders from a medium up to that of its samples.jsonl: GenEval's layout has two between
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,22 @@ def read_samples(folder: Path) -> list[Sample]:
             raise UserError(f"{path}, line {number}: {fault}.")
         samples.append(Sample(record["file"], record["prompt"], record["seed"], record.get("metadata")))
     return samples
+
+
+def drawn_as(file: Path) -> tuple[int, dict[str, Any]] | None:
+    """The seed of a generated picture or video, and the settings of its folder; None of any other file."""
+    file = Path(file).absolute()
+    for folder in file.parents[:DEPTH]:
+        if (folder / SAMPLES).is_file() and (folder / SETTINGS).is_file():
+            seeds, settings = _seeds(folder, (folder / SAMPLES).stat().st_mtime_ns)
+            seed = seeds.get(file.relative_to(folder).as_posix())
+            return None if seed is None else (seed, settings)
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _seeds(folder: Path, _changed: int) -> tuple[dict[str, int], dict[str, Any]]:
+    return {sample.file: sample.seed for sample in read_samples(folder)}, read_settings(folder)
 
 
 KINDS = {"file": (str, "a text"), "prompt": (str, "a text"), "seed": (int, "a whole number")}

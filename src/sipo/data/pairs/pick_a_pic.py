@@ -2,6 +2,9 @@
 
 import hashlib
 import io
+import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +25,16 @@ SCHEMA = pa.schema(
         ("model_1", pa.string()),
         ("ranking_id", pa.int64()),
         ("score_gap", pa.float64()),
+        ("seed_0", pa.int64()),
+        ("seed_1", pa.int64()),
+        ("sampler_0", pa.string()),
+        ("sampler_1", pa.string()),
     ]
 )
-"""The columns that are written; `score_gap` is this project's addition: the better one's score less the other's."""
+"""The columns that are written. Those from `score_gap` on, the better one's score less the other's, are this project's
+additions; seed and sampler (JSON) are those of generated media, null of others."""
+
+Drawn = tuple[int, Mapping[str, Any]] | None  # the seed and the sampler's settings of a generated medium
 
 
 def pair_row(
@@ -35,14 +45,15 @@ def pair_row(
     gap: float | None,
     seed: int = 0,
     models: tuple[str, str] = ("", ""),
+    drawn: tuple[Drawn, Drawn] = (None, None),
 ) -> dict:
-    """One row. `best`, `worst`: encoded files; `models`: what made each; `number`: the row's `ranking_id`.
+    """One row. `best`, `worst`: encoded files; `models`, `drawn`: what made each, and how; `number`: the row's `ranking_id`.
 
     Which side is the better one is drawn from (seed, number), so that the side says nothing.
     """
     best_is_0 = bool(np.random.default_rng([seed, 11, number]).integers(2))
     turn = 1 if best_is_0 else -1
-    sides, makers = (best, worst)[::turn], models[::turn]
+    sides, makers, samplers = (best, worst)[::turn], models[::turn], drawn[::turn]
     uids = [hashlib.blake2b(side, digest_size=16).hexdigest() for side in sides]
     return {
         "jpg_0": sides[0],
@@ -58,6 +69,8 @@ def pair_row(
         "model_1": makers[1],
         "ranking_id": number,
         "score_gap": gap,
+        **{f"seed_{n}": each and each[0] for n, each in enumerate(samplers)},
+        **{f"sampler_{n}": each and json.dumps(each[1], sort_keys=True) for n, each in enumerate(samplers)},
     }
 
 

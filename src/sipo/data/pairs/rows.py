@@ -1,8 +1,9 @@
 """What readers of preference data share: the pair, and the protocol of a source of pairs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from sipo.data.media.kinds import MediaFile
 
@@ -31,10 +32,13 @@ class Origin:
 
     first: whether the chosen member stands first in the row; None where the layout has no order.
     models: what made the chosen and the rejected member; "" where the row does not record it.
+    seeds, samplers: of generated members, the seed of each and the settings of what drew it; None where not recorded.
     """
 
     first: bool | None = None
     models: tuple[str, str] = ("", "")
+    seeds: tuple[int | None, int | None] = (None, None)
+    samplers: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None] = (None, None)
 
 
 class PairSource(Protocol):

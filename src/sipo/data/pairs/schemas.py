@@ -1,8 +1,10 @@
 """The tables that are understood: which columns identify them, and how one of their rows becomes a `Pair`."""
 
+import functools
+import json
 import os
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,21 +138,49 @@ def read_pairs(row: dict[str, Any], id: str, folder: Path) -> Pair:
 
 
 def origin_pick_a_pic(row: dict[str, Any]) -> Origin:
-    return _ordered(_label(row.get("label_0")) == 1, row.get("model_0"), row.get("model_1"))
+    members = [[row.get(f"{key}_{n}") for key in ORIGIN] for n in (0, 1)]
+    return _origin(members, _label(row.get("label_0")) == 1)
 
 
 def origin_rapidata(row: dict[str, Any]) -> Origin:
+    members = [[row.get(f"{key}{n}") for key in ORIGIN] for n in (1, 2)]
     first, second = (read_number(row.get(f"votes_image{n}")) or 0 for n in (1, 2))
-    return _ordered(first > second, row.get("model1"), row.get("model2"))
+    return _origin(members, first > second)
 
 
 def origin_pairs(row: dict[str, Any]) -> Origin:
-    return Origin(None, (_name(row.get("chosen_model")), _name(row.get("rejected_model"))))
+    return replace(_origin([[row.get(f"{member}_{key}") for key in ORIGIN] for member in MEMBERS], True), first=None)
 
 
-def _ordered(first: bool, *models: Any) -> Origin:
-    chosen, rejected = map(_name, models if first else models[::-1])
-    return Origin(first, (chosen, rejected))
+def _origin(members: list[list[Any]], first: bool) -> Origin:
+    """members: what a row has under `ORIGIN` of each, in its order; first: whether the first one is the chosen one."""
+    (model, seed, sampler), (other_model, other_seed, other_sampler) = members if first else members[::-1]
+    return Origin(
+        first,
+        (_name(model), _name(other_model)),
+        (_seed(seed), _seed(other_seed)),
+        (_sampler(sampler), _sampler(other_sampler)),
+    )
+
+
+def _seed(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < 2**63 else None
+
+
+def _sampler(value: Any) -> Mapping[str, Any] | None:
+    """The settings: an object, or its JSON."""
+    if isinstance(value, str):
+        return _parsed(value)
+    return {key: each for key, each in value.items() if each is not None} if isinstance(value, dict) else None
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(text: str) -> Mapping[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _name(value: Any) -> str:
@@ -158,6 +188,7 @@ def _name(value: Any) -> str:
     return "" if is_absent(value) else printable(value).strip()
 
 
+MEMBERS, ORIGIN = ("chosen", "rejected"), ("model", "seed", "sampler")
 RAPIDATA = ("prompt", "image1 or image1_path", "image2 or image2_path", "votes_image1", "votes_image2")
 SCHEMAS = (
     Schema(
@@ -167,7 +198,7 @@ SCHEMAS = (
         ("label_1", "has_label"),
         read_pick_a_pic,
         origin_pick_a_pic,
-        ("label_0", "model_0", "model_1"),
+        ("label_0", *(f"{key}_{n}" for key in ORIGIN for n in (0, 1))),
     ),
     Schema(
         "Rapidata",
@@ -185,7 +216,7 @@ SCHEMAS = (
         ("rejected", "strength"),
         read_pairs,
         origin_pairs,
-        ("chosen_model", "rejected_model"),
+        tuple(f"{member}_{key}" for member in MEMBERS for key in ORIGIN),
     ),
 )
 

@@ -10,6 +10,7 @@ from sipo.errors import UsageError, UserError
 from sipo.evaluate.label.label import Candidate, LabelledPair
 from sipo.files import read_regular, write_atomic
 from sipo.jsonl import dump_jsonl
+from sipo.samples.folder import drawn_as
 
 PARQUET, JSONL = ".parquet", ".jsonl"
 
@@ -30,7 +31,8 @@ def write_pairs(pairs: Sequence[LabelledPair], out: Path, seed: int = 0) -> Path
     for number, pair in enumerate(pairs):
         chosen, rejected = pair.chosen, pair.rejected
         media, models = (_read(chosen.path), _read(rejected.path)), (chosen.model, rejected.model)
-        rows.append(pair_row(pair.prompt, number, *media, pair.gap, seed, models))
+        drawn = drawn_as(chosen.path), drawn_as(rejected.path)
+        rows.append(pair_row(pair.prompt, number, *media, pair.gap, seed, models, drawn))
     write_atomic(out, encode_rows(rows, row_group_size=200))
     return out
 
@@ -58,7 +60,19 @@ def require_ending(what: str, out: Path, *endings: str) -> None:
 def _line(pair: LabelledPair, folder: Path) -> dict:
     chosen, rejected = place(pair.chosen.path, folder), place(pair.rejected.path, folder)
     gap = {} if pair.gap is None else {"score_gap": pair.gap}
-    return {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected} | gap
+    models = {"chosen_model": pair.chosen.model, "rejected_model": pair.rejected.model}
+    line = {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected} | gap
+    return line | {key: name for key, name in models.items() if name} | seeds_of(pair.chosen.path, pair.rejected.path)
+
+
+def seeds_of(chosen: Path, rejected: Path) -> dict:
+    """What a line of a manifest records of generated members: their seeds and the settings of their samplers."""
+    found = {"chosen": drawn_as(chosen), "rejected": drawn_as(rejected)}
+    return {
+        f"{member}_{key}": value
+        for member, drawn in found.items() if drawn
+        for key, value in zip(("seed", "sampler"), drawn, strict=True)
+    }  # fmt: skip
 
 
 def place(path: Path, folder: Path) -> str:
