@@ -9,6 +9,7 @@ from sipo import (
     LOSSES,
     SFT,
     Branch,
+    FlowSchedule,
     FlowSDE,
     ImportanceWeight,
     add_noise,
@@ -312,3 +313,40 @@ def test_nothing_waits_for_the_device(name, weight):
         loss, _ = objective()(steps if name == "d3po" else terms)
         loss.mean().backward(retain_graph=True)
     assert scale.grad.is_meta
+
+
+@pytest.mark.parametrize("name", every_schedule())
+def test_members_may_have_noise_of_their_own(name):
+    """Equal noises are the shared one; others noise each member, and are each one's target, as two pairs would have it."""
+    schedule = every_schedule()[name]
+    t = T_FLOW if name == "flow" else T
+    other = normal(B, *SHAPE, seed=9)
+
+    def terms(x0_w, x0_l, eps):
+        return pair_terms(
+            network(0.5), network(0.4), schedule, DDIM(), 50, ImportanceWeight(), x0_w, x0_l, eps, t, Z, True
+        )
+
+    shared, equal = terms(X0_W, X0_L, EPS), terms(X0_W, X0_L, torch.cat([EPS, EPS]))
+    own, second = terms(X0_W, X0_L, torch.cat([EPS, other])), terms(X0_L, X0_W, other)
+    for branch, wanted in (
+        (equal.chosen, shared.chosen), (equal.rejected, shared.rejected), (own.chosen, shared.chosen), (own.rejected, second.chosen),
+    ):  # fmt: skip
+        for part in ("target", "policy", "reference", "log_iw"):
+            assert torch.equal(getattr(branch, part), getattr(wanted, part)), part
+    with pytest.raises(ValueError, match="eps has 1 rows for 3 pairs"):
+        terms(X0_W, X0_L, EPS[:1])
+
+
+def test_the_path_from_a_member_s_own_noise_is_a_straight_line():
+    """PNAPO: x_t = (1 - s) x_0 + s x_T and the target x_T - x_0, of each member."""
+    seen = []
+    noise = normal(2 * B, *SHAPE, seed=8)
+    terms = pair_terms(
+        lambda xt, t: seen.append(xt) or 0 * xt, None, FlowSchedule(shift=3.0), DDIM(), 50, ImportanceWeight(), X0_W, X0_L, noise,
+        T_FLOW,
+    )  # fmt: skip
+    x0, s = torch.cat([X0_W, X0_L]), (torch.cat([T_FLOW, T_FLOW]) / 1000).reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(seen[0], (1 - s) * x0 + s * noise)
+    torch.testing.assert_close(torch.cat([terms.chosen.target, terms.rejected.target]), noise - x0)
+    torch.testing.assert_close(terms.rejected.policy_error, ((noise - x0)[B:] ** 2).flatten(1).mean(1))

@@ -99,7 +99,9 @@ def pair_terms(
     old: Predict | None = None,
     reference_error: Tensor | None = None,
 ) -> PairTerms:
-    """Noise both members with the same `eps` (B, ...) and `t` (B,), run the networks, and gather what objectives read.
+    """Noise both members with the same `t` (B,) and `eps` (B, ...), run the networks, and gather what objectives read.
+
+    `eps` (N, ...) gives each member noise of its own, chosen rows first: that which it was sampled from (PNAPO).
 
     The networks see the chosen rows, then the rejected ones (N = 2B; N = B if `x0_rejected` is None), in one forward
     each: the reference and `old` first, under no-grad, then the policy. `old` is the policy that produced the data, for
@@ -107,14 +109,18 @@ def pair_terms(
     shared by both members: `x_s = q.mean + q.std z`. `reference_error` (N,) takes the place of the reference where it is
     known for these x_0, eps and t. All that follows the networks is in float32 (float64 stays).
 
-    Raises ValueError if importance weights are asked for and the kernel is deterministic, or `z` is missing for the
+    Raises ValueError for an `eps` of neither length, if importance weights are asked for and the kernel is deterministic, or `z` is missing for the
     sampled estimate, or the network is missing that the denominator needs.
     """
     if with_importance_weights:
         _require_weight_inputs(weight, kernel, reference, old, z)
     members = 1 if x0_rejected is None else 2
     x0 = x0_chosen if x0_rejected is None else torch.cat([x0_chosen, x0_rejected])  # (N, ...)
-    eps, t_all = _repeat(eps, members), _repeat(t, members)
+    eps, t_all = eps if len(eps) == len(x0) else _repeat(eps, members), _repeat(t, members)
+    if len(eps) != len(x0):
+        raise ValueError(
+            f"eps has {len(eps) // members} rows for {len(t)} pairs; it must have one a pair, or one a member"
+        )
     s_all = previous_timestep(schedule, t_all, num_inference_steps)
     xt = add_noise(schedule, x0, eps, t_all)
 

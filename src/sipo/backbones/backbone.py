@@ -80,6 +80,18 @@ class Backbone:
         """The raw prediction, shape of xt; `denoiser` may be wrapped, or a copy."""
         return denoisers.predict(self.adapter, denoiser, xt, t, conditioning, self.size, self.model.guidance)
 
+    @property
+    def noise_dtype(self) -> torch.dtype:
+        """Of the noise with which `sampler` begins."""
+        return self.family.noise_dtype or self.model.frozen_dtype(self.dtype)
+
+    def initial_noise(self, seeds: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """(B, ...), float32 on the CPU: the noise with which a sampler began that drew in `dtype`, by the seeds of its samples."""
+        shape = self.adapter.latent_shape(self.size)
+        return torch.stack(
+            [torch.randn(shape, generator=torch.Generator().manual_seed(s), dtype=dtype) for s in seeds]
+        ).float()
+
     def sampler(self, num_inference_steps: int, guidance_scale: float) -> Sampler:
         """Media by the checkpoint's own pipeline and scheduler; a CPU generator a seed, so that devices agree."""
 

@@ -152,7 +152,8 @@ class Family:
     pipeline: the class that model_index.json names. denoisers: class by part, in the order in which sampling uses them,
     from noise to data; `Adapter.boundaries` says at which timesteps they take over. vae: its class. text_encoders: parts,
     of classes in transformers, with tokenizers of the same numbers. lora_targets: what LoRA adapts by default.
-    dtype: what samples are computed in on a GPU where no training says. vae_dtype: None for that of the other frozen
+    dtype: what samples are computed in on a GPU where no training says. noise_dtype: of the noise with which the pipeline
+    begins a sample; None for that of its text embeddings. vae_dtype: None for that of the other frozen
     weights. tiled_vae: encode and decode in slices and, above the VAE's own size, in tiles.
     """
 
@@ -163,6 +164,7 @@ class Family:
     lora_targets: tuple[str, ...]
     adapter: type[Adapter]
     dtype: torch.dtype = torch.float16
+    noise_dtype: torch.dtype | None = None
     vae_dtype: torch.dtype | None = None
     tiled_vae: bool = False
 

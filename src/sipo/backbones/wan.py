@@ -105,6 +105,7 @@ WAN = Family(
     lora_targets=("to_k", "to_q", "to_v", "to_out.0"),
     adapter=Wan,
     dtype=torch.bfloat16,
+    noise_dtype=torch.float32,
     vae_dtype=torch.float32,
     tiled_vae=True,
 )

@@ -92,6 +92,8 @@ class DataConfig:
     crop: Literal["center", "random"] = "center"
     flip: bool = False
     prompt_dropout: Probability = 0.0
+    # The noise of training: drawn anew in every step and shared by both members, or what each was sampled from (flow models).
+    noise: Literal["drawn", "sampled"] = "drawn"
     # The probability that a label is wrong: of every pair, or "strength", 1 less the pair's own. 0: labels are right.
     label_smoothing: Probability | Literal["strength"] = 0.0
     cache: str | None = None  # a folder that `sipo data encode` made, or where `sipo train` shall make it
@@ -101,6 +103,12 @@ class DataConfig:
     validation: Share | str | None = None  # a share of the prompts held out, or a file of pairs
     max_validation_pairs: Count = 256
     workers: Workers = 2
+
+    def __post_init__(self) -> None:
+        if self.noise == "sampled" and self.flip:
+            raise ValueError(
+                "noise: sampled is the noise of a picture as it was drawn, which flip mirrors; leave one out"
+            )
 
     def size(self, own: Size) -> Size:
         """The requested size; what the config leaves open is the model's own. Raises UsageError for frames of an image."""

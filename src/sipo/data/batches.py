@@ -76,6 +76,7 @@ class Item:
     members: list[Member]  # chosen and, if there is one, rejected; their micro-conditioning is (4,)
     strength: float
     times: tuple[float, float] | None = None
+    seeds: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class PairBatch:
     `conditioning` holds the text embeddings as the pipeline passes them, (B, ...) each. `rejected` is None in data for
     SFT. micro_conditioning: original height and width, crop top and left of chosen and, if there is one, rejected (see
     `Crop.micro_conditioning`). times: of steps of trajectories, from t to s; `chosen` and `rejected` are then x_t and x_s.
+    seeds: of the noise that the members were sampled from, where they are trained with that.
     draws: the numbers of the pairs' fixed draws, where these are not the step's. reference_error: as far as known before.
     """
 
@@ -100,6 +102,7 @@ class PairBatch:
     encoded: bool
     micro_conditioning: Tensor  # (members, B, 4) float32
     times: Tensor | None = None  # (B, 2) float64
+    seeds: Tensor | None = None  # (members, B) int64
     draws: Tensor | None = None  # (B,) int64
     reference_error: Tensor | None = None  # (members, B) float32
 
@@ -118,6 +121,7 @@ def collate(items: list[Item]) -> PairBatch:
     texts = [item.conditioning for item in items if item.conditioning is not None]
     conditioning = {name: torch.stack([text[name] for text in texts]) for name in texts[0]} if texts else None
     times = [item.times for item in items if item.times is not None]
+    seeds = [item.seeds for item in items if item.seeds is not None]
     sides = list(zip(*(item.members for item in items), strict=True))
     media, crops = ([torch.stack([member[part] for member in side]) for side in sides] for part in (0, 1))
     return PairBatch(
@@ -131,4 +135,5 @@ def collate(items: list[Item]) -> PairBatch:
         encoded=conditioning is not None,
         micro_conditioning=torch.stack(crops),
         times=None if not times else torch.tensor(times, dtype=torch.float64),
+        seeds=None if not seeds else torch.tensor(seeds).T,
     )

@@ -33,7 +33,7 @@ class MediaPairs:
     """Pairs decoded as they are needed.
 
     usable: the rows of `source` to train on, from `CheckReport.usable` or one side of `split_validation`.
-    with_rejected: False skips decoding the rejected member (SFT).
+    with_rejected: False skips decoding the rejected member (SFT). seeds: (len(usable), members), see `SampledNoise`.
     """
 
     source: PairSource
@@ -45,6 +45,7 @@ class MediaPairs:
     seed: int = 0
     with_rejected: bool = True
     max_pixels: int = MAX_PIXELS
+    seeds: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.usable)
@@ -56,14 +57,15 @@ class MediaPairs:
         members = [
             Member(pixels.flip(-1) if drawn.flip else pixels, crops[int(drawn.flip)]) for pixels, crops in members
         ]
-        return Item(pair.id, slot.slot, "" if drawn.empty_prompt else pair.prompt, None, members, pair.strength)
+        prompt, seeds = "" if drawn.empty_prompt else pair.prompt, seeds_at(self.seeds, slot)
+        return Item(pair.id, slot.slot, prompt, None, members, pair.strength, seeds=seeds)
 
 
 @dataclass(frozen=True)
 class CachedPairs:
     """Pairs from a `Cache`: moments and text embeddings. The crop was fixed at encoding; flip picks an orientation.
 
-    usable: rows of the source, as in `MediaPairs`; each must be in the cache (KeyError otherwise).
+    usable: rows of the source, as in `MediaPairs`; each must be in the cache (KeyError otherwise). seeds: as there.
     """
 
     cache: Cache
@@ -72,6 +74,7 @@ class CachedPairs:
     prompt_dropout: float = 0.0
     seed: int = 0
     with_rejected: bool = True
+    seeds: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.flip and self.cache.orientations == 1:
@@ -92,7 +95,12 @@ class CachedPairs:
         members = [Member(moments[int(drawn.flip)], crops[int(drawn.flip)]) for moments, crops in sample.members]
         members = members if self.with_rejected else members[:1]
         text = self.cache.conditioning(prompt)
-        return Item(sample.id, slot.slot, self.cache.prompt(prompt), text, members, sample.strength)
+        seeds = seeds_at(self.seeds, slot)
+        return Item(sample.id, slot.slot, self.cache.prompt(prompt), text, members, sample.strength, seeds=seeds)
+
+
+def seeds_at(seeds: np.ndarray | None, slot: Slot) -> tuple[int, ...] | None:
+    return None if seeds is None else tuple(seeds[slot.index].tolist())
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,13 @@ def render(found: Sequence[Growth], console: Console) -> None:
 
 def _config(raw: dict[str, Any], folder: Path, run: str) -> Config:
     """One step on the made-up data, without samples, validation and extra logs."""
-    data = {**raw["data"], "path": str(folder / "pairs.jsonl"), "cache": str(folder / "cache"), "validation": SHARE}
+    data = {
+        **raw["data"],
+        "path": str(folder / "pairs.jsonl"),
+        "cache": str(folder / "cache"),
+        "validation": SHARE,
+        "noise": "drawn",
+    }
     settings = {**raw.get("train", {}), **UNDISTURBED, "num_steps": 1, "keep_best": None}
     return parse_config(
         {**raw, "run": str(folder / run), "data": data, "train": settings, "log": {"tensorboard": False}}

@@ -64,7 +64,7 @@ def rehearse(config: Config, folder: Path, num_steps: int, console: Console) -> 
 
 def _rehearsed(raw: dict[str, Any], folder: Path, checkpoint: Path, pairs: Path, num_steps: int) -> dict[str, Any]:
     cache = str(folder / f"cache-{pairs.parent.name}") if raw["data"]["cache"] else None
-    data = {"path": str(pairs), "cache": cache, "validation": None}
+    data = {"path": str(pairs), "cache": cache, "validation": None, "noise": "drawn"}
     plain = dict.fromkeys(("revision", "variant", "vae", "lora"))
     return {
         **raw,

@@ -127,6 +127,10 @@ def require_ready(config: OnlineConfig) -> None:
     require_trajectories(config.training)
     if rounds.chosen is not None and isinstance(config.training.loss, D3PO):
         raise UsageError("rounds.chosen: d3po needs trajectories of both members, which chosen media do not have")
+    if rounds.chosen is not None and config.training.data.noise == "sampled":
+        raise UsageError(
+            "data.noise: sampled needs the seeds of both members, which media of rounds.chosen do not have"
+        )
     choose_one(rounds.scorer, rounds.worker)
     prompts, held_out = prompts_of(rounds), {item.prompt for item in held_out_items(rounds)}
     if len(prompts) < rounds.num_prompts:

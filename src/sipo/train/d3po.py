@@ -60,6 +60,7 @@ def require_trajectories(config: Config) -> None:
         "cache": data.cache,
         "flip": data.flip,
         "prompt_dropout": data.prompt_dropout,
+        "noise": data.noise != "drawn",
     }
     if given := [f"data.{key}" for key, value in useless.items() if value]:
         raise UsageError(

@@ -25,6 +25,11 @@ def require_fit(config: Config, architecture: Architecture, size: Size, device: 
         draw_timesteps(config.timesteps, schedule, steps, config.train.seed, 1, torch.tensor([0]), 1)
     except ValueError as error:
         mistakes.append(f"timesteps: {str(error).removeprefix('timesteps ')}")
+    if config.data.noise == "sampled" and schedule.prediction != "flow":
+        mistakes.append(
+            "data.noise: sampled joins each member to its noise by the straight path of a flow model; this one predicts "
+            f"{schedule.prediction}: use drawn"
+        )
     if device is not None and device.type != "cuda" and config.train.mixed_precision == "fp16":
         mistakes.append("train.mixed_precision: fp16 trains on a CUDA GPU only; use bf16, or no")
     if device is not None and device.type == "cpu" and config.model.dtype == "float16":

@@ -13,6 +13,7 @@ from sipo.data.cache.encode import encode_cache
 from sipo.data.cache.plan import EncodeRequest
 from sipo.data.cache.read import Cache
 from sipo.data.dataset import CachedPairs, MediaPairs, PairDataset, open_trajectories
+from sipo.data.noise import SampledNoise, sampled_noise
 from sipo.data.pairs.check import check_pairs, default_memory
 from sipo.data.pairs.open import open_pairs
 from sipo.data.pairs.rows import PairSource
@@ -30,11 +31,19 @@ CPU_BATCH = 4 * 3 * 2**15  # bytes of 32,768 pixels: a CPU encodes larger batche
 
 @dataclass(frozen=True)
 class Rows:
-    """A source, the rows of it that are used here, and all that could be (what a cache holds, however it is split)."""
+    """A source, the rows of it that are used here, and all that could be (what a cache holds, however it is split).
+
+    noise: what the used rows' members were sampled from, where they are trained with it.
+    """
 
     source: PairSource
     usable: list[int]
     encodable: list[int]
+    noise: SampledNoise | None = None
+
+    @property
+    def seeds(self) -> np.ndarray | None:
+        return self.noise.seeds if self.noise else None
 
 
 @dataclass(frozen=True)
@@ -49,8 +58,8 @@ class Inputs:
 def open_rows(config: Config, size: Size, console: Console) -> tuple[Rows, Rows | None, dict[str, Any]]:
     """The rows of training, those of validation if any, and the record of what was checked and skipped.
 
-    Raises UserError for bad rows under `on_bad_rows: stop`, and for data without rejected members where the objective
-    needs them.
+    Raises UserError for bad rows under `on_bad_rows: stop`, for data without rejected members where the objective needs
+    them, and for members whose noise is not known with `data.noise: sampled`.
     """
     data = config.data
     train, checked = _checked(config, data.path, data.max_pairs, size, console)
@@ -71,7 +80,24 @@ def open_rows(config: Config, size: Size, console: Console) -> tuple[Rows, Rows 
         # Spread over the file, whose beginning may be of one kind.
         chosen = np.linspace(0, len(validation.usable) - 1, data.max_validation_pairs).round().astype(int)
         validation = replace(validation, usable=[validation.usable[i] for i in chosen])
+    if data.noise == "sampled":
+        train, validation = (
+            with_noise(config, train, size, console),
+            validation and with_noise(config, validation, size),
+        )
+        if validation and train.noise and validation.noise and train.noise.dtype != validation.noise.dtype:
+            raise UserError("data.validation: its samplers drew noise in another dtype than those of data.path")
     return train, validation, checked
+
+
+def with_noise(config: Config, rows: Rows, size: Size, console: Console | None = None) -> Rows:
+    """The rows with the noise of their members; a console is told where another model drew them. Raises UserError."""
+    found = sampled_noise(rows.source, rows.usable, size, 2 if config.loss.needs_rejected else 1)
+    others = [name for name in found.models if name != config.model.path]
+    if console and others:
+        text = f"data.noise: members were sampled by {', '.join(others)}; the path from their noise is that of {config.model.path}"
+        console.print(Text.assemble(("notice: ", "yellow"), text))
+    return replace(rows, noise=found)
 
 
 def open_inputs(
@@ -86,17 +112,17 @@ def open_inputs(
         first = open_trajectories(train.source, train.usable, settings)
     elif data.cache is None:
         first = MediaPairs(train.source, train.usable, size, data.crop, data.flip, data.prompt_dropout, seed,
-                           rejected, data.max_pixels)  # fmt: skip
+                           rejected, data.max_pixels, train.seeds)  # fmt: skip
         if validation:
             second = MediaPairs(validation.source, validation.usable, size, with_rejected=rejected,
-                                max_pixels=data.max_pixels)  # fmt: skip
+                                max_pixels=data.max_pixels, seeds=validation.seeds)  # fmt: skip
     else:
         cache = _encoded(config, train, data.cache, backbone, processes, console)
-        first = CachedPairs(cache, train.usable, data.flip, data.prompt_dropout, seed, rejected)
+        first = CachedPairs(cache, train.usable, data.flip, data.prompt_dropout, seed, rejected, train.seeds)
         if validation:
             if validation.source is not train.source:
                 cache = _encoded(config, validation, f"{data.cache}-validation", backbone, processes, console)
-            second = CachedPairs(cache, validation.usable, with_rejected=rejected)
+            second = CachedPairs(cache, validation.usable, with_rejected=rejected, seeds=validation.seeds)
     shown, keep = validation or train, config.train.keep_best
     num_prompts = max(config.sample.num_prompts, keep.num_prompts if keep else 0)
     return Inputs(first, second, shown.source.prompts(shown.usable[: 50 * num_prompts]))

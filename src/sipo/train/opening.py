@@ -131,6 +131,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
             best=best,
             sample=config.sample,
             prompts=sample_prompts(config.sample, inputs.prompts),
+            noise_dtype=train_rows.noise.dtype if train_rows.noise else None,
         )
         if planned:
             t = precompute(t, planned, inputs, config.data.workers, console)
@@ -258,6 +259,8 @@ def announce(
     }  # fmt: skip
     if train.sharding == "none":
         del rows["sharding"]
+    if config.data.noise == "sampled":
+        rows["noise"] = "of each member, what it was sampled from"
     if draws := train.reference.precompute:
         rows["reference"] = f"computed once, on {draws} draws of each pair, which come again every {draws} passes"
     if {"beta", "omega", "horizon"} <= {field.name for field in dataclasses.fields(objective)}:

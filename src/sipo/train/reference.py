@@ -95,6 +95,7 @@ def fingerprint(
         "usable rows": digest(rows.usable),
         "size": str(backbone.size),
         "cached": data.cache is not None,
+        **({"noise": config.data.noise} if config.data.noise != "drawn" else {}),
         **(augmented if num_draws else {}),
         "members": 2 if config.loss.needs_rejected else 1,
         "seed": config.train.seed,

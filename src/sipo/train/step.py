@@ -129,7 +129,8 @@ class Networks:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the networks see of one micro-batch: x0 and noise (B, ...), timesteps (B,), conditioning of all members."""
+    """What the networks see of one micro-batch: x0 (B, ...), noise (B, ...) or of each member (members * B, ...), timesteps
+    (B,), conditioning of all members."""
 
     chosen: Tensor
     rejected: Tensor | None
@@ -151,7 +152,12 @@ def _draw(t: Training, batch: PairBatch, step: int, global_batch: int) -> Drawn:
     chosen, rejected = _latents(t, batch, where, which)
     rejected = rejected if t.objective.needs_rejected else None
     conditioning = _conditioning(t, batch, 1 if rejected is None else 2)
-    eps = pair_randn(chosen.shape[1:], seed, where, which, "eps").to(device, non_blocking=True)
+    if batch.seeds is None or t.noise_dtype is None:
+        eps = pair_randn(chosen.shape[1:], seed, where, which, "eps")
+    else:
+        members = batch.seeds if t.objective.needs_rejected else batch.seeds[:1]
+        eps = t.backbone.initial_noise(members.flatten().tolist(), t.noise_dtype)
+    eps = eps.to(device, non_blocking=True)
     timesteps = draw_timesteps(t.timesteps, t.backbone.schedule, t.num_inference_steps, seed, where, which, strata)
     return Drawn(chosen, rejected, eps, timesteps.to(device, non_blocking=True), conditioning)
 

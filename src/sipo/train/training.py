@@ -60,5 +60,7 @@ class Training:
     # The sample grids.
     sample: SampleConfig
     prompts: list[PromptItem]
+    # In which samplers drew the noise that members are trained with, where that is not drawn anew.
+    noise_dtype: torch.dtype | None = None
     # The reference's errors, where they were computed before: it does not run then.
     known: KnownErrors | None = None
