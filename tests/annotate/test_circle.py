@@ -64,5 +64,7 @@ def test_from_two_runs_to_a_training_on_peoples_votes(tmp_path, monkeypatch):
         chosen, rejected = (detail(Path(line[side]).read_bytes()) for side in ("chosen", "rejected"))
         assert chosen > rejected  # what people said, whatever side it was shown on
         assert line["strength"] == 1.0
+        assert line["chosen_seed"] == line["rejected_seed"]  # of one prompt and seed
+        assert {line[f"{side}_sampler"]["guidance_scale"] for side in ("chosen", "rejected")} == {4, 2}
     sipo("train", demo, "run=runs/people", "data.path=pairs.jsonl", "data.cache=cache-people", *SMALL)
     assert [line["step"] for line in RunDir(Path("runs/people")).read_metrics("train")][-1] == 2

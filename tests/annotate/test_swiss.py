@@ -1,5 +1,6 @@
 """The tournament on samples of known quality."""
 
+import json
 from itertools import combinations
 from pathlib import Path
 
@@ -83,3 +84,13 @@ def test_all_pairs_agree_with_the_ranking(tmp_path):
     (one,) = pairs_of(prompt, looks, "best-worst", tmp_path)
     assert (number(one["chosen"]), number(one["rejected"])) == (5, 0)
     assert one["strength"] == max(line["strength"] for line in lines)
+
+
+def test_pairs_of_generated_samples_keep_their_seeds(tmp_path):
+    (tmp_path / "settings.json").write_text('{"model": "tiny"}')
+    lines = [{"file": f"{n}.png", "prompt": "a cat", "seed": 40 + n} for n in range(2)]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    prompt = Prompt("a cat", (tmp_path / "0.png", tmp_path / "1.png"))
+    (line,) = pairs_of(prompt, [Look(0, 1, "right")], "judged", tmp_path)
+    assert (line["chosen_seed"], line["rejected_seed"]) == (41, 40)
+    assert line["chosen_sampler"] == line["rejected_sampler"] == {"model": "tiny"}

@@ -56,6 +56,7 @@ def test_the_chosen_is_right_and_the_rejected_is_wrong_or_less_clean(artist, tmp
     number = make_pairs(tmp_path / "p.parquet", artist, MADE_BY, PairSettings(30, 3, contrast="any"))
     rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
     assert number == len(rows) >= 29
+    assert all(row["seed_0"] != row["seed_1"] and json.loads(row["sampler_0"]) == MADE_BY for row in rows)
     scorer = MiniatureScorer()
     for row in rows:
         chosen, rejected = scorer.details(sides(row), [row["caption"]] * 2)

@@ -56,8 +56,11 @@ def test_a_round_trains_on_the_best_and_worst_of_its_own_samples(raw_online, unb
         ]
         pairs = read_jsonl(folder / "pairs.jsonl")
         assert len(pairs) == 4  # noise pictures do not tie
+        seeds = {f"samples/1-of-1/{s.file}": s.seed for s in samples}
         for pair in pairs:
             assert brightness(folder / pair["chosen"]) > brightness(folder / pair["rejected"])
+            assert [pair["chosen_seed"], pair["rejected_seed"]] == [seeds[pair["chosen"]], seeds[pair["rejected"]]]
+            assert pair["chosen_sampler"] == read_settings(folder / "samples" / "1-of-1")
             assert {s.prompt for s in samples if folder / "samples/1-of-1" / s.file in
                     (folder / pair["chosen"], folder / pair["rejected"])} == {pair["prompt"]}  # fmt: skip
         record = json.loads((folder / "round.json").read_text())

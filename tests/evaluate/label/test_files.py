@@ -70,6 +70,23 @@ def test_the_columns_are_pick_a_pics_and_the_side_says_nothing(labels, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["pairs.parquet", "pairs.jsonl"])
+def test_generated_members_keep_their_seeds_and_their_sampler(labels, tmp_path, name):
+    """Those of a folder that `generate` wrote; of the others nothing is known."""
+    pairs = labels.preferences.pairs[:6]
+    (tmp_path / "samples" / "settings.json").write_text('{"model": "tiny", "height": 16, "width": 16}')
+    listed = [(pair.chosen, 5 + n) for n, pair in enumerate(pairs)] + [
+        (pair.rejected, 90 + n) for n, pair in enumerate(pairs[:4])
+    ]
+    lines = [{"file": each.path.name, "prompt": "p", "seed": seed} for each, seed in listed]
+    (tmp_path / "samples" / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    origins = open_pairs(write_pairs(pairs, tmp_path / name, seed=3)).origins(list(range(6)))
+    assert [origin.seeds for origin in origins] == [(5 + n, 90 + n if n < 4 else None) for n in range(6)]
+    sampler = {"model": "tiny", "height": 16, "width": 16}
+    assert [origin.samplers for origin in origins] == [(sampler, sampler if n < 4 else None) for n in range(6)]
+    assert {origin.models for origin in origins} == {("m", "m")}
+
+
+@pytest.mark.parametrize("name", ["pairs.parquet", "pairs.jsonl"])
 def test_pairs_of_votes_have_no_gap(labels, tmp_path, name):
     voted = [replace(pair, gap=None) for pair in labels.preferences.pairs]
     out = write_pairs(voted, tmp_path / name)
