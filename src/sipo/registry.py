@@ -182,6 +182,7 @@ families: Registry[Any] = Registry(
     {
         "StableDiffusionPipeline": "sipo.backbones.stable_diffusion:STABLE_DIFFUSION",
         "StableDiffusionXLPipeline": "sipo.backbones.stable_diffusion:STABLE_DIFFUSION_XL",
+        "StableDiffusion3Pipeline": "sipo.backbones.stable_diffusion_3:STABLE_DIFFUSION_3",
         "FluxPipeline": "sipo.backbones.flux:FLUX",
         "CogVideoXPipeline": "sipo.backbones.cogvideox:COGVIDEOX",
         "WanPipeline": "sipo.backbones.wan:WAN",

@@ -9,24 +9,18 @@ import torch
 from diffusers import CogVideoXDDIMScheduler, DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from support.checkpoints import FAMILIES
+from support.pipelines import call
 
 from sipo.backbones import load_backbone
 from sipo.config import DataConfig, ModelConfig
 from sipo.errors import UserError
 from sipo.schedule import FlowSchedule, VPSchedule
 
-NEW = ["flux", "cogvideox-2b", "cogvideox-5b", "wan"]
+NEW = ["flux", "cogvideox-2b", "cogvideox-5b", "wan"]  # for newer ones see test_newer_families.py
 
 
 def load(checkpoint, name, **keys):
     return load_backbone(ModelConfig(str(checkpoint), **keys), size=DataConfig("x", **FAMILIES[name][1]).size)
-
-
-def call(pipeline, prompts, size, **keys):
-    extra = {"num_frames": size.num_frames} if size.is_video else {}
-    if "max_text_seq_length" in pipeline.transformer.config:
-        extra["max_sequence_length"] = pipeline.transformer.config.max_text_seq_length
-    return pipeline(prompts, height=size.height, width=size.width, **extra, **keys)[0]
 
 
 @pytest.fixture(params=NEW)
@@ -37,10 +31,8 @@ def family(request, tiny_family):
 def test_samples_are_those_of_plain_diffusers(family):
     name, checkpoint = family
     backbone = load(checkpoint, name)
-    generators = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
     plain = DiffusionPipeline.from_pretrained(checkpoint)
-    expected = call(plain, ["a cat", "a dog"], backbone.size, generator=generators, num_inference_steps=3,
-                    guidance_scale=3.5, output_type="pil")  # fmt: skip
+    expected = call(plain, ["a cat", "a dog"], backbone.size, 3.5, 3, seeds=[3, 4])
     media = backbone.sampler(3, 3.5)(["a cat", "a dog"], [3, 4])
     for one, wanted in zip(media, expected, strict=True):
         frames, wanted = (one, wanted) if backbone.size.is_video else ([one], [wanted])
@@ -60,8 +52,7 @@ def test_prediction_is_what_one_step_of_the_pipeline_uses(family):
     start, guidance = noise, 1.0
     if name == "flux":
         start, guidance = pipeline._pack_latents(noise, 1, *noise.shape[1:]), 3.5
-    x0_hat = call(pipeline, ["a cat"], backbone.size, latents=start, num_inference_steps=1, guidance_scale=guidance,
-                  output_type="latent")  # fmt: skip
+    x0_hat = call(pipeline, ["a cat"], backbone.size, guidance, 1, latents=start, output_type="latent")
     if name == "flux":
         x0_hat = pipeline._unpack_latents(x0_hat, 16, 16, pipeline.vae_scale_factor)
     if isinstance(backbone.schedule, FlowSchedule):

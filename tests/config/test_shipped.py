@@ -1,10 +1,11 @@
-"""The shipped configs say what the paper says: one experiment a stem, three objectives each."""
+"""The shipped configs say what the paper says, or are its settings on newer models: one experiment a stem, three objectives each."""
 
 from pathlib import Path
 
 import pytest
 import yaml
 
+from sipo.backbones import read_architecture
 from sipo.config import Config, differences, load_config
 from sipo.kernels import DDIM
 from sipo.losses import DPOCM, SFT, SIPO, DiffusionDPO
@@ -23,6 +24,9 @@ EXPERIMENTS = {
     "flux-geneval": ("Table 3", "image", "bf16"),
     "sdxl-pickapic": ("Table A2", "image", "fp16"),
 }
+
+# The paper's settings on models that it does not have, and what they are trained at: side or (height, width, frames, rate).
+NEWER = {"sd35-medium": 1024, "sd35-large": 1024}
 
 # Table A1, and the clip range and the threshold of Appendix F.1. Adam is AdamW without weight decay.
 TABLE_A1 = {
@@ -44,12 +48,12 @@ def test_it_parses_and_writes_into_a_run_of_its_own_name(path):
     assert load_config(path).run == f"runs/{path.stem}"
 
 
-def test_every_experiment_of_the_paper_has_its_configs():
-    papers = {path.stem for path in CONFIGS.glob("*.yaml") if not path.stem.startswith(("demo", "miniature"))}
-    assert papers == {f"{experiment}-{objective}" for experiment in EXPERIMENTS for objective in OBJECTIVES}
+def test_every_experiment_has_its_configs():
+    found = {path.stem for path in CONFIGS.glob("*.yaml") if not path.stem.startswith(("demo", "miniature"))}
+    assert found == {f"{experiment}-{objective}" for experiment in (*EXPERIMENTS, *NEWER) for objective in OBJECTIVES}
 
 
-@pytest.mark.parametrize("experiment", [*EXPERIMENTS, "miniature"])
+@pytest.mark.parametrize("experiment", [*EXPERIMENTS, *NEWER, "miniature"])
 def test_the_objectives_of_an_experiment_differ_in_nothing_but_run_and_loss(experiment):
     first, *others = (load(experiment, objective).to_dict() for objective in OBJECTIVES)
     for other in others:
@@ -64,9 +68,9 @@ def test_the_baseline_of_the_miniature_differs_in_the_same():
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", [*EXPERIMENTS, *NEWER])
 def test_table_a1(experiment, objective):
-    _, medium, precision = EXPERIMENTS[experiment]
+    medium, precision = EXPERIMENTS[experiment][1:] if experiment in EXPERIMENTS else (newer_medium(experiment), "bf16")
     paper, config = TABLE_A1[medium], load(experiment, objective)
     fields = {} if objective == "dpo" else {"clip_range": CLIP_RANGE, "prune_threshold": PRUNE_THRESHOLD}
     # All else stands at its default, which is the paper's.
@@ -78,6 +82,22 @@ def test_table_a1(experiment, objective):
     assert train.mixed_precision == precision
     assert (config.weight, config.kernel, config.num_inference_steps) == (ImportanceWeight(), DDIM(), 50)
     assert config.timesteps == Uniform()
+
+
+def newer_medium(experiment: str) -> str:
+    return "image" if isinstance(NEWER[experiment], int) else "video"
+
+
+@pytest.mark.parametrize("experiment", NEWER)
+def test_newer_models_train_at_their_own_size(experiment):
+    data, architecture = load(experiment, "sipo").data, read_architecture(load(experiment, "sipo").model)
+    own, sides = architecture.sizes.native, NEWER[experiment]
+    expected = (sides, sides, 1, None) if isinstance(sides, int) else sides
+    found = architecture.size(data.size)
+    assert (found.height, found.width, found.num_frames, found.fps) == expected
+    assert (found.num_frames, found.fps) == (own.num_frames, own.fps)
+    head = (CONFIGS / f"{experiment}-sipo.yaml").read_text().splitlines()[0]
+    assert "the paper has no experiment on it" in head
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -94,13 +114,14 @@ def test_the_comments_say_where_it_stands_in_the_paper(experiment, objective):
     assert ("[paper]" in line) if precision == "fp16" else ("[ours]" in line and "the paper has fp16" in line)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", [*EXPERIMENTS, *NEWER])
 def test_every_value_says_where_it_comes_from(experiment):
     lines = (CONFIGS / f"{experiment}-sipo.yaml").read_text().splitlines()
     values = [line for line in lines if ": " in line.partition("#")[0]]
     theirs = [line for line in values if not line.strip().startswith(("run:", "model:", "path:"))]  # the user's own
     assert len(theirs) > 20
-    assert [line for line in theirs if not any(mark in line for mark in ("[paper]", "[reference]", "[ours]"))] == []
+    marks = ("[paper]", "[reference]", "[ours]", *(("[model]", "[diffusers]") if experiment in NEWER else ()))
+    assert [line for line in theirs if not any(mark in line for mark in marks)] == []
 
 
 @pytest.mark.parametrize(("experiment", "warmup"), [("sd15-pickapic", 500), ("sdxl-pickapic", 200)])
@@ -124,9 +145,9 @@ def test_cogvideox_2b_keeps_both_steps_of_table_1():
 
 
 def test_a_cache_is_shared_within_an_experiment_and_by_no_other():
-    caches = {experiment: load(experiment, "sipo").data.cache for experiment in EXPERIMENTS}
+    caches = {experiment: load(experiment, "sipo").data.cache for experiment in (*EXPERIMENTS, *NEWER)}
     named = [cache for cache in caches.values() if cache]
-    assert len(named) == len(set(named)) == 4
+    assert len(named) == len(set(named)) == 4 + len(NEWER)
 
 
 def test_no_key_is_given_twice():

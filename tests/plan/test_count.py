@@ -90,9 +90,9 @@ def test_autocast_is_torchs():
 def test_saved_bytes_are_those_of_a_real_forward(name, kind, tiny_family):
     """One sample in float32 on the CPU, whose attention kernel saves the same tensors but for padding and seeds.
 
-    In CogVideoX a forward on the CPU keeps one more tensor per layer, of the queries' size.
+    In CogVideoX and Stable Diffusion 3 a forward on the CPU keeps one more tensor per layer, of the queries' size.
     """
-    within = 0.07 if name.startswith("cogvideox") else 0.02
+    within = 0.09 if name.startswith(("cogvideox", "sd3")) else 0.02
     model, size = ModelConfig(str(tiny_family(name))), DataConfig("x", **FAMILIES[name][1]).size
     architecture, config = read_architecture(model), PolicyConfig(kind, rank=4)
     planned = meta_backbone(architecture, architecture.size(size))

@@ -29,7 +29,13 @@ from sipo.train.training import Training
 QUIET = Console(quiet=True)
 context = multiprocessing.get_context("forkserver")
 # Imports cost seconds, forks do not. Python before 3.12.3 does not find this module there, but the package it does.
-FAMILIES = ("stable_diffusion", "flux", "cogvideox", "wan")  # imported by name, when a checkpoint is opened
+FAMILIES = (
+    "stable_diffusion",
+    "stable_diffusion_3",
+    "flux",
+    "cogvideox",
+    "wan",
+)  # imported by name, when a checkpoint is opened
 context.set_forkserver_preload(
     ["sipo.train.loop", "sipo.rounds.loop", *(f"sipo.backbones.{name}" for name in FAMILIES), "support.runs"]
 )

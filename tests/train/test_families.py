@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import torch
 from diffusers import DiffusionPipeline
 from support.configs import changed
+from support.pipelines import call
 from support.runs import assert_same_results, train_raw
 
 from sipo.backbones import load_backbone
@@ -84,12 +84,7 @@ def test_plain_diffusers_makes_the_policys_own_media(family_config, name, kind):
 
 def plain(pipeline, size) -> np.ndarray:
     """(F, H, W, 3) of plain diffusers for one prompt and seed."""
-    pipeline.set_progress_bar_config(disable=True)
-    extra = {"num_frames": size.num_frames} if size.is_video else {}
-    if "max_text_seq_length" in pipeline.transformer.config:
-        extra["max_sequence_length"] = pipeline.transformer.config.max_text_seq_length
-    media = pipeline(["prompt 1"], generator=[torch.Generator().manual_seed(0)], num_inference_steps=2,
-                     guidance_scale=3.5, height=size.height, width=size.width, output_type="pil", **extra)[0][0]  # fmt: skip
+    media = call(pipeline, ["prompt 1"], size, 3.5, 2, seeds=[0])[0]
     return np.stack([np.asarray(frame, int) for frame in (media if size.is_video else [media])])
 
 

@@ -59,8 +59,11 @@ class Backbone:
 
     @property
     def is_distilled(self) -> bool:
-        """Whether the network takes a guidance as an input, and is sampled without an unconditional prediction."""
-        return any(config.get("guidance_embeds") for config in self.architecture.configs.values())
+        """Whether the network is sampled without an unconditional prediction: guidance is an input, or distilled away."""
+        configs = self.architecture.configs
+        return bool(configs["model_index"].get("is_distilled")) or any(
+            config.get("guidance_embeds") for config in configs.values()
+        )
 
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> Conditioning:

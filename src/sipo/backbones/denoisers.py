@@ -69,9 +69,13 @@ def by_part(
 
 
 def blocks_of(denoiser: nn.Module) -> list[nn.Module]:
-    """What FSDP2 gathers at once: the items of each network's own lists, and its other children that have weights."""
+    """What FSDP2 gathers at once: the items of each network's own lists, and its other children that have weights.
+
+    Lists and dictionaries of modules have no forward of their own, before which they would be gathered.
+    """
     children = (child for network in networks_of(denoiser) for child in network.children())
-    parts = (part for child in children for part in (child if isinstance(child, nn.ModuleList) else [child]))
+    held = (nn.ModuleList, nn.ModuleDict)
+    parts = (part for child in children for part in (child.children() if isinstance(child, held) else [child]))
     return [part for part in parts if next(part.parameters(), None) is not None]
 
 

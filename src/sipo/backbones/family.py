@@ -1,7 +1,8 @@
 """What the toolkit needs of a model family: a record of its parts, and an adapter with its rules and its forward pass."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -10,11 +11,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sipo.errors import UserError
-from sipo.schedule import Schedule
+from sipo.schedule import FlowSchedule, Schedule
 from sipo.size import Size
 
 Configs = dict[str, dict[str, Any]]  # a checkpoint's configs by part, and its model_index
-Conditioning = dict[str, Tensor]  # what the denoiser reads besides (xt, t); every tensor (B, ...)
+# What the denoiser reads besides (xt, t); every tensor (B, ...). Those of int64 stay on the CPU: lengths, by which `predict`
+# cuts the others without waiting for a GPU.
+Conditioning = dict[str, Tensor]
 Media = Image.Image | list[Image.Image]  # a picture, or the frames of a video
 Sampler = Callable[[list[str], list[int]], Sequence[Media]]  # (prompts, seeds) -> media
 
@@ -150,11 +153,13 @@ class Family:
     """One model family. What holds of every checkpoint stands here, what depends on its configs in the `adapter`.
 
     pipeline: the class that model_index.json names. denoisers: class by part, in the order in which sampling uses them,
-    from noise to data; `Adapter.boundaries` says at which timesteps they take over. vae: its class. text_encoders: parts,
-    of classes in transformers, with tokenizers of the same numbers. lora_targets: what LoRA adapts by default.
-    dtype: what samples are computed in on a GPU where no training says. noise_dtype: of the noise with which the pipeline
-    begins a sample; None for that of its text embeddings. vae_dtype: None for that of the other frozen
-    weights. tiled_vae: encode and decode in slices and, above the VAE's own size, in tiles.
+    from noise to data; `Adapter.boundaries` says at which timesteps they take over. optional: those denoisers that a
+    checkpoint may lack. vae: its class. text_encoders: parts, of classes in transformers, with tokenizers of the same
+    numbers. lora_targets: what LoRA adapts by default. dtype: what samples are computed in on a GPU where no training says.
+    noise_dtype: of the noise with which the pipeline begins a sample; None for that of its text embeddings. vae_dtype: None
+    for that of the other frozen weights. tiled_vae: encode and decode in slices and, above the VAE's own size, in tiles.
+    idle_weights: the denoiser has weights that its prediction does not depend on, which never get a gradient.
+    encoder_layers: so many of a text encoder's layers the pipeline reads, so that a rehearsal keeps them.
     """
 
     pipeline: type[DiffusionPipeline]
@@ -167,6 +172,9 @@ class Family:
     noise_dtype: torch.dtype | None = None
     vae_dtype: torch.dtype | None = None
     tiled_vae: bool = False
+    optional: tuple[str, ...] = ()
+    idle_weights: bool = False
+    encoder_layers: int = 1
 
     UNUSED: ClassVar = ("safety_checker", "feature_extractor", "image_encoder")  # parts that are never loaded
 
@@ -179,6 +187,11 @@ class Family:
         """What a cache of latents and text embeddings replaces: the VAE, the text encoders, their tokenizers."""
         tokenizers = (part.replace("text_encoder", "tokenizer") for part in self.text_encoders)
         return ("vae", *self.text_encoders, *tokenizers)
+
+    def of(self, index: dict[str, Any]) -> "Family":
+        """With those denoisers that a checkpoint's model_index.json names, of the optional ones."""
+        missing = [part for part in self.optional if not (index.get(part) or [None])[0]]
+        return replace(self, denoisers={part: cls for part, cls in self.denoisers.items() if part not in missing})
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -206,3 +219,48 @@ def draw(moments: Tensor, noise: Tensor) -> Tensor:
 def kl_stride(configs: Configs) -> int:
     """Pixels per latent of an AutoencoderKL or AutoencoderKLCogVideoX: each block but the last halves the sides."""
     return 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
+
+
+def scaled(latents: Tensor, vae: dict[str, Any]) -> Tensor:
+    """x0 = scale (latents - shift), of a VAE with one scale."""
+    return (latents - (vae.get("shift_factor") or 0.0)) * vae["scaling_factor"]
+
+
+def unscaled(x0: Tensor, vae: dict[str, Any]) -> Tensor:
+    """The inverse of `scaled`."""
+    return x0 / vae["scaling_factor"] + (vae.get("shift_factor") or 0.0)
+
+
+def standardized(latents: Tensor, vae: dict[str, Any]) -> Tensor:
+    """x0 = (latents - latents_mean) / latents_std, channel by channel, (B, C, ...)."""
+    mean, std = _statistics(latents, vae)
+    return (latents - mean) / std
+
+
+def unstandardized(x0: Tensor, vae: dict[str, Any]) -> Tensor:
+    """The inverse of `standardized`."""
+    mean, std = _statistics(x0, vae)
+    return x0 * std + mean
+
+
+def _statistics(like: Tensor, vae: dict[str, Any]) -> list[Tensor]:
+    shape = (-1, *[1] * (like.ndim - 2))
+    return [constant(vae[key], like).view(shape) for key in ("latents_mean", "latents_std")]
+
+
+def flow_schedule(scheduler: dict[str, Any], tokens: int) -> FlowSchedule:
+    """The path of a FlowMatchEulerDiscreteScheduler for so many image tokens: its static shift, or the dynamic one.
+
+    The dynamic shift is e^mu, or mu where `time_shift_type` is "linear"; mu is linear in the number of tokens.
+    """
+    shift = scheduler.get("shift", 1.0)
+    if scheduler.get("use_dynamic_shifting"):
+        keys = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+        base, most, lowest, highest = (scheduler[key] for key in keys)
+        mu = lowest + (highest - lowest) * (tokens - base) / (most - base)
+        shift = dynamic_shift(scheduler, mu)
+    return FlowSchedule(scheduler["num_train_timesteps"], shift)
+
+
+def dynamic_shift(scheduler: dict[str, Any], mu: float) -> float:
+    return mu if scheduler.get("time_shift_type") == "linear" else math.exp(mu)

@@ -1,15 +1,26 @@
 """FLUX.1-dev: a guidance-distilled flow transformer over latents packed 2 x 2, with CLIP and T5 text encoders."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel  # pyright: ignore[reportPrivateImportUsage]
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor, nn
 
-from sipo.backbones.family import Conditioning, Configs, Family, Media, Sizes, draw, kl_stride, meta, vae_moments
+from sipo.backbones.family import (
+    Conditioning,
+    Configs,
+    Family,
+    Media,
+    Sizes,
+    draw,
+    flow_schedule,
+    kl_stride,
+    meta,
+    scaled,
+    unscaled,
+    vae_moments,
+)
 from sipo.schedule import FlowSchedule
 from sipo.size import Size
 
@@ -47,22 +58,16 @@ class Flux:
         }
 
     def schedule(self, size: Size) -> FlowSchedule:
-        """Dynamic shift e^mu, mu linear in the number of image tokens; else the scheduler's static shift."""
-        config = self.configs["scheduler"]
-        shift = config.get("shift", 1.0)
-        if config.get("use_dynamic_shifting"):
-            tokens = (size.height // (2 * self.stride)) * (size.width // (2 * self.stride))
-            keys = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
-            values = [config.get(key, default) for key, default in zip(keys, (256, 4096, 0.5, 1.15), strict=True)]
-            shift = math.exp(calculate_shift(tokens, *values))
-        return FlowSchedule(config["num_train_timesteps"], shift)
+        """The checkpoint's own shift; FLUX.1-dev's grows with the number of image tokens."""
+        tokens = (size.height // (2 * self.stride)) * (size.width // (2 * self.stride))
+        return flow_schedule(self.configs["scheduler"], tokens)
 
     def conditioning_of(self, micro_conditioning: Tensor, size: Size) -> Conditioning:
         return {}
 
     def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
         """x0 = scale (mean + std noise - shift), (B, C, h, w)."""
-        return (draw(moments, noise) - self.vae["shift_factor"]) * self.vae["scaling_factor"]
+        return scaled(draw(moments, noise), self.vae)
 
     def predict(
         self, denoiser: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning, size: Size, guidance: float
@@ -93,8 +98,8 @@ class Flux:
         return vae_moments(vae, pixels)
 
     def decode(self, pipeline: Any, x0: Tensor) -> Sequence[Media]:
-        latents = x0 / self.vae["scaling_factor"] + self.vae["shift_factor"]
-        return pipeline.image_processor.postprocess(pipeline.vae.decode(latents.to(pipeline.vae.dtype)).sample)
+        latents = unscaled(x0, self.vae).to(pipeline.vae.dtype)
+        return pipeline.image_processor.postprocess(pipeline.vae.decode(latents).sample)
 
     def sample(
         self,

@@ -1,7 +1,8 @@
 """What a module of a network is called in LoRA files: by diffusers, by kohya's scripts, by ComfyUI, by the original code.
 
-kohya-ss/sd-scripts: networks/lora.py (U-Net), networks/lora_flux.py; kohya-ss/musubi-tuner (Wan); ComfyUI: comfy/lora.py.
-Original code: Stability-AI/generative-models (U-Net), black-forest-labs/flux, Wan-Video/Wan2.1.
+kohya-ss/sd-scripts: networks/lora.py (U-Net), lora_flux.py, lora_sd3.py; kohya-ss/musubi-tuner: networks/ (Wan, Qwen-Image,
+Z-Image, FLUX.2); ComfyUI: comfy/lora.py, comfy/utils.py. Original code: Stability-AI/generative-models (U-Net), Stability-AI/sd3.5,
+black-forest-labs/flux and flux2, Wan-Video/Wan2.1. Z-Image's "original" names are those of its single files.
 """
 
 import re
@@ -45,11 +46,11 @@ DOUBLE = {"attn.to_out.0": "img_attn.proj", "attn.to_add_out": "txt_attn.proj", 
           "ff.net.2": "img_mlp.2", "ff_context.net.0.proj": "txt_mlp.0", "ff_context.net.2": "txt_mlp.2",
           "norm1.linear": "img_mod.lin", "norm1_context.linear": "txt_mod.lin"}  # fmt: skip
 SINGLE = {"proj_out": "linear2", "norm.linear": "modulation.lin"}
-STACKED = {  # by the stacked module: what of a block lies in it, in order
+DOUBLE_STACKED = {  # by the stacked module: what of a block lies in it, in order
     "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
     "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
 }
+SINGLE_STACKED = {"linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")}
 WAN = {"condition_embedder.time_embedder.linear_1": "time_embedding.0",
        "condition_embedder.time_embedder.linear_2": "time_embedding.2",
        "condition_embedder.text_embedder.linear_1": "text_embedding.0",
@@ -59,6 +60,21 @@ WAN_BLOCK = {f"{ours}.{a}": f"{theirs}.{b}" for ours, theirs in (("attn1", "self
              for a, b in (("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "o"), ("norm_q", "norm_q"), ("norm_k", "norm_k"))
              } | {"ffn.net.0.proj": "ffn.0", "ffn.net.2": "ffn.2", "norm2": "norm3"}  # fmt: skip
 
+SD3 = {"pos_embed.proj": "x_embedder.proj", "context_embedder": "context_embedder", "proj_out": "final_layer.linear"} | {
+    f"time_text_embed.{ours}.linear_{n}": f"{theirs}.mlp.{2 * n - 2}"
+    for ours, theirs in (("timestep_embedder", "t_embedder"), ("text_embedder", "y_embedder"))
+    for n in (1, 2)
+}  # fmt: skip
+JOINT = {"attn.to_out.0": "x_block.attn.proj", "attn.to_add_out": "context_block.attn.proj", "attn2.to_out.0": "x_block.attn2.proj",
+         "ff.net.0.proj": "x_block.mlp.fc1", "ff.net.2": "x_block.mlp.fc2", "ff_context.net.0.proj": "context_block.mlp.fc1",
+         "ff_context.net.2": "context_block.mlp.fc2", "norm1.linear": "x_block.adaLN_modulation.1",
+         "norm1_context.linear": "context_block.adaLN_modulation.1"}  # fmt: skip
+JOINT_STACKED = {
+    "x_block.attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "context_block.attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    "x_block.attn2.qkv": ("attn2.to_q", "attn2.to_k", "attn2.to_v"),
+}
+
 
 def original(network: Any, module: str) -> Place | None:
     """The module in the original code of the network's model; None for a network or module without one."""
@@ -67,6 +83,8 @@ def original(network: Any, module: str) -> Place | None:
         return _unet(network.config, module)
     if kind == "FluxTransformer2DModel":
         return _flux(module)
+    if kind == "SD3Transformer2DModel":
+        return _sd3(network.config, module)
     if kind == "WanTransformer3DModel":
         block = re.fullmatch(r"blocks\.(\d+)\.(.+)", module)
         name = f"blocks.{block[1]}.{WAN_BLOCK.get(block[2])}" if block and block[2] in WAN_BLOCK else WAN.get(module)
@@ -102,15 +120,31 @@ def _flux(module: str) -> Place | None:
     found = re.fullmatch(r"(single_transformer_blocks|transformer_blocks)\.(\d+)\.(.+)", module)
     if not found:
         return Place(FLUX[module]) if module in FLUX else None
-    double, number, rest = found[1] == "transformer_blocks", found[2], found[3]
-    block = f"{'double' if double else 'single'}_blocks.{number}"
-    if rest in (DOUBLE if double else SINGLE):
-        return Place(f"{block}.{(DOUBLE if double else SINGLE)[rest]}")
-    for stacked, parts in STACKED.items():
-        if rest in parts and (stacked == "linear1") != double:
-            return Place(
-                f"{block}.{stacked}", parts.index(rest), tuple(f"{found[1]}.{number}.{part}" for part in parts)
-            )
+    ours, rest = f"{found[1]}.{found[2]}", found[3]
+    if found[1] == "transformer_blocks":
+        return _in_block(f"double_blocks.{found[2]}", ours, rest, DOUBLE, DOUBLE_STACKED)
+    return _in_block(f"single_blocks.{found[2]}", ours, rest, SINGLE, SINGLE_STACKED)
+
+
+def _sd3(config: Any, module: str) -> Place | None:
+    found = re.fullmatch(r"transformer_blocks\.(\d+)\.(.+)", module)
+    if not found:
+        return Place(SD3[module]) if module in SD3 else None
+    number, rest = found[1], found[2]
+    if rest == "norm1_context.linear" and int(number) == config.num_layers - 1:
+        return None  # diffusers has its rows in another order
+    return _in_block(f"joint_blocks.{number}", f"transformer_blocks.{number}", rest, JOINT, JOINT_STACKED)
+
+
+def _in_block(
+    theirs: str, ours: str, rest: str, names: dict[str, str], stacked: dict[str, tuple[str, ...]]
+) -> Place | None:
+    """The module `rest` of a block: by its name, or as one of those stacked in one."""
+    if rest in names:
+        return Place(f"{theirs}.{names[rest]}")
+    for name, parts in stacked.items():
+        if rest in parts:
+            return Place(f"{theirs}.{name}", parts.index(rest), tuple(f"{ours}.{part}" for part in parts))
     return None
 
 

@@ -1,10 +1,10 @@
 """Trained adapters as files for other programs.
 
 diffusers   PART.MODULE.lora_A.weight, alpha in the metadata
-comfyui     U-Net: lora_unet_MODULE.lora_down.weight and .alpha, in diffusers' names; FLUX: transformer.MODULE; Wan:
-            diffusion_model.NAME, in the original code's names
-kohya       lora_unet_NAME.lora_down.weight and .alpha: SD 1.x and 2.x in diffusers' names, SDXL, FLUX and Wan in the
-            original code's, where FLUX has q, k, v (and of a single block the MLP) as one module
+comfyui     U-Net: lora_unet_MODULE.lora_down.weight and .alpha, in diffusers' names; FLUX and Stable Diffusion 3:
+            transformer.MODULE; Wan: diffusion_model.NAME, in the original code's names
+kohya       lora_unet_NAME.lora_down.weight and .alpha: SD 1.x and 2.x in diffusers' names, all others in the original
+            code's, where FLUX and Stable Diffusion 3 have q, k, v (and of FLUX's single block the MLP) as one module
 """
 
 import json
@@ -22,6 +22,7 @@ from sipo.files import write_atomic
 
 Pair = tuple[Tensor, Tensor]  # down (r, ...), up (out, r)
 U_NET = "UNet2DConditionModel"
+AS_IN_DIFFUSERS = ("FluxTransformer2DModel", "SD3Transformer2DModel")  # which ComfyUI knows by diffusers' names
 
 
 def own_form(network: nn.Module, state: dict[str, Tensor]) -> Form:
@@ -65,7 +66,7 @@ def _named(network: nn.Module, pairs: dict[str, Pair], alpha: float, form: Form)
     is_xl = kind == U_NET and network.config.addition_embed_type == "text_time"  # pyright: ignore[reportAttributeAccessIssue]
     if kind == U_NET and (form == "comfyui" or not is_xl):
         return {flat("lora_unet", module): (pair, alpha) for module, pair in pairs.items()}
-    if kind == "FluxTransformer2DModel" and form == "comfyui":
+    if kind in AS_IN_DIFFUSERS and form == "comfyui":
         return {f"transformer.{module}": (pair, alpha) for module, pair in pairs.items()}
     places = {module: original(network, module) for module in pairs}
     nameless = [module for module, place in places.items() if place is None]

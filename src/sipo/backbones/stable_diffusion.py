@@ -23,6 +23,8 @@ from sipo.backbones.family import (
     draw,
     kl_stride,
     meta,
+    scaled,
+    unscaled,
     vae_moments,
 )
 from sipo.backbones.windows import encode_windows, window_ids
@@ -89,7 +91,7 @@ class StableDiffusion:
 
     def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
         """x0 = scale (mean + std noise - shift), (B, C, h, w)."""
-        return (draw(moments, noise) - (self.vae.get("shift_factor") or 0.0)) * self.vae["scaling_factor"]
+        return scaled(draw(moments, noise), self.vae)
 
     def predict(
         self, denoiser: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning, size: Size, guidance: float
@@ -140,8 +142,8 @@ class StableDiffusion:
         return vae_moments(vae, pixels)
 
     def decode(self, pipeline: Any, x0: Tensor) -> Sequence[Media]:
-        latents = x0 / self.vae["scaling_factor"] + (self.vae.get("shift_factor") or 0.0)
-        return pipeline.image_processor.postprocess(pipeline.vae.decode(latents.to(pipeline.vae.dtype)).sample)
+        latents = unscaled(x0, self.vae).to(pipeline.vae.dtype)
+        return pipeline.image_processor.postprocess(pipeline.vae.decode(latents).sample)
 
     def sample(
         self,

@@ -7,7 +7,18 @@ import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 
-from sipo.backbones.family import Conditioning, Configs, Family, Media, Sizes, constant, draw, meta, vae_moments
+from sipo.backbones.family import (
+    Conditioning,
+    Configs,
+    Family,
+    Media,
+    Sizes,
+    draw,
+    meta,
+    standardized,
+    unstandardized,
+    vae_moments,
+)
 from sipo.errors import UserError
 from sipo.schedule import FlowSchedule
 from sipo.size import Size
@@ -55,8 +66,7 @@ class Wan:
 
     def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
         """x0 = (mean + std noise - latents_mean) / latents_std, channel by channel, (B, C, f, h, w)."""
-        mean, std = (constant(self.vae[key], moments).view(-1, 1, 1, 1) for key in ("latents_mean", "latents_std"))
-        return (draw(moments, noise) - mean) / std
+        return standardized(draw(moments, noise), self.vae)
 
     def predict(
         self, denoiser: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning, size: Size, guidance: float
@@ -78,8 +88,7 @@ class Wan:
         return vae_moments(vae, pixels.transpose(1, 2))
 
     def decode(self, pipeline: Any, x0: Tensor) -> Sequence[Media]:
-        mean, std = (constant(self.vae[key], x0).view(-1, 1, 1, 1) for key in ("latents_mean", "latents_std"))
-        frames = pipeline.vae.decode((x0 * std + mean).to(pipeline.vae.dtype)).sample
+        frames = pipeline.vae.decode(unstandardized(x0, self.vae).to(pipeline.vae.dtype)).sample
         return pipeline.video_processor.postprocess_video(frames, output_type="pil")
 
     def sample(

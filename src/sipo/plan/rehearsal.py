@@ -90,7 +90,9 @@ def _noise_pairs(folder: Path, size: Size) -> Path:
             names[member] = f"{number}-{member}.{'mp4' if size.is_video else 'png'}"
             content = encode_video(frames, size.fps) if size.fps else encode_png(frames[0])
             write_atomic(folder / names[member], content)
-        lines.append(json.dumps({"prompt": f"noise {number}", **names}))
+        lines.append(
+            json.dumps({"prompt": f"noise {number} " + "of all sorts " * 512, **names})
+        )  # longer than any encoder reads
     write_atomic(manifest, "\n".join(lines) + "\n")
     return manifest
 

@@ -182,6 +182,7 @@ def _conditioning(t: Training, batch: PairBatch, members: int) -> dict[str, Tens
     """Text conditioning, repeated for the members of the pairs, and that of each one's crop: (members * B, ...)."""
     device = t.processes.device
     one = t.backbone.encode_prompts(batch.prompts) if batch.conditioning is None else batch.conditioning
-    text = {name: torch.cat([value.to(device, non_blocking=True)] * members) for name, value in one.items()}
+    text = {name: torch.cat([value if value.dtype == torch.int64 else value.to(device, non_blocking=True)] * members)
+            for name, value in one.items()}  # fmt: skip
     crops = batch.micro_conditioning[:members].flatten(0, 1).to(device, non_blocking=True)
     return text | t.backbone.conditioning_of(crops)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
+from support.newer_checkpoints import NEWER
 from support.runs import (
     EVENTS_OF_A_SAVE,
     QUIET,
@@ -33,6 +34,7 @@ MORE = [
     ("flux", "full"),
     ("cogvideox-5b", "full"),
     ("sdxl", "full"),
+    *((name, kind) for name in NEWER for kind in ("lora", "full")),
 ]
 
 

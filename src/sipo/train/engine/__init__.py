@@ -50,8 +50,13 @@ class Engine(Protocol):
         ...
 
 
-def make_engine(config: TrainConfig, policy: Policy, processes: Processes, compute: torch.dtype) -> Engine:
-    """Move a policy from the CPU to its device or devices. One process has nothing to shard."""
+def make_engine(
+    config: TrainConfig, policy: Policy, processes: Processes, compute: torch.dtype, idle_weights: bool = False
+) -> Engine:
+    """Move a policy from the CPU to its device or devices. One process has nothing to shard.
+
+    idle_weights: some trained weights get no gradient (see `sipo.backbones.family.Family`).
+    """
     if config.sharding == "none" or processes.world == 1:
-        return replicate(policy, processes, compute)
+        return replicate(policy, processes, compute, idle_weights)
     return shard(policy, processes, compute, reshard=config.sharding == "full")

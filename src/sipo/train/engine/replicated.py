@@ -40,8 +40,8 @@ class Replicated:
         return self.policy.state()
 
 
-def replicate(policy: Policy, processes: Processes, compute: torch.dtype) -> Replicated:
-    """The policy on this process's device, ready to train."""
+def replicate(policy: Policy, processes: Processes, compute: torch.dtype, idle_weights: bool) -> Replicated:
+    """The policy on this process's device, ready to train. DDP waits for a gradient of every weight, unless told to look."""
     for network in policy.networks:
         network.to(processes.device)
     if compute != torch.float32:
@@ -49,7 +49,8 @@ def replicate(policy: Policy, processes: Processes, compute: torch.dtype) -> Rep
     if processes.world == 1:
         return Replicated(policy, policy.denoiser)
     devices = None if processes.device.type == "cpu" else [processes.device]
-    return Replicated(policy, DistributedDataParallel(policy.denoiser, device_ids=devices))
+    network = DistributedDataParallel(policy.denoiser, device_ids=devices, find_unused_parameters=idle_weights)
+    return Replicated(policy, network)
 
 
 def _output_in_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:

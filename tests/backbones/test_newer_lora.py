@@ -1,0 +1,77 @@
+"""LoRA of the newer families out and in: the names of each program by its key rules, transcribed here, and diffusers' loader."""
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from safetensors.torch import load_file
+from support.newer_checkpoints import NEWER
+
+from sipo.backbones import load_backbone
+from sipo.backbones.lora import FILE, add_adapters, read_lora
+from sipo.config import ModelConfig
+from sipo.errors import UserError
+
+ALPHA, RANK = 16.0, 4
+MORE = {"sd3": ["ff.net.0.proj", "ff.net.2", "ff_context.net.2", "norm1.linear", "attn2.to_q", "attn2.to_out.0"]}
+
+# Stability-AI/sd3.5: mmditx.py, as kohya-ss/sd-scripts: library/sd3_models.py
+SD3 = [
+    f"joint_blocks.{n}.{stream}_block.{module}"
+    for n in (0, 1)
+    for stream in ("x", "context")
+    for module in ("attn.qkv", "attn.proj", "attn2.qkv", "attn2.proj", "mlp.fc1", "mlp.fc2", "adaLN_modulation.1")
+]
+ORIGINAL = {"sd3": SD3}
+
+
+def known_keys(name: str, form: str, adapted: set[str]) -> set[str]:
+    """What the program reads: ComfyUI's comfy/lora.py, kohya's LoRANetwork."""
+    if form == "comfyui":  # model_lora_keys_unet: diffusers' names behind `transformer.`
+        return {f"transformer.{module}" for module in adapted}
+    return {f"lora_unet_{module.replace('.', '_')}" for module in ORIGINAL[name]}
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_every_form_has_its_program_s_names_and_is_read_as_the_same_change(tiny_family, tmp_path, name):
+    folder = tiny_family(name)
+    backbone = load_backbone(ModelConfig(str(folder)))
+    base = {key: weight.clone() for key, weight in backbone.denoiser.state_dict().items()}
+    torch.manual_seed(0)
+    adapters = add_adapters(backbone.denoiser, [*backbone.lora_targets, *MORE.get(name, [])], RANK, ALPHA)
+    for weight in adapters.values():
+        torch.nn.init.normal_(weight.data, std=0.2)
+    weights = {key: weight.detach() for key, weight in adapters.items()}
+    adapted = {key.split(".lora_")[0] for key in weights}
+
+    changed = {}
+    for form in ("diffusers", "comfyui", "kohya"):
+        backbone.save_lora(tmp_path / form, weights, form)
+        tensors = load_file(tmp_path / form / FILE)
+        stems = {key.split(".lora_")[0] for key in tensors if not key.endswith(".alpha")}
+        if form != "diffusers":
+            assert stems <= known_keys(name, form, adapted)
+            assert all(f"{stem}.alpha" in tensors for stem in stems)
+        changed[form] = load_backbone(ModelConfig(str(folder), lora=str(tmp_path / form))).denoiser.state_dict()
+
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    pipeline.load_lora_weights(tmp_path / "diffusers")
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    theirs = pipeline.transformer.state_dict()
+    for form, ours in changed.items():
+        for key, weight in ours.items():
+            torch.testing.assert_close(weight, theirs[key], atol=1e-5, rtol=1e-5, msg=f"{form}: {key}")
+    assert sum(not theirs[key].equal(base[key]) for key in base) == len(adapted)
+
+    plain = load_backbone(ModelConfig(str(folder)))
+    found = read_lora(plain.family.denoisers, plain.denoiser, tmp_path / "diffusers", ALPHA)
+    assert found.keys() == weights.keys()
+    assert all(found[key].equal(weights[key]) for key in found)
+
+
+def test_rows_that_diffusers_keeps_in_another_order_have_no_name_elsewhere(tiny_family, tmp_path):
+    """The last context norm of Stable Diffusion 3: scale before shift in diffusers, shift before scale in the original."""
+    backbone = load_backbone(ModelConfig(str(tiny_family("sd3"))))
+    weights = add_adapters(backbone.denoiser, ["norm1_context.linear"], RANK, ALPHA)
+    with pytest.raises(UserError, match=r"kohya has no name for 1 .* transformer_blocks\.1\.norm1_context\.linear"):
+        backbone.save_lora(tmp_path, {key: weight.detach() for key, weight in weights.items()}, "kohya")

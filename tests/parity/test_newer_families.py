@@ -1,0 +1,141 @@
+"""Trainings of the newer families against plain torch: the loss and the gradient's norm of three steps.
+
+The transcription calls the networks as the families' own pipelines do, and takes from sipo only what it promises of its
+draws (`sipo.rng`) and the order of the pairs. Media, latents, noising, the loss of Flow-DPO (yifan123/flow_grpo:
+scripts/train_sd3_dpo.py) and AdamW are its own.
+"""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+from rich.console import Console
+from support.newer_checkpoints import NEWER
+from support.pictures import picture
+from support.videos import noise, video
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from sipo.config import parse_config
+from sipo.data.batches import schedule_slots
+from sipo.rng import pair_rand, pair_randn
+from sipo.train.loop import train
+
+SEED, STEPS, PAIRS, BATCH, BETA, LEARNING_RATE, K = 7, 3, 4, 2, 100, 1e-3, 50
+PROMPTS = ["a cat", "a dog that sits on a mat", "two birds", "a"]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A family in plain diffusers: x0 of the VAE's latents, the velocity at (x_t, t) of prompts, and its shift."""
+
+    x0: Callable[[Any, Tensor], Tensor]
+    velocity: Callable[[Any, dict[str, nn.Module], Tensor, Tensor, list[str]], Tensor]
+    shift: float
+
+
+def sd3_velocity(pipeline, networks, xt, t, prompts):
+    hidden, _, pooled, _ = pipeline.encode_prompt(prompts, prompts, prompts, do_classifier_free_guidance=False)
+    return networks["transformer"](xt, hidden, pooled, t, return_dict=False)[0]
+
+
+def one_scale(pipeline, latents):
+    return (latents - pipeline.vae.config.shift_factor) * pipeline.vae.config.scaling_factor
+
+
+PLAIN = {"sd3": Plain(one_scale, sd3_velocity, 3.0)}
+
+
+def pairs_on_disk(folder: Path, is_video: bool) -> tuple[Path, list[list[Tensor]]]:
+    """A manifest of media of the model's own size, and their pixels in [-1, 1]: chosen, rejected."""
+    lines, pixels = [], []
+    for number in range(PAIRS):
+        line, members = {"prompt": PROMPTS[number]}, []
+        for member, name in enumerate(("chosen", "rejected")):
+            seed = 2 * number + member
+            content = video(noise(5, (16, 16), seed), fps=16) if is_video else picture(seed, (16, 16))
+            line[name] = f"{seed}.{'mp4' if is_video else 'png'}"
+            (folder / line[name]).write_bytes(content)
+            if is_video:
+                with av.open(io.BytesIO(content)) as file:
+                    frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+            else:
+                frames = [np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))]
+            channels_first = torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2).float() / 127.5 - 1  # (3, F, H, W)
+            members.append(channels_first if is_video else channels_first.squeeze(1))
+        lines.append(line)
+        pixels.append(members)
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder / "pairs.jsonl", pixels
+
+
+def transcription(plain: Plain, base: Path, pixels: list[list[Tensor]], parts: list[str]) -> list[dict[str, float]]:
+    """The loss and the gradient's norm of each step of full fine-tuning."""
+    pipeline, frozen = (DiffusionPipeline.from_pretrained(base) for _ in range(2))
+    networks, reference = ({part: getattr(each, part) for part in parts} for each in (pipeline, frozen))
+    weights = [weight for network in networks.values() for weight in network.train().parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, betas=(0.9, 0.999), weight_decay=0.01)
+    steps = []
+    for step in range(1, STEPS + 1):
+        slots = schedule_slots(PAIRS, SEED, step - 1, BATCH)
+        slot = torch.tensor([place.slot for place in slots])
+        prompts = [PROMPTS[place.index] for place in slots] * 2
+        with torch.no_grad():
+            latents = []
+            for member, name in enumerate(("chosen", "rejected")):
+                given = torch.stack([pixels[place.index][member] for place in slots])
+                latents.append(x0_of(plain, pipeline, given, step, slot, name))
+            x0 = torch.cat(latents)
+            eps = pair_randn(x0.shape[1:], SEED, step, slot, "eps").repeat(2, *[1] * (x0.ndim - 1))
+            u = 1 / K + (1 - 1 / K) * pair_rand(SEED, step, slot, "timestep").repeat(
+                2
+            )  # no step of the grid at u <= 1/K
+            s = (plain.shift * u / (1 + (plain.shift - 1) * u)).float()
+            wide = s.view(-1, *[1] * (x0.ndim - 1))
+            xt, t = (1 - wide) * x0 + wide * eps, 1000 * s
+            reference_error = plain.velocity(frozen, reference, xt, t, prompts).sub(eps - x0).pow(2).flatten(1).mean(1)
+        error = plain.velocity(pipeline, networks, xt, t, prompts).sub(eps - x0).pow(2).flatten(1).mean(1)
+        (L_w, L_l), (R_w, R_l) = error.chunk(2), reference_error.chunk(2)
+        loss = -logsigmoid(-0.5 * BETA * ((L_w - R_w) - (L_l - R_l))).mean()
+        loss.backward()
+        steps.append({"loss": loss.item(), "grad_norm": torch.nn.utils.clip_grad_norm_(weights, 1.0).item()})
+        optimizer.step()
+        optimizer.zero_grad()
+    return steps
+
+
+def x0_of(plain: Plain, pipeline: Any, given: Tensor, step: int, slot: Tensor, name: str) -> Tensor:
+    posterior = pipeline.vae.encode(given).latent_dist
+    drawn = pair_randn(posterior.mean.shape[1:], SEED, step, slot, f"vae {name}")
+    return plain.x0(pipeline, posterior.mean + posterior.std * drawn)
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_three_steps_have_the_loss_and_the_gradient_of_plain_torch(tiny_family, tmp_path, name):
+    data = NEWER[name][1]
+    manifest, pixels = pairs_on_disk(tmp_path, "num_frames" in data)
+    run = train(parse_config({
+        "run": str(tmp_path / "run"), "model": {"path": str(tiny_family(name))},
+        "data": {"path": str(manifest), "workers": 0, **data},
+        "loss": {"name": "diffusion_dpo", "beta": BETA / 1000}, "policy": {"kind": "full"},
+        "train": {"num_steps": STEPS, "batch_size": BATCH, "seed": SEED, "learning_rate": LEARNING_RATE,
+                  "sample_every": 0, "validate_every": 0, "weight_decay": 0.01},
+        "log": {"tensorboard": False},
+    }), Console(quiet=True))  # fmt: skip
+    lines = run.read_metrics("train")
+    parts = ["transformer", "transformer_2"] if name == "wan2.2-14b" else ["transformer"]
+    steps = transcription(PLAIN[name], tiny_family(name), pixels, parts)
+    for key in ("loss", "grad_norm"):
+        found, expected = ([step[key] for step in each] for each in (lines, steps))
+        assert found == pytest.approx(expected, rel=1e-4), key
+    assert steps[0]["loss"] == pytest.approx(np.log(2), rel=1e-5)
+    assert all(abs(step["loss"] - np.log(2)) > 1e-3 for step in steps[1:])

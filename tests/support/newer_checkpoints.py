@@ -1,0 +1,37 @@
+"""Tiny pipelines of the newer families with random weights, as those of `support.checkpoints`."""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+from support.encoders import t5, t5_tokenizer, text_encoder, tokenizer
+
+
+def kl(scaling_factor: float, shift_factor: float) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, layers_per_block=1, scaling_factor=scaling_factor,
+        shift_factor=shift_factor, use_quant_conv=False, use_post_quant_conv=False,
+    )  # fmt: skip
+
+
+def sd3(folder: Path) -> Path:
+    """A Stable Diffusion 3.5-type checkpoint for 16 x 16 pixels, its first block with medium's second attention."""
+    torch.manual_seed(0)
+    StableDiffusion3Pipeline(
+        transformer=SD3Transformer2DModel(
+            sample_size=8, patch_size=2, in_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2,
+            joint_attention_dim=32, caption_projection_dim=16, pooled_projection_dim=32, out_channels=4,
+            pos_embed_max_size=16, qk_norm="rms_norm", dual_attention_layers=(0,),
+        ),
+        vae=kl(1.5305, 0.0609), scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        text_encoder=text_encoder(projection=True, width=16), tokenizer=tokenizer(),
+        text_encoder_2=text_encoder(projection=True, width=16), tokenizer_2=tokenizer(),
+        text_encoder_3=t5(), tokenizer_3=t5_tokenizer(256),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+NEWER = {  # as `support.checkpoints.FAMILIES`
+    "sd3": (sd3, {}),
+}

@@ -1,0 +1,20 @@
+"""Plain diffusers: every family's own pipeline called for the same prompts, seeds, size and guidance as ours."""
+
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+
+
+def call(pipeline: DiffusionPipeline, prompts: list[str], size: Any, guidance: float, steps: int, **keys: Any) -> Any:
+    """What the pipeline makes (media, or what `output_type` says). size: a `Size`; seeds: those of its videos or pictures."""
+    pipeline.set_progress_bar_config(disable=True)
+    if "seeds" in keys:
+        keys["generator"] = [torch.Generator().manual_seed(seed) for seed in keys.pop("seeds")]
+    if size.is_video:
+        keys = {"num_frames": size.num_frames, "output_type": "pil", **keys}
+    if "max_text_seq_length" in pipeline.transformer.config:  # CogVideoX's tiny text encoder
+        keys["max_sequence_length"] = pipeline.transformer.config.max_text_seq_length
+    return pipeline(
+        prompt=prompts, height=size.height, width=size.width, guidance_scale=guidance, num_inference_steps=steps, **keys
+    )[0]
