@@ -10,10 +10,12 @@ from support.command_line import run
 from support.configs import changed
 
 from sipo.config import parse_config
-from sipo.errors import UserError
+from sipo.errors import UsageError, UserError
 from sipo.plan.gpus import named_gpu
+from sipo.plan.measure import Measurements
 from sipo.plan.plan import make_plan
-from sipo.plan.shortage import explained, step_memory, switches
+from sipo.plan.shortage import explained, step_memory
+from sipo.plan.switches import switches
 from sipo.train.loop import train
 
 OF_TORCH = (
@@ -49,33 +51,37 @@ def test_it_says_what_was_asked_what_a_step_needs_and_what_every_switch_makes_of
     )
     assert f"about {needs(FLUX)}" in lines[1]
     assert re.search(r"44\.3 (trained weights|gradients)", lines[1])  # 11.9 billion in float32
-    found = {tuple(line.split()[:-2]): " ".join(line.split()[-2:]) for line in lines[3:8]}
+    found = {tuple(line.split()[:-2]): " ".join(line.split()[-2:]) for line in lines[3:-1] if "sharding" not in line}
     tried = ["train.gradient_checkpointing=true"], ["train.batch_size=1", "train.gradient_accumulation=8"], [
-        "policy.kind=lora"], ["data.cache=FOLDER"], ["train.reference.precompute=4"]  # fmt: skip
+        "data.cache=FOLDER"], ["model.offload=reference"], ["train.optimizer=adamw8bit"], ["train.reference.precompute=4"], [
+        "policy.kind=lora"]  # fmt: skip
     assert found == {tuple(each): needs(FLUX, *each) for each in tried}
-    assert lines[8].split() == [
-        "train.sharding=full",
-        *needs(FLUX, "train.sharding=full", gpus=2).split(),
-        "on",
-        "each",
-        "of",
-        "2",
-        "GPUs",
-    ]
-    assert "data.resolution" in lines[9]
+    sharded = next(line for line in lines if "sharding" in line)
+    assert sharded.split() == [
+        "train.sharding=full", *needs(FLUX, "train.sharding=full", gpus=2).split(), "on", "each", "of", "2", "GPUs"
+    ]  # fmt: skip
+    assert "data.resolution" in lines[-1]
 
 
 def test_each_switch_spares_and_none_is_named_that_is_on(raw_config):
-    raw = changed(raw_config, "policy.kind=full", "train.batch_size=4")
-    config = parse_config(raw)
-    for change in switches(config):
-        gpus = 2 if change == ["train.sharding=full"] else 1
-        after = parse_config(changed(raw, *change))
-        assert step_memory(after, gpus).total < step_memory(config, 1).total, change
-        assert change not in switches(after)
-    assert switches(parse_config(changed(
-        raw_config, "train.gradient_checkpointing=true", "train.batch_size=1", "data.cache=c", "train.sharding=full"
-    ))) == []  # fmt: skip
+    for kind in ("full", "lora"):
+        raw = changed(raw_config, f"policy.kind={kind}", "train.batch_size=4", "train.gradient_checkpointing=true",
+                      "train.mixed_precision=bf16")  # fmt: skip
+        config, measurements = parse_config(raw), Measurements()
+        for switch in switches(config):
+            gpus = 2 if switch.shards else 1
+            try:
+                after = parse_config(changed(raw, *switch.change))
+            except UsageError:
+                assert kind == "full"  # it needs adapters
+                assert "quantize" in str(switch)
+                continue
+            spared = step_memory(after, gpus, measurements.of(after)).total
+            assert spared < step_memory(config, 1, measurements.of(config)).total, switch
+            assert switch not in switches(after)
+    frugal = changed(raw_config, "train.gradient_checkpointing=true", "train.batch_size=1", "data.cache=c",
+                     "model.offload=blocks", "train.optimizer=adamw8bit")  # fmt: skip
+    assert [str(switch) for switch in switches(parse_config(frugal))] == ["train.sharding=full"]
 
 
 def test_a_switch_that_does_not_go_with_the_config_is_not_named(raw_config):

@@ -100,3 +100,27 @@ def test_a_step_is_of_one_device_and_equal_dtypes_and_reads_nothing(family_confi
     assert all(grad.device == GPU and grad.dtype == torch.float32 for grad in grads)
     if cached:
         assert gpu.waits == []
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
+@pytest.mark.parametrize("switch", ["model.quantize=int8", "model.quantize=fp8", "model.offload=blocks"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_so_is_one_with_quantised_or_moved_blocks(family_config, family, switch, precision, monkeypatch):
+    monkeypatch.setattr("sipo.backbones.offload._pinned", lambda weight: weight)  # of a driver that there is not
+    monkeypatch.setattr("torch.cuda.Stream", lambda device: None)
+    raw = changed(family_config("run", family, "lora"), f"train.mixed_precision={precision}", f"train.batch_size={BATCH}",
+                  "train.gradient_checkpointing=true", switch)  # fmt: skip
+    config = parse_config({**raw, "loss": {"name": "sipo"}})
+    config = replace(config, data=replace(config.data, cache="cache"))
+    backbone = open_backbone(config, read_architecture(config.model))
+    batch = batch_of(backbone, True)
+    with fake_gpu() as gpu, torch.autograd.set_multithreading_enabled(False):
+        t = open_on_fake_gpu(config, backbone, batch)
+        backbone.schedule.alpha_sigma(torch.zeros(1, dtype=torch.int64, device=GPU))
+        gpu.waits.clear()
+        rows, _ = accumulate(t, 1)
+    assert all(column.device == GPU for column in rows[0].values())
+    grads = [weight.grad for weight in t.engine.local_weights() if weight.grad is not None]
+    assert grads
+    assert all(grad.device == GPU and grad.dtype == torch.float32 for grad in grads)
+    assert gpu.waits == []

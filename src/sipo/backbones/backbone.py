@@ -23,6 +23,7 @@ from sipo.backbones.lora_merge import Fitted, merge
 from sipo.backbones.lora_names import Form
 from sipo.backbones.meta import meta_text_encoders
 from sipo.backbones.quantize import quantize
+from sipo.backbones.residence import in_turn
 from sipo.backbones.single_file import config_folder, is_single_file
 from sipo.backbones.single_file_write import write_single_file
 from sipo.config import ModelConfig, PolicyConfig
@@ -103,7 +104,7 @@ class Backbone:
             generators = [torch.Generator().manual_seed(seed) for seed in seeds]
             training, half = self.denoiser.training, self.dtype != torch.float32
             self.denoiser.eval()
-            with self.encoders(), self.texts_away(), torch.autocast(self.device.type, self.dtype, enabled=half):
+            with self.encoders(), self.in_turn(), torch.autocast(self.device.type, self.dtype, enabled=half):
                 media = self.adapter.sample(
                     self.pipeline, prompts, generators, num_inference_steps, guidance_scale, self.size
                 )
@@ -143,27 +144,10 @@ class Backbone:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
-    @contextlib.contextmanager
-    def texts_away(self) -> Iterator[None]:
-        """Where videos are sampled, the text encoders leave the device when the denoiser first runs, until the context ends.
-
-        T5 takes 9 to 11 GiB of it; there and back is a second or two of the minutes that a video takes.
-        """
-        texts = list(self._text_encoders().values()) if self.size.is_video else []
-        device, staying = self.device, list(texts)
-
-        def leave(*_: object) -> None:
-            while staying:
-                staying.pop().to("cpu")
-
-        hooks = [network.register_forward_pre_hook(leave) for network in denoisers.networks_of(self.denoiser)]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-            for text in texts:
-                text.to(device)
+    def in_turn(self) -> contextlib.AbstractContextManager[None]:
+        """While the context lasts, encoders are on the device only when they run: of videos always, of images where it has little memory."""
+        texts, networks = list(self._text_encoders().values()), denoisers.networks_of(self.denoiser)
+        return in_turn(texts, self.pipeline.vae, networks, self.device, always=self.size.is_video)
 
     def quantize(self) -> None:
         """Put the denoiser into the bits of `model.quantize`, once every LoRA is merged. Raises UserError (see `quantize`)."""

@@ -79,6 +79,18 @@ def blocks_of(denoiser: nn.Module) -> list[nn.Module]:
     return [part for part in parts if next(part.parameters(), None) is not None]
 
 
+def streamed_blocks(denoiser: nn.Module) -> list[nn.Module]:
+    """What `model.offload` moves at once, in the order of the forward: the items of each network's lists, and a U-Net's middle."""
+    found = []
+    for network in networks_of(denoiser):
+        lists = [list(child) for child in network.children() if isinstance(child, nn.ModuleList)]
+        middle = getattr(network, "mid_block", None)
+        if middle is not None:  # which a U-Net registers after both of its lists
+            lists.insert(1, [middle])
+        found += [block for blocks in lists for block in blocks if next(block.parameters(), None) is not None]
+    return found
+
+
 def predict(
     adapter: Adapter,
     denoiser: nn.Module,

@@ -24,6 +24,7 @@ from sipo.errors import UserError
 
 BLOCK = 64  # entries of nf4 that share a scale
 SCALES = 256  # scales of nf4 that share a float32 scale of their own
+ADAPTERS = {"lora_A", "lora_B"}  # where peft keeps the layers of adapters
 TABLES = 4 * (16 + 256 + 1)  # bytes of nf4's two tables and the mean of the scales, for each layer
 
 
@@ -100,32 +101,26 @@ class Nf4(QuantizedLinear):
         return self
 
 
-class Planned(QuantizedLinear):
-    """On the meta device: as many bytes, and a product as large."""
-
-    def __init__(self, layer: nn.Linear, kind: Quantization, compute: torch.dtype):
-        super().__init__(layer)
-        size = quantized_bytes(kind, layer.out_features, layer.in_features, compute)
-        self.weight = frozen(torch.empty(size, dtype=torch.uint8, device="meta"))
-
-    def dequantized(self, dtype: torch.dtype) -> Tensor:
-        return torch.empty(self.out_features, self.in_features, dtype=dtype, device="meta")
-
-
 def quantize(denoiser: nn.Module, kind: Quantization, compute: torch.dtype) -> None:
-    """Put every linear layer of a denoiser into 8 or 4 bits, in place, before it gets adapters; on the meta device its sizes alone.
+    """Put every linear layer of a denoiser into 8 or 4 bits, in place, before it gets adapters.
 
     As diffusers does it, modules that a network keeps in float32 stay as they are; so do convolutions and norms.
     Raises UserError where nf4 lacks bitsandbytes.
     """
-    if kind == "nf4" and not next(denoiser.parameters()).is_meta:
-        bitsandbytes()
     for network in networks_of(denoiser):
-        kept = set(getattr(network, "_keep_in_fp32_modules", None) or ())
-        layers = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-        for name, layer in layers:
-            if not kept & set(name.split(".")):
-                network.set_submodule(name, _quantized(layer, kind, compute))
+        for name, layer in linear_layers(network):
+            network.set_submodule(name, Nf4(layer, compute) if kind == "nf4" else ByRow(layer, kind, compute))
+
+
+def linear_layers(network: nn.Module) -> list[tuple[str, nn.Linear]]:
+    """Those of one diffusers network that are quantised, adapted or not."""
+    kept = set(getattr(network, "_keep_in_fp32_modules", None) or ())
+    layers = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    return [
+        (name, layer)
+        for name, layer in layers
+        if not kept & set(name.split(".")) and not ADAPTERS & set(name.split("."))
+    ]
 
 
 def quantized_bytes(kind: Quantization, rows: int, columns: int, compute: torch.dtype) -> int:
@@ -160,9 +155,3 @@ def bitsandbytes() -> Any:
             "model.quantize: nf4 needs bitsandbytes: pip install 'sipo[8bit]'. int8 and fp8 need nothing"
         ) from None
     return functions
-
-
-def _quantized(layer: nn.Linear, kind: Quantization, compute: torch.dtype) -> QuantizedLinear:
-    if layer.weight.is_meta:
-        return Planned(layer, kind, compute)
-    return Nf4(layer, compute) if kind == "nf4" else ByRow(layer, kind, compute)

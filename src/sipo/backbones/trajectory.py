@@ -67,7 +67,7 @@ def trajectory_sampler(
         device, half = backbone.device, backbone.dtype != torch.float32
         training = backbone.denoiser.training
         backbone.denoiser.eval()
-        with backbone.encoders(), backbone.texts_away(), torch.autocast(device.type, backbone.dtype, enabled=half):
+        with backbone.encoders(), backbone.in_turn(), torch.autocast(device.type, backbone.dtype, enabled=half):
             text, empty = (backbone.encode_prompts(texts) for texts in (prompts, [""] * len(prompts)))
 
             def predict(xt: Tensor, t: Tensor) -> Tensor:

@@ -2,13 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from sipo.cli.common import ConfigFile, Overrides, RunFolder, console, quiet_libraries, say
 from sipo.errors import UsageError
+
+if TYPE_CHECKING:
+    from sipo.config import Config
+    from sipo.plan.gpus import Gpu
 
 
 def train(config: ConfigFile, overrides: Overrides = None) -> None:
@@ -66,6 +70,12 @@ def plan(
     overrides: Overrides = None,
     gpu: Annotated[str, typer.Option(help="The GPU to plan for, such as h100, a100-80, rtx4090.")] = "h100",
     gpus: Annotated[str, typer.Option(help="How many of them: one number, or several as 1,2,4,8.")] = "1",
+    fit: Annotated[
+        bool,
+        typer.Option(
+            "--fit", help="Instead: the cheapest switches by which it fits, their price in time, and what to type."
+        ),
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
 ) -> None:
     """What a training would need: parameters, memory by part, FLOPs and the least time per step. No weights are read."""
@@ -86,10 +96,28 @@ def plan(
 
     for notice in notices(parsed):
         say(f"notice: {notice}")
+    if fit:
+        _fit(parsed, chosen, counts, " ".join([str(config), *(overrides or [])]), json_file)
+        return
     made = make_plan(parsed, chosen, sorted({int(count) for count in counts}))
     render(made, console())
     if json_file:
         write_atomic(json_file, json.dumps(to_dict(made), indent=2))
+
+
+def _fit(config: "Config", gpu: "Gpu", counts: list[str], typed: str, json_file: Path | None) -> None:
+    import json
+
+    from sipo.files import write_atomic
+    from sipo.plan.fit import fit, render, to_dict
+
+    if len(counts) != 1:
+        raise UsageError(f"--fit: one number of GPUs, not --gpus {','.join(counts)}")
+    with console().status("trying every set of switches"):
+        answer = fit(config, gpu, int(counts[0]))
+    render(answer, typed, console())
+    if json_file:
+        write_atomic(json_file, json.dumps(to_dict(answer), indent=2))
 
 
 def rehearse(

@@ -16,7 +16,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from sipo.config.hints import hint
-from sipo.config.sections import COMPONENTS, Config, PolicyConfig, TrainConfig, component_class
+from sipo.config.sections import COMPONENTS, Config, ModelConfig, PolicyConfig, TrainConfig, component_class
 from sipo.errors import UsageError, UserError, shown
 from sipo.losses import D3PO
 from sipo.losses.common import T
@@ -170,7 +170,9 @@ def _disagreements(built: dict[str, Any]) -> list[str]:
     kernel, model, train = built.get("kernel"), built["model"], built.get("train")
     if model.dtype not in (None, "float32") and (train is None or train.mixed_precision == "no"):
         found.append(f"model.dtype: {model.dtype} weights compute under train.mixed_precision bf16 or fp16 only")
-    found += _quantized_badly(model.quantize, built.get("policy"), train) if model.quantize else []
+    policy, train = built.get("policy", PolicyConfig()), built.get("train", TrainConfig())
+    found += _quantized_badly(model.quantize, policy, train) if model.quantize else []
+    found += _offloaded_badly(model, policy, train) if model.offload else []
     if kernel is not None and kernel.deterministic:
         if loss.needs_importance_weights:
             found.append(
@@ -187,16 +189,40 @@ def _disagreements(built: dict[str, Any]) -> list[str]:
     return found
 
 
-def _quantized_badly(kind: str, policy: PolicyConfig | None, train: TrainConfig | None) -> list[str]:
+def _quantized_badly(kind: str, policy: PolicyConfig, train: TrainConfig) -> list[str]:
     """What weights in 8 or 4 bits cannot do: be trained, or be sharded."""
     found = []
-    if policy is not None and policy.kind == "full":
+    if policy.kind == "full":
         found.append(
             f"model.quantize: {kind} is for a frozen base under adapters, and policy.kind: full trains it; use policy.kind: "
             "lora, or leave model.quantize out"
         )
-    if train is not None and train.sharding != "none":
+    if train.sharding != "none":
         found.append(f"model.quantize: {kind} goes with train.sharding: none; every process holds the quantised base")
+    return found
+
+
+def _offloaded_badly(model: ModelConfig, policy: PolicyConfig, train: TrainConfig) -> list[str]:
+    """Blocks are moved where they are frozen, run again before the backward, and lie in one piece on the CPU."""
+    key, found = f"model.offload: {model.offload}", []
+    if model.offload == "blocks" and policy.kind == "full":
+        found.append(
+            f"{key} moves frozen blocks, and policy.kind: full trains them; model.offload: reference moves its frozen copy"
+        )
+    if model.offload == "reference" and policy.kind == "lora":
+        found.append(
+            f"{key} moves the frozen copy of policy.kind: full; under adapters the blocks are frozen: model.offload: blocks"
+        )
+    if model.offload == "blocks" and not train.gradient_checkpointing:
+        found.append(f"{key} needs train.gradient_checkpointing: true; without it the backward holds every block")
+    if model.quantize:
+        found.append(
+            f"{key} and model.quantize: {model.quantize} do not go together; quantised blocks stay on the device"
+        )
+    if train.sharding != "none":
+        found.append(f"{key} goes with train.sharding: none, where each process holds all blocks")
+    if train.compile:
+        found.append(f"{key} goes with train.compile: false")
     return found
 
 

@@ -49,6 +49,7 @@ def _sharding(kind: str) -> str:
 Project = Annotated[str, AfterValidator(_project)]
 
 Quantization = Literal["int8", "fp8", "nf4"]
+Offload = Literal["blocks", "reference"]
 
 COMPONENTS = {"loss": registry.objectives, "kernel": registry.kernels, "timesteps": registry.timesteps}
 
@@ -70,6 +71,8 @@ class ModelConfig:
     guidance: FromZero = 3.5  # what a guidance-distilled model (FLUX.1-dev) is told in training
     dtype: Literal["float32", "bfloat16", "float16"] | None = None  # of frozen weights; null: as mixed_precision
     quantize: Quantization | None = None  # the denoiser's linear layers while adapters are trained on them
+    # On the CPU until they run: frozen blocks under adapters, or the frozen copy of full fine-tuning.
+    offload: Offload | None = None
     caption_windows: Annotated[int, Field(ge=1, le=64)] = 1  # of 75 tokens each, for CLIP; 1: the rest is cut off
 
     def frozen_dtype(self, compute: torch.dtype) -> torch.dtype:

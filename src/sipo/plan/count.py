@@ -31,7 +31,7 @@ class Counted:
     `forward`, `backward`, `recomputed`: FLOPs; the last is the second forward of gradient checkpointing.
     `activations`: bytes kept for the backward without checkpointing. With it: `kept`, the inputs of the blocks and what
     lies outside them, and `largest_block`, the activations of one block, there anew while its backward runs.
-    `weight_copies`: bytes of the weights' copies in the autocast dtype.
+    `weight_copies`: bytes of the weights' copies in the autocast dtype; `frozen_copies`: those of frozen weights among them.
     """
 
     forward: int
@@ -41,6 +41,7 @@ class Counted:
     kept: int
     largest_block: int
     weight_copies: int
+    frozen_copies: int
 
     @property
     def checkpointed(self) -> int:
@@ -111,7 +112,8 @@ def count(denoiser: Any, forward: Callable[[], Tensor], compute: torch.dtype) ->
     everything = outside.storages | {key: value for block in blocks for key, value in block.items()}
     kept = outside.storages | inputs_of_blocks.storages
     largest = max((num_bytes({k: v for k, v in block.items() if k not in kept}) for block in blocks), default=0)
-    copies = {id(copy): copy.untyped_storage() for copy in mode.weight_copies.values()}
+    trained = {id(weight) for weight in denoiser.parameters() if weight.requires_grad}
+    copies = {weight: copy.untyped_storage() for weight, copy in mode.weight_copies.items()}
     num = len(networks_of(denoiser))
     return Counted(
         forward=forward_flops // num,
@@ -121,6 +123,7 @@ def count(denoiser: Any, forward: Callable[[], Tensor], compute: torch.dtype) ->
         kept=num_bytes(kept) // num,
         largest_block=largest,
         weight_copies=num_bytes(copies),
+        frozen_copies=num_bytes({weight: copy for weight, copy in copies.items() if weight not in trained}),
     )
 
 

@@ -1,26 +1,20 @@
 """A config becomes a plan: what one optimizer step costs on one GPU and on several."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 
-from sipo.backbones import read_architecture
-from sipo.backbones.denoisers import blocks_of, networks_of
-from sipo.backbones.meta import MetaBackbone, meta_backbone, meta_text_encoders, meta_vae
-from sipo.backbones.quantize import quantize
+from sipo.backbones.offload import COPIES
 from sipo.config import Config
 from sipo.data.pairs.open import open_pairs
 from sipo.errors import UserError
 from sipo.losses import D3PO
-from sipo.plan.count import Counted, count, forward_flops
 from sipo.plan.gpus import Gpu
+from sipo.plan.measure import Measured, measure
 from sipo.plan.memory import Memory, adamw8bit_bytes, adamw_bytes, data_parallel, sharded
 from sipo.size import Size
-from sipo.train.fit import require_fit
-from sipo.train.policy import Policy, make_policy
+from sipo.train.policy import frozen_copies
 
 OPTIMIZERS = {"adamw": adamw_bytes, "adamw8bit": adamw8bit_bytes}
 
@@ -66,9 +60,11 @@ class CacheSize:
 
 @dataclass(frozen=True)
 class Plan:
-    """`forward_flops`: one sample through the denoiser as published, without adapters. `seconds`: the time floor of a
-    step, FLOPs over the GPU's peak: real runs reach 30 to 60 percent of it. `activations`: bytes of a micro-batch,
-    without and with gradient checkpointing, whichever the config says."""
+    """`forward_flops`: one sample through the denoiser as published, without adapters. `activations`: bytes of a
+    micro-batch, without and with gradient checkpointing, whichever the config says. Of a step, in seconds: `computing`,
+    FLOPs over the GPU's peak; `dequantizing`, quantised weights read and written in the compute dtype; `moving`, offloaded
+    weights over PCI Express, which happens beside the first two. `seconds`: the time floor of these; real runs reach 30
+    to 60 percent of it."""
 
     model: str
     size: Size
@@ -78,109 +74,126 @@ class Plan:
     encoder_parameters: int
     forward_flops: int
     step: StepFlops
-    seconds: float
+    computing: float
+    dequantizing: float
+    moving: float
     activations: int
     checkpointed: int
     layouts: tuple[Layout, ...]
     cache: CacheSize | None = None
+
+    @property
+    def seconds(self) -> float:
+        return max(self.computing + self.dequantizing, self.moving)
 
     def fits(self, layout: Layout) -> bool:
         """Whether it leaves 1 GiB of the GPU's memory to CUDA and to what is not counted."""
         return layout.memory.total <= (self.gpu.memory - 1) * 2**30
 
 
-def make_plan(config: Config, gpu: Gpu, num_gpus: list[int]) -> Plan:
-    """Count everything on the meta device, without weights; seconds even for the largest models.
+def make_plan(config: Config, gpu: Gpu, num_gpus: list[int], measured: Measured | None = None) -> Plan:
+    """Count everything on the meta device, without weights. With `measured`, what was counted before is used, and the size of the
+    cache, for which the pairs are opened, is left out.
 
     A step is a forward and a backward of the policy over all samples of the batch (both members of a pair where the
     objective needs them), a forward of the reference and of the old policy where it needs them, and with gradient checkpointing the forward of
     the blocks once more. Raises UserError for a model, a size or a precision that cannot be planned.
     """
-    settings, compute = config.train, config.train.compute_dtype
-    peak, frozen = gpu.peak(settings.mixed_precision), config.model.frozen_dtype(compute)
-    architecture = read_architecture(config.model)
-    size = architecture.size(config.data.size)
-    require_fit(config, architecture, size, None)
-    backbone = meta_backbone(architecture, size, frozen)
-    denoiser = backbone.denoiser
-    parameters, block = _numel(denoiser.parameters()), max(_numel(part.parameters()) for part in blocks_of(denoiser))
-    plain_forward = forward_flops(lambda: backbone.predict(denoiser, 1, compute), compute) // len(networks_of(denoiser))
-    if config.model.quantize:
-        quantize(denoiser, config.model.quantize, compute)
-    policy = make_policy(backbone, config.policy, config.runs_reference, settings.seed, config.needs_old)
-    counted = count(denoiser, lambda: backbone.predict(denoiser, 1, compute), compute)
+    settings, peak = config.train, gpu.peak(config.train.mixed_precision)
+    cache = None if measured else _cache
+    measured = measured or measure(config)
     samples = (2 if config.loss.needs_rejected else 1) * settings.batch_size
     if isinstance(config.loss, D3PO) and config.sample.guidance_scale != 1:
         samples *= 2  # with and without the prompt, as in sampling
-    encoder_parameters, encoder_bytes, encoder_flops = _encoders(config, backbone, frozen, samples)
-    step = _step_flops(config, counted, plain_forward, samples, encoder_flops)
-    one = _memory(config, policy, counted, samples, encoder_bytes)
-    gathered = block * compute.itemsize * (1 if config.policy.kind == "lora" else 2)
+    step = _step_flops(config, measured, samples)
+    one = _memory(config, measured, samples)
+    gathered = measured.gathered * settings.compute_dtype.itemsize * (1 if config.policy.kind == "lora" else 2)
     pairs = settings.batch_size * settings.gradient_accumulation
     layouts = []
     for n in num_gpus:
         layouts.append(Layout(n, "ddp" if n > 1 else "single", data_parallel(one, n), pairs * n))
         if n > 1:
             layouts.append(Layout(n, "sharded", sharded(one, n, gathered), pairs * n))
+    dequantized, moved = _traffic(config, measured)
     return Plan(
-        config.model.path, backbone.size, gpu, parameters, _numel(policy.trainable.values()), encoder_parameters,
-        plain_forward, step, step.total / peak, samples * counted.activations, samples * counted.checkpointed,
-        tuple(layouts), _cache(config, backbone, frozen),
-    )  # fmt: skip
+        model=config.model.path,
+        size=measured.size,
+        gpu=gpu,
+        parameters=measured.parameters,
+        trained=measured.trained,
+        encoder_parameters=measured.encoder_parameters,
+        forward_flops=measured.forward,
+        step=step,
+        computing=step.total / peak,
+        dequantizing=dequantized / (1e9 * gpu.bandwidth),
+        moving=moved / (1e9 * gpu.pcie),
+        activations=samples * measured.counted.activations,
+        checkpointed=samples * measured.counted.checkpointed,
+        layouts=tuple(layouts),
+        cache=cache and cache(config, measured),
+    )
 
 
-def _memory(config: Config, policy: Policy, counted: Counted, samples: int, encoders: int) -> Memory:
-    """Of one GPU that holds everything. `encoders`: bytes of the VAE and the text encoders."""
-    settings, trained = config.train, list(policy.trainable.values())
-    masters = _bytes(trained)
+def _memory(config: Config, measured: Measured, samples: int) -> Memory:
+    """Of one GPU that holds everything."""
+    settings, counted, model = config.train, measured.counted, config.model
+    masters = 4 * measured.trained
+    copies = frozen_copies(config.policy, config.runs_reference, config.needs_old)
+    reference = copies.model * measured.full + copies.start * 4 * measured.parameters
+    away = max(measured.streamed - COPIES * measured.largest_block, 0)
     return Memory(
-        weights=_bytes(weight for weight in policy.denoiser.parameters() if not weight.requires_grad),
+        weights=measured.frozen[model.quantize]
+        + copies.adapters * masters
+        - (away if model.offload == "blocks" else 0),
         trained=masters,
-        weight_copies=counted.weight_copies,
-        reference=sum(_bytes(copy.parameters()) for copy in policy.networks[1:]),
+        weight_copies=counted.weight_copies - (counted.frozen_copies if model.quantize else 0),
+        reference=reference - (away * copies.model if model.offload == "reference" else 0),
         gradients=masters,
-        optimizer=OPTIMIZERS[settings.optimizer]([weight.numel() for weight in trained]),
+        optimizer=OPTIMIZERS[settings.optimizer](measured.entries),
         average=masters if settings.ema_decay else 0,
-        encoders=encoders,
+        encoders=0 if config.data.cache is not None else measured.encoder_bytes,
         activations=samples * (counted.checkpointed if settings.gradient_checkpointing else counted.activations),
     )
 
 
-def _step_flops(config: Config, counted: Counted, plain_forward: int, samples: int, encoder_flops: int) -> StepFlops:
-    """`encoder_flops`: of one micro-batch."""
-    times, repeated = samples * config.train.gradient_accumulation, config.train.gradient_checkpointing
+def _step_flops(config: Config, measured: Measured, samples: int) -> StepFlops:
+    settings, counted = config.train, measured.counted
+    times = samples * settings.gradient_accumulation
+    pairs = settings.batch_size * settings.gradient_accumulation
+    encoders = times * measured.vae_flops + pairs * measured.text_flops
     return StepFlops(
         policy_forward=times * counted.forward,
         policy_backward=times * counted.backward,
-        recomputed=times * counted.recomputed if repeated else 0,
-        reference_forward=times * plain_forward * (config.runs_reference + config.needs_old),
-        encoders=config.train.gradient_accumulation * encoder_flops,
+        recomputed=times * counted.recomputed if settings.gradient_checkpointing else 0,
+        reference_forward=times * measured.forward * (config.runs_reference + config.needs_old),
+        encoders=0 if config.data.cache is not None else encoders,
     )
 
 
-def _encoders(config: Config, backbone: MetaBackbone, frozen: torch.dtype, samples: int) -> tuple[int, int, int]:
-    """Parameters; bytes and FLOPs of a micro-batch, which a cache makes 0: text once a pair, the VAE once a sample.
+def _traffic(config: Config, measured: Measured) -> tuple[int, int]:
+    """Bytes of a step that dequantising reads and writes, and that offloading moves to the GPU.
 
-    The VAE's forward is counted; a text encoder's is 2 x parameters x tokens, without its embedding tables.
+    Every micro-batch uses the weights in each forward, in the forward again of gradient checkpointing, and in the backward,
+    which finds what that forward moved.
     """
-    architecture = backbone.architecture
-    vae = meta_vae(architecture, architecture.vae_dtype(frozen))
-    texts = meta_text_encoders(architecture, frozen)
-    networks = (vae, *texts.values())
-    parameters = sum(_numel(network.parameters()) for network in networks)
-    if config.data.cache is not None:
-        return parameters, 0, 0
-    flops = samples * forward_flops(lambda: backbone.encode_media(vae))
-    for name, text in texts.items():
-        tables = sum(m.weight.numel() for m in text.modules() if isinstance(m, nn.Embedding))
-        tokens = architecture.adapter.tokens[name]
-        flops += config.train.batch_size * 2 * (_numel(text.parameters()) - tables) * tokens
-    return parameters, sum(_bytes(network.parameters()) for network in networks), flops
+    model, settings = config.model, config.train
+    times, forwards = settings.gradient_accumulation, config.runs_reference + config.needs_old
+    uses = forwards + 1 + settings.gradient_checkpointing
+    dequantized = 0
+    if model.quantize:
+        half = (
+            measured.linear[None]
+            * settings.compute_dtype.itemsize
+            // model.frozen_dtype(settings.compute_dtype).itemsize
+        )
+        dequantized = times * (uses + 1) * (measured.linear[model.quantize] + half)
+    moved = {None: 0, "blocks": uses, "reference": forwards}[model.offload]
+    return dequantized, times * moved * measured.streamed
 
 
-def _cache(config: Config, backbone: MetaBackbone, frozen: torch.dtype) -> CacheSize | None:
+def _cache(config: Config, measured: Measured) -> CacheSize | None:
     """Means and log-variances of both members in both orientations where it flips, and the text embeddings of a prompt."""
-    data, adapter = config.data, backbone.architecture.adapter
+    data, adapter = config.data, measured.architecture.adapter
     if data.cache is None:
         return None
     try:
@@ -192,15 +205,8 @@ def _cache(config: Config, backbone: MetaBackbone, frozen: torch.dtype) -> Cache
         source.has_rejected if source else config.loss.needs_rejected,
     )
     members = (2 if has_rejected else 1) * (2 if data.flip else 1)
-    pair = members * 2 * math.prod(adapter.latent_shape(backbone.size)) * stored.itemsize
+    pair = members * 2 * math.prod(adapter.latent_shape(measured.size)) * stored.itemsize
+    frozen = config.model.frozen_dtype(config.train.compute_dtype)
     texts = adapter.meta_prompts(1, frozen).values()
     prompt = sum(text.numel() * (stored.itemsize if text.dtype == torch.float32 else text.itemsize) for text in texts)
     return CacheSize(data.cache_dtype, pair, prompt, len(source) if source else None)
-
-
-def _numel(weights: Iterable[Tensor]) -> int:
-    return sum(weight.numel() for weight in weights)
-
-
-def _bytes(weights: Iterable[Tensor]) -> int:
-    return sum(weight.nbytes for weight in weights)

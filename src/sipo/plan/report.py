@@ -46,6 +46,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
         "flops": {"forward_per_sample": plan.forward_flops, **asdict(plan.step), "step": plan.step.total},
         "gpu": asdict(plan.gpu),
         "seconds_per_step_at_least": plan.seconds,
+        "seconds": {"computing": plan.computing, "dequantizing": plan.dequantizing, "moving": plan.moving},
         "activation_bytes": {"plain": plan.activations, "checkpointed": plan.checkpointed},
         "cache_bytes": None if plan.cache is None else asdict(plan.cache) | {"pairs_in_all": plan.cache.pairs_in_all},
         "layouts": layouts,
@@ -71,6 +72,9 @@ def render(plan: Plan, console: Console) -> None:
     console.print(_table(f"memory on {where}", "GiB", PARTS, first.memory, GIB))
     line(f"activations: {_number(plan.activations / GIB)} GiB without gradient checkpointing, "
          f"{_number(plan.checkpointed / GIB)} GiB with it")  # fmt: skip
+    if plan.dequantizing or plan.moving:
+        line(f"seconds: {plan.computing:.3g} computing, {plan.dequantizing:.2g} dequantising, {plan.moving:.3g} moving offloaded "
+             "blocks, beside the others")  # fmt: skip
     for layout in plan.layouts:
         line(_line(plan, layout))
     if cache := plan.cache:

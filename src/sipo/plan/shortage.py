@@ -3,11 +3,15 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from sipo.config import Config, parse_config
-from sipo.config.reading import apply_override
+from sipo.config import Config
 from sipo.errors import UserError, is_out_of_memory, shortage_of
 from sipo.plan.memory import Memory
+from sipo.plan.switches import applied, switches
+
+if TYPE_CHECKING:
+    from sipo.plan.measure import Measured
 
 SHOWN = 4  # parts of the memory
 
@@ -25,15 +29,15 @@ def explained(config: Config) -> Iterator[None]:
 
 def shortage(config: Config, error: BaseException) -> str:
     """What could not be had, what a step needs by `sipo plan`, and the switches with what it would need by them."""
+    from sipo.plan.measure import Measurements
     from sipo.plan.report import GIB, PARTS  # here: a training with memory enough makes no plan
 
     processes = int(os.environ.get("WORLD_SIZE", 1))
     try:
-        need = step_memory(config, processes)
+        measurements = Measurements()
+        need = step_memory(config, processes, measurements.of(config))
     except (UserError, RuntimeError):  # the meta device lacks a kernel of a family from elsewhere
-        return f"{shortage_of(error)}\n" + "\n".join(
-            ["try first:", *(f"  {' '.join(each)}" for each in switches(config))]
-        )
+        return f"{shortage_of(error)}\n" + "\n".join(["try first:", *(f"  {each}" for each in switches(config))])
     parts = sorted(((getattr(need, part), name) for part, name in PARTS.items()), reverse=True)[:SHOWN]
     listed = ", ".join(f"{size / GIB:.1f} {name}" for size, name in parts if size)
     lines = [
@@ -42,44 +46,22 @@ def shortage(config: Config, error: BaseException) -> str:
         "not count (docs/plan.md), come on top.",
         "Try first, with what a step needs then:",
     ]
-    for change in switches(config):
-        raw = config.to_dict()
-        for override in change:
-            apply_override(raw, override)
-        shards = change == SHARDED
+    for switch in switches(config):
+        gpus = max(processes, 2) if switch.shards else processes
         try:
-            then = step_memory(parse_config(raw), max(processes, 2) if shards else processes)
+            now = applied(config, [switch])
+            then = step_memory(now, gpus, measurements.of(now))
         except (UserError, RuntimeError):
             continue  # keys that do not go together
-        where = f" on each of {max(processes, 2)} GPUs" if shards else ""
-        lines.append(f"  {' '.join(change):60} {then.total / GIB:.1f} GiB{where}")
+        where = f" on each of {gpus} GPUs" if switch.shards else ""
+        lines.append(f"  {switch!s:60} {then.total / GIB:.1f} GiB{where}")
     return "\n".join([*lines, "  a smaller data.resolution, or for videos data.num_frames"])
 
 
-SHARDED = ["train.sharding=full"]
-
-
-def switches(config: Config) -> list[list[str]]:
-    """What spares memory and the config does not have, as on the command line; what costs least first."""
-    train, full = config.train, config.policy.kind == "full"
-    every = [
-        (not train.gradient_checkpointing, ["train.gradient_checkpointing=true"]),
-        (
-            train.batch_size > 1,  # the same global batch
-            ["train.batch_size=1", f"train.gradient_accumulation={train.gradient_accumulation * train.batch_size}"],
-        ),
-        (full, ["policy.kind=lora"]),
-        (config.data.cache is None, ["data.cache=FOLDER"]),
-        (full and config.runs_reference, ["train.reference.precompute=4"]),
-        (train.sharding == "none", SHARDED),
-    ]
-    return [change for is_open, change in every if is_open]
-
-
-def step_memory(config: Config, num_gpus: int) -> Memory:
+def step_memory(config: Config, num_gpus: int, measured: "Measured | None" = None) -> Memory:
     """Of one of so many GPUs, as the config lies over them. Raises UserError for what cannot be planned."""
     from sipo.plan.gpus import named_gpu
     from sipo.plan.plan import make_plan
 
-    layouts = make_plan(config, named_gpu("h100"), [num_gpus]).layouts  # the GPU gives the time alone
+    layouts = make_plan(config, named_gpu("h100"), [num_gpus], measured).layouts  # the GPU gives the time alone
     return layouts[-1 if config.train.sharding != "none" else 0].memory

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sipo.config import Config
 
 FREE = {"run", "data.workers", "train.checkpoint_every", "train.keep_checkpoints", "train.sample_every", "train.validate_every",
-        "log.tensorboard", "log.wandb", "log.trackio", "sample.batch_size"}  # fmt: skip
+        "log.tensorboard", "log.wandb", "log.trackio", "sample.batch_size", "model.offload"}  # fmt: skip
 SAMPLING = {f"sample.{key}" for key in ("prompts", "num_prompts", "num_inference_steps", "guidance_scale", "seed")}
 PLACES = {"data.path", "data.validation", "data.cache", "model.path", "model.vae", "model.lora", "policy.start"}
 PACKAGES = ("sipo", "torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy", "pillow")

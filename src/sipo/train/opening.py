@@ -180,7 +180,7 @@ def open_policy(config: Config, backbone: Backbone, processes: Processes, runs_r
         policy.denoiser.enable_gradient_checkpointing()
     if settings.compile:
         policy.denoiser.compile()
-    engine = make_engine(settings, policy, processes, compute, backbone.family.idle_weights)
+    engine = make_engine(settings, policy, processes, compute, backbone.family.idle_weights, config.model.offload)
     backbone.freeze_encoders()  # where the denoiser is now
     return engine
 

@@ -83,6 +83,23 @@ class Policy:
         load_into(self.trainable, state)
 
 
+@dataclass(frozen=True)
+class Copies:
+    """Which frozen copies a training holds: of the network as it was loaded, of the network that it starts from in float32, of
+    the adapters that it starts from."""
+
+    model: bool
+    start: bool
+    adapters: bool
+
+
+def frozen_copies(config: PolicyConfig, needs_reference: bool, needs_old: bool) -> Copies:
+    """With LoRA the model is the network without adapters."""
+    full, by_start = config.kind == "full", config.reference == "start"
+    start = needs_old or (needs_reference and by_start)
+    return Copies(full and needs_reference and not by_start, full and start, not full and start)
+
+
 def make_policy(
     backbone: Trainable, config: PolicyConfig, needs_reference: bool, seed: int, needs_old: bool = False,
     start: dict[str, Tensor] | None = None,
@@ -93,7 +110,7 @@ def make_policy(
     device, or where others are loaded afterwards).
     """
     denoiser: Any = backbone.denoiser
-    needs_start = needs_old or (needs_reference and config.reference == "start")
+    copies = frozen_copies(config, needs_reference, needs_old)
     frozen_copy = start_copy = None
     denoiser.requires_grad_(config.kind == "full")
     targets = config.target_modules or backbone.lora_targets
@@ -101,20 +118,20 @@ def make_policy(
         torch.manual_seed(seed)
         trainable = add_adapters(denoiser, targets, config.rank, config.alpha)
     else:
-        if needs_reference and config.reference == "base":
+        if copies.model:
             frozen_copy = copy.deepcopy(denoiser).requires_grad_(False).eval()
         trainable = dict(denoiser.named_parameters())
     for weight in trainable.values():
         weight.data = weight.data.float()  # in bfloat16 a small update would be lost to rounding
     if start is not None:
         load_into(trainable, start)
-    if needs_start and config.kind == "lora":
+    if copies.adapters:
         stored = add_adapters(denoiser, targets, config.rank, config.alpha, START)
         for name, weight in stored.items():
             own = trainable[name.replace(f".{START}.", f".{POLICY}.")].requires_grad_(True)
             weight.requires_grad_(False).data = own.detach().clone()
         activate(denoiser, POLICY)
-    elif needs_start:
+    elif copies.start:
         start_copy = copy.deepcopy(denoiser).requires_grad_(False).eval()
     denoiser.train()
     return Policy(config, denoiser, trainable, frozen_copy, start_copy)

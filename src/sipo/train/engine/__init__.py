@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from sipo.config import TrainConfig
+from sipo.config import Offload, TrainConfig
 from sipo.processes import Processes
 from sipo.train.engine.replicated import replicate
 from sipo.train.engine.sharded import shard
@@ -51,12 +51,13 @@ class Engine(Protocol):
 
 
 def make_engine(
-    config: TrainConfig, policy: Policy, processes: Processes, compute: torch.dtype, idle_weights: bool = False
-) -> Engine:
+    config: TrainConfig, policy: Policy, processes: Processes, compute: torch.dtype, idle_weights: bool = False,
+    offloaded: Offload | None = None,
+) -> Engine:  # fmt: skip
     """Move a policy from the CPU to its device or devices. One process has nothing to shard.
 
-    idle_weights: some trained weights get no gradient (see `sipo.backbones.family.Family`).
+    idle_weights: some trained weights get no gradient (see `sipo.backbones.family.Family`). offloaded: `model.offload`.
     """
     if config.sharding == "none" or processes.world == 1:
-        return replicate(policy, processes, compute, idle_weights)
+        return replicate(policy, processes, compute, idle_weights, offloaded)
     return shard(policy, processes, compute, reshard=config.sharding == "full")

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map
 
+from sipo.backbones.offload import offload
+from sipo.config import Offload
 from sipo.processes import Processes
 from sipo.train.policy import Policy
 
@@ -40,15 +42,27 @@ class Replicated:
         return self.policy.state()
 
 
-def replicate(policy: Policy, processes: Processes, compute: torch.dtype, idle_weights: bool) -> Replicated:
-    """The policy on this process's device, ready to train. DDP waits for a gradient of every weight, unless told to look."""
+def replicate(
+    policy: Policy, processes: Processes, compute: torch.dtype, idle_weights: bool, offloaded: Offload | None = None
+) -> Replicated:
+    """The policy on this process's device, ready to train; frozen blocks of the `offloaded` network stay on the CPU.
+
+    DDP waits for a gradient of every weight, unless told to look.
+    """
+    away = {None: None, "blocks": policy.denoiser, "reference": policy.frozen_copy}[offloaded]
     for network in policy.networks:
-        network.to(processes.device)
+        if network is away:
+            offload(network, processes.device)
+        else:
+            network.to(processes.device)
     if compute != torch.float32:
         policy.denoiser.register_forward_hook(_output_in_float32)  # the samplers' arithmetic is in float32 then
     if processes.world == 1:
         return Replicated(policy, policy.denoiser)
     devices = None if processes.device.type == "cpu" else [processes.device]
+    # Every process has loaded the same frozen weights; on the CPU, or in 8 or 4 bits, DDP could not send them.
+    frozen = [name for name, weight in policy.denoiser.named_parameters() if not weight.requires_grad]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(policy.denoiser, frozen)
     network = DistributedDataParallel(policy.denoiser, device_ids=devices, find_unused_parameters=idle_weights)
     return Replicated(policy, network)
 
