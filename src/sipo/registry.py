@@ -184,6 +184,7 @@ families: Registry[Any] = Registry(
         "StableDiffusionXLPipeline": "sipo.backbones.stable_diffusion:STABLE_DIFFUSION_XL",
         "StableDiffusion3Pipeline": "sipo.backbones.stable_diffusion_3:STABLE_DIFFUSION_3",
         "FluxPipeline": "sipo.backbones.flux:FLUX",
+        "QwenImagePipeline": "sipo.backbones.qwen_image:QWEN_IMAGE",
         "CogVideoXPipeline": "sipo.backbones.cogvideox:COGVIDEOX",
         "WanPipeline": "sipo.backbones.wan:WAN",
     },

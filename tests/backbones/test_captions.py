@@ -63,3 +63,12 @@ def test_the_command(tiny_sd, tmp_path):
     done = CliRunner().invoke(app, ["data", "check", str(path), "--model", str(tiny_sd)])
     assert done.exit_code == 0, done.output
     assert "1 of 2 captions are longer" in " ".join(done.output.split())
+
+
+def test_a_chat_template_takes_room(tiny_family):
+    """Of the 512 tokens that Qwen-Image's network gets, five are the template's."""
+    folder = tiny_family("qwen-image")
+    architecture = read_architecture(ModelConfig(str(folder)))
+    assert overlong(architecture, folder, ["a" * 507]) == []
+    (found,) = overlong(architecture, folder, ["a" * 508])
+    assert (found.limit, found.longest) == (507, 508)

@@ -4,6 +4,7 @@ The pipeline's own loop is the oracle: its calls of the network are recorded, an
 pipeline's own functions.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,7 +33,15 @@ class Layout:
     velocity: Callable[[DiffusionPipeline, Tensor], Tensor] = lambda pipeline, x: x
 
 
-LAYOUTS = {"sd3": Layout()}
+def pack_qwen(pipeline, x):
+    return pipeline._pack_latents(x, *x.shape)
+
+
+def unpack_qwen(pipeline, x):
+    return pipeline._unpack_latents(x, 16, 16, pipeline.vae_scale_factor).squeeze(2)
+
+
+LAYOUTS = {"sd3": Layout(), "qwen-image": Layout(pack_qwen, unpack_qwen, unpack_qwen)}
 
 
 @pytest.fixture(scope="module", params=NEWER)
@@ -146,3 +155,23 @@ def test_stable_diffusion_3_s_shift_is_the_scheduler_s(tiny_family):
     scheduler.set_timesteps(sigmas=u.tolist())
     close(backbone.schedule.shifted(u), scheduler.sigmas[:-1])
     assert (backbone.schedule.shift, backbone.schedule.num_train_timesteps) == (3.0, 1000)
+
+
+def test_qwen_image_s_shift_follows_the_number_of_tokens(tiny_family):
+    """mu is linear from 0.5 at 256 tokens to 0.9 at 8,192; the pipeline's own sigmas are the oracle."""
+    backbone = load_backbone(
+        ModelConfig(str(tiny_family("qwen-image"))), size=DataConfig("x", resolution=(16, 32)).size
+    )
+    pipeline = DiffusionPipeline.from_pretrained(tiny_family("qwen-image"))
+    call(pipeline, ["a cat"], backbone.size, 1.0, 10, output_type="latent")
+    assert math.log(backbone.schedule.shift) == pytest.approx(0.5 + (0.9 - 0.5) * (4 * 8 - 256) / (8192 - 256))
+    close(backbone.schedule.shifted(torch.linspace(1, 0.1, 10)), pipeline.scheduler.sigmas[:-1])
+
+
+def test_a_prompt_alone_has_the_embeddings_that_it_has_beside_a_longer_one(tiny_family):
+    """Which caches rely on: they hold prompts one by one."""
+    backbone = load_backbone(ModelConfig(str(tiny_family("qwen-image"))), size=DataConfig("x", resolution=16).size)
+    both, alone = backbone.encode_prompts(PROMPTS), backbone.encode_prompts(PROMPTS[:1])
+    close(both["encoder_hidden_states"][:1], alone["encoder_hidden_states"], atol=1e-6, rtol=1e-5)
+    assert both["lengths"].diff().tolist() == [len(PROMPTS[1]) - len(PROMPTS[0])]  # a token a character
+    assert both["encoder_hidden_states"].shape == (2, 512, 16)

@@ -12,7 +12,10 @@ from sipo.config import ModelConfig
 from sipo.errors import UserError
 
 ALPHA, RANK = 16.0, 4
-MORE = {"sd3": ["ff.net.0.proj", "ff.net.2", "ff_context.net.2", "norm1.linear", "attn2.to_q", "attn2.to_out.0"]}
+MORE = {
+    "sd3": ["ff.net.0.proj", "ff.net.2", "ff_context.net.2", "norm1.linear", "attn2.to_q", "attn2.to_out.0"],
+    "qwen-image": ["add_q_proj", "to_add_out", "img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.2", "img_mod.1"],
+}
 
 # Stability-AI/sd3.5: mmditx.py, as kohya-ss/sd-scripts: library/sd3_models.py
 SD3 = [
@@ -21,7 +24,14 @@ SD3 = [
     for stream in ("x", "context")
     for module in ("attn.qkv", "attn.proj", "attn2.qkv", "attn2.proj", "mlp.fc1", "mlp.fc2", "adaLN_modulation.1")
 ]
-ORIGINAL = {"sd3": SD3}
+# QwenLM/Qwen-Image's names are diffusers', as kohya-ss/musubi-tuner: qwen_image/qwen_image_model.py
+QWEN_IMAGE = [
+    f"transformer_blocks.{n}.{module}"
+    for n in (0, 1)
+    for module in ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn.add_q_proj", "attn.to_add_out",
+                   "img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.2", "img_mod.1")
+]  # fmt: skip
+ORIGINAL = {"sd3": SD3, "qwen-image": QWEN_IMAGE}
 
 
 def known_keys(name: str, form: str, adapted: set[str]) -> set[str]:

@@ -7,6 +7,7 @@ scripts/train_sd3_dpo.py) and AdamW are its own.
 
 import io
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,25 @@ def one_scale(pipeline, latents):
     return (latents - pipeline.vae.config.shift_factor) * pipeline.vae.config.scaling_factor
 
 
-PLAIN = {"sd3": Plain(one_scale, sd3_velocity, 3.0)}
+def qwen_velocity(pipeline, networks, xt, t, prompts):
+    hidden, mask = pipeline.encode_prompt(prompts, max_sequence_length=512)
+    packed = networks["transformer"](
+        hidden_states=pipeline._pack_latents(xt, *xt.shape), timestep=t / 1000, encoder_hidden_states=hidden,
+        encoder_hidden_states_mask=mask, img_shapes=[[(1, xt.shape[2] // 2, xt.shape[3] // 2)]] * len(xt),
+    )[0]  # fmt: skip
+    return pipeline._unpack_latents(packed, 16, 16, pipeline.vae_scale_factor).squeeze(2)
+
+
+def channel_by_channel(pipeline, latents):
+    shape = (1, -1, *[1] * (latents.ndim - 2))
+    mean, std = (torch.tensor(pipeline.vae.config[key]).view(shape) for key in ("latents_mean", "latents_std"))
+    return (latents - mean) / std
+
+
+PLAIN = {
+    "sd3": Plain(one_scale, sd3_velocity, 3.0),
+    "qwen-image": Plain(channel_by_channel, qwen_velocity, math.exp(0.5 + 0.4 * (16 - 256) / (8192 - 256))),
+}
 
 
 def pairs_on_disk(folder: Path, is_video: bool) -> tuple[Path, list[list[Tensor]]]:
@@ -114,9 +133,11 @@ def transcription(plain: Plain, base: Path, pixels: list[list[Tensor]], parts: l
 
 
 def x0_of(plain: Plain, pipeline: Any, given: Tensor, step: int, slot: Tensor, name: str) -> Tensor:
-    posterior = pipeline.vae.encode(given).latent_dist
-    drawn = pair_randn(posterior.mean.shape[1:], SEED, step, slot, f"vae {name}")
-    return plain.x0(pipeline, posterior.mean + posterior.std * drawn)
+    one_frame = type(pipeline.vae).__name__ == "AutoencoderKLQwenImage"
+    posterior = pipeline.vae.encode(given.unsqueeze(2) if one_frame else given).latent_dist
+    mean, std = (each.squeeze(2) if one_frame else each for each in (posterior.mean, posterior.std))
+    drawn = pair_randn(mean.shape[1:], SEED, step, slot, f"vae {name}")
+    return plain.x0(pipeline, mean + std * drawn)
 
 
 @pytest.mark.parametrize("name", NEWER)

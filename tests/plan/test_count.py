@@ -102,7 +102,7 @@ def test_saved_bytes_are_those_of_a_real_forward(name, kind, tiny_family):
     backbone = load_backbone(model, size=size)
     policy = make_policy(backbone, config, needs_reference=False, seed=0)
     xt = torch.randn(1, *architecture.adapter.latent_shape(backbone.size))
-    conditioning = backbone.encode_prompts(["a"]) | backbone.conditioning_of(torch.zeros(1, 4))
+    conditioning = backbone.encode_prompts(["a" * 600]) | backbone.conditioning_of(torch.zeros(1, 4))  # all tokens
     own = {tensor.untyped_storage()._cdata for tensor in (*policy.denoiser.parameters(), *policy.denoiser.buffers())}
 
     def saved() -> int:

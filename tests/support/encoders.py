@@ -5,6 +5,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -36,3 +39,26 @@ def t5_tokenizer(length: int) -> T5Tokenizer:
 def t5(config=T5Config, model=T5EncoderModel):
     return model(config(vocab_size=128, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
                         feed_forward_proj="gated-gelu"))  # fmt: skip
+
+
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+CHARACTERS = [chr(code) for code in range(33, 127)] + ["\u0120", "\u010a"]  # space and newline, as bytes
+
+
+def qwen_tokenizer() -> Qwen2Tokenizer:
+    """A Qwen tokenizer over single ASCII characters, with the chat template of Qwen 3 for one message."""
+    vocab = {piece: number for number, piece in enumerate([*SPECIAL, *CHARACTERS])}
+    template = (
+        "<|im_start|>user\n{{ messages[0].content }}<|im_end|>\n<|im_start|>assistant\n"
+        "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+    )
+    return Qwen2Tokenizer(vocab=vocab, merges=[], additional_special_tokens=SPECIAL[1:], chat_template=template)
+
+
+def qwen25_vl() -> Qwen2_5_VLForConditionalGeneration:
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(
+        text_config={"vocab_size": len(SPECIAL) + len(CHARACTERS), "hidden_size": 16, "intermediate_size": 16,
+                     "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
+                     "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"}},
+        vision_config={"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16},
+    ))  # fmt: skip

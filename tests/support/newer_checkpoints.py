@@ -3,8 +3,16 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
-from support.encoders import t5, t5_tokenizer, text_encoder, tokenizer
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLQwenImage,
+    FlowMatchEulerDiscreteScheduler,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
+from support.encoders import qwen25_vl, qwen_tokenizer, t5, t5_tokenizer, text_encoder, tokenizer
 
 
 def kl(scaling_factor: float, shift_factor: float) -> AutoencoderKL:
@@ -32,6 +40,27 @@ def sd3(folder: Path) -> Path:
     return folder
 
 
+def qwen_image(folder: Path) -> Path:
+    """A Qwen-Image-type checkpoint with its dynamic shift; use it at 16 x 16 pixels."""
+    torch.manual_seed(0)
+    QwenImagePipeline(
+        transformer=QwenImageTransformer2DModel(
+            patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=16, axes_dims_rope=(8, 4, 4),
+        ),
+        vae=AutoencoderKLQwenImage(
+            base_dim=4, z_dim=4, dim_mult=[1, 2], num_res_blocks=1, temperal_downsample=[False],
+            latents_mean=[-0.7, 0.2, 0.1, -0.3], latents_std=[2.8, 1.4, 2.3, 1.9],
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            shift=1.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, max_image_seq_len=8192
+        ),
+        text_encoder=qwen25_vl(), tokenizer=qwen_tokenizer(),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
 NEWER = {  # as `support.checkpoints.FAMILIES`
     "sd3": (sd3, {}),
+    "qwen-image": (qwen_image, {"resolution": 16}),
 }

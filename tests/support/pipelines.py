@@ -15,6 +15,8 @@ def call(pipeline: DiffusionPipeline, prompts: list[str], size: Any, guidance: f
         keys = {"num_frames": size.num_frames, "output_type": "pil", **keys}
     if "max_text_seq_length" in pipeline.transformer.config:  # CogVideoX's tiny text encoder
         keys["max_sequence_length"] = pipeline.transformer.config.max_text_seq_length
-    return pipeline(
-        prompt=prompts, height=size.height, width=size.width, guidance_scale=guidance, num_inference_steps=steps, **keys
-    )[0]
+    if type(pipeline).__name__ == "QwenImagePipeline":
+        keys |= {"true_cfg_scale": guidance, "negative_prompt": [" "] * len(prompts) if guidance > 1 else None}
+    else:
+        keys["guidance_scale"] = guidance
+    return pipeline(prompt=prompts, height=size.height, width=size.width, num_inference_steps=steps, **keys)[0]

@@ -33,6 +33,7 @@ FAMILIES = (
     "stable_diffusion",
     "stable_diffusion_3",
     "flux",
+    "qwen_image",
     "cogvideox",
     "wan",
 )  # imported by name, when a checkpoint is opened

@@ -61,7 +61,7 @@ def _count(architecture: Architecture, folder: Path, different: list[str]) -> li
     found, windows = [], architecture.model.caption_windows
     for part, padded in architecture.adapter.tokens.items():
         room = padded // windows - 2  # of a window, between its start and its end
-        limit = windows * room + 2 if windows > 1 else padded
+        limit = windows * room + 2 if windows > 1 else padded - architecture.family.template
         name = part.replace("text_encoder", "tokenizer")
         tokenizer = getattr(transformers, architecture.configs["model_index"][name][1]).from_pretrained(folder / name)
         lengths = [

@@ -1,6 +1,5 @@
 """What the toolkit needs of a model family: a record of its parts, and an adapter with its rules and its forward pass."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -11,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sipo.errors import UserError
-from sipo.schedule import FlowSchedule, Schedule
+from sipo.schedule import Schedule
 from sipo.size import Size
 
 Configs = dict[str, dict[str, Any]]  # a checkpoint's configs by part, and its model_index
@@ -158,8 +157,9 @@ class Family:
     numbers. lora_targets: what LoRA adapts by default. dtype: what samples are computed in on a GPU where no training says.
     noise_dtype: of the noise with which the pipeline begins a sample; None for that of its text embeddings. vae_dtype: None
     for that of the other frozen weights. tiled_vae: encode and decode in slices and, above the VAE's own size, in tiles.
-    idle_weights: the denoiser has weights that its prediction does not depend on, which never get a gradient.
-    encoder_layers: so many of a text encoder's layers the pipeline reads, so that a rehearsal keeps them.
+    template: tokens of a chat template, which take room from a prompt. idle_weights: the denoiser has weights that its
+    prediction does not depend on, which never get a gradient. encoder_layers: so many of a text encoder's layers the
+    pipeline reads, so that a rehearsal keeps them.
     """
 
     pipeline: type[DiffusionPipeline]
@@ -173,6 +173,7 @@ class Family:
     vae_dtype: torch.dtype | None = None
     tiled_vae: bool = False
     optional: tuple[str, ...] = ()
+    template: int = 0
     idle_weights: bool = False
     encoder_layers: int = 1
 
@@ -246,21 +247,3 @@ def unstandardized(x0: Tensor, vae: dict[str, Any]) -> Tensor:
 def _statistics(like: Tensor, vae: dict[str, Any]) -> list[Tensor]:
     shape = (-1, *[1] * (like.ndim - 2))
     return [constant(vae[key], like).view(shape) for key in ("latents_mean", "latents_std")]
-
-
-def flow_schedule(scheduler: dict[str, Any], tokens: int) -> FlowSchedule:
-    """The path of a FlowMatchEulerDiscreteScheduler for so many image tokens: its static shift, or the dynamic one.
-
-    The dynamic shift is e^mu, or mu where `time_shift_type` is "linear"; mu is linear in the number of tokens.
-    """
-    shift = scheduler.get("shift", 1.0)
-    if scheduler.get("use_dynamic_shifting"):
-        keys = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
-        base, most, lowest, highest = (scheduler[key] for key in keys)
-        mu = lowest + (highest - lowest) * (tokens - base) / (most - base)
-        shift = dynamic_shift(scheduler, mu)
-    return FlowSchedule(scheduler["num_train_timesteps"], shift)
-
-
-def dynamic_shift(scheduler: dict[str, Any], mu: float) -> float:
-    return mu if scheduler.get("time_shift_type") == "linear" else math.exp(mu)

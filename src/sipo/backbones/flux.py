@@ -14,13 +14,13 @@ from sipo.backbones.family import (
     Media,
     Sizes,
     draw,
-    flow_schedule,
     kl_stride,
     meta,
     scaled,
     unscaled,
     vae_moments,
 )
+from sipo.backbones.shifts import flow_schedule
 from sipo.schedule import FlowSchedule
 from sipo.size import Size
 

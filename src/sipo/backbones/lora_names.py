@@ -85,6 +85,8 @@ def original(network: Any, module: str) -> Place | None:
         return _flux(module)
     if kind == "SD3Transformer2DModel":
         return _sd3(network.config, module)
+    if kind == "QwenImageTransformer2DModel":
+        return Place(module)
     if kind == "WanTransformer3DModel":
         block = re.fullmatch(r"blocks\.(\d+)\.(.+)", module)
         name = f"blocks.{block[1]}.{WAN_BLOCK.get(block[2])}" if block and block[2] in WAN_BLOCK else WAN.get(module)

@@ -1,8 +1,8 @@
 """Trained adapters as files for other programs.
 
 diffusers   PART.MODULE.lora_A.weight, alpha in the metadata
-comfyui     U-Net: lora_unet_MODULE.lora_down.weight and .alpha, in diffusers' names; FLUX and Stable Diffusion 3:
-            transformer.MODULE; Wan: diffusion_model.NAME, in the original code's names
+comfyui     U-Net: lora_unet_MODULE.lora_down.weight and .alpha, in diffusers' names; FLUX, Stable Diffusion 3
+            and Qwen-Image: transformer.MODULE; Wan: diffusion_model.NAME, in the original code's names
 kohya       lora_unet_NAME.lora_down.weight and .alpha: SD 1.x and 2.x in diffusers' names, all others in the original
             code's, where FLUX and Stable Diffusion 3 have q, k, v (and of FLUX's single block the MLP) as one module
 """
@@ -22,7 +22,8 @@ from sipo.files import write_atomic
 
 Pair = tuple[Tensor, Tensor]  # down (r, ...), up (out, r)
 U_NET = "UNet2DConditionModel"
-AS_IN_DIFFUSERS = ("FluxTransformer2DModel", "SD3Transformer2DModel")  # which ComfyUI knows by diffusers' names
+# Which ComfyUI knows by diffusers' names.
+AS_IN_DIFFUSERS = ("FluxTransformer2DModel", "SD3Transformer2DModel", "QwenImageTransformer2DModel")
 
 
 def own_form(network: nn.Module, state: dict[str, Tensor]) -> Form:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPTokenizer, T5Tokenizer
+from transformers import CLIPTokenizer, PreTrainedTokenizerBase, Qwen2Tokenizer, T5Tokenizer
 
 from sipo.backbones.architecture import architecture_folder, read_architecture, resolve_path
 from sipo.backbones.meta import make_text_encoder
@@ -14,13 +14,18 @@ from sipo.config import ModelConfig
 from sipo.errors import UserError
 
 ASCII = [chr(code) for code in range(33, 127)]
+VOCABULARY = 256
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def write_random_checkpoint(model: ModelConfig, folder: Path, dtype: torch.dtype, seed: int = 0) -> None:
     """Write `folder` in diffusers layout: the configs of `model.path`, weights drawn as their classes initialise them.
 
-    Tokenizers know single ASCII characters, and text encoders keep their width but have one layer: what they compute
-    matters to no size. Complete once its model_index.json is there, which comes last. Raises UserError for a model whose
+    Tokenizers know single ASCII characters, and text encoders keep their width but have only the layers that the pipeline
+    reads: what they compute matters to no size. Complete once its model_index.json is there, which comes last. Raises UserError for a model whose
     configs are neither shipped nor in a local folder.
     """
     path = resolve_path(model.path)
@@ -32,34 +37,42 @@ def write_random_checkpoint(model: ModelConfig, folder: Path, dtype: torch.dtype
     torch.manual_seed(seed)
     for name, cls in {**family.denoisers, "vae": family.vae}.items():
         cls.from_config(configs[name]).to(dtype).save_pretrained(folder / name)
+    tokenizers = {}
     for name in family.text_encoders:
-        encoder: Any = make_text_encoder(configs[name], **_shallow(configs[name]))
+        encoder: Any = make_text_encoder(configs[name], **_shallow(configs[name], family.encoder_layers))
         encoder.to(dtype).save_pretrained(folder / name)
-        _tokenizer(configs[name]).save_pretrained(folder / name.replace("text_encoder", "tokenizer"))
+        part, tokenizer = name.replace("text_encoder", "tokenizer"), _tokenizer(configs[name])
+        tokenizer.save_pretrained(folder / part)
+        tokenizers[part] = ["transformers", type(tokenizer).__name__]
     shutil.copytree(source / "scheduler", folder / "scheduler", dirs_exist_ok=True)
-    (folder / "model_index.json").write_text(json.dumps(_with_our_tokenizers(index)), encoding="utf-8")
+    (folder / "model_index.json").write_text(json.dumps({**index, **tokenizers}), encoding="utf-8")
 
 
-def _shallow(encoder: dict) -> dict:
-    """One layer, and a vocabulary as small as the tokenizer's."""
-    return {"num_hidden_layers" if "CLIP" in encoder["_class_name"] else "num_layers": 1, "vocab_size": 256}
+def _shallow(encoder: dict[str, Any], layers: int) -> dict[str, Any]:
+    """Few layers, and a vocabulary as small as the tokenizer's. Language models of which many layers are read get thin ones."""
+    kind = encoder["_class_name"]
+    if "Qwen" not in kind:
+        return {"num_hidden_layers" if "CLIP" in kind else "num_layers": layers, "vocab_size": VOCABULARY}
+    less = {"num_hidden_layers": layers, "vocab_size": VOCABULARY, "layer_types": None}
+    if "text_config" in encoder:
+        return {
+            "text_config": {**encoder["text_config"], **less},
+            "vision_config": {**encoder["vision_config"], "depth": 1},
+        }
+    thin = {"num_attention_heads": 1, "num_key_value_heads": 1, "intermediate_size": 8} if layers > 1 else {}
+    return {**less, **thin}
 
 
-def _tokenizer(encoder: dict) -> CLIPTokenizer | T5Tokenizer:
+def _tokenizer(encoder: dict[str, Any]) -> PreTrainedTokenizerBase:
     """Of the encoder's kind and length."""
     if "CLIP" in encoder["_class_name"]:
         pieces = [*ASCII, *(f"{letter}</w>" for letter in ASCII), "<|startoftext|>", "<|endoftext|>"]
         vocab = {piece: number for number, piece in enumerate(pieces)}
         return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=encoder.get("max_position_embeddings", 77))
+    if "Qwen" in encoder["_class_name"]:
+        special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+        pieces = [*special, *ASCII, "\u0120", "\u010a"]  # space and newline, as bytes are written
+        vocab = {piece: number for number, piece in enumerate(pieces)}
+        return Qwen2Tokenizer(vocab=vocab, merges=[], additional_special_tokens=special[1:], chat_template=CHAT)
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), ("\u2581", -2.0), *((letter, -3.0) for letter in ASCII)]
     return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512)
-
-
-def _with_our_tokenizers(index: dict) -> dict:
-    """The index with the classes that were written, and without the parts that are never used."""
-    ours = {}
-    for key, value in index.items():
-        if key.startswith("tokenizer") and value:
-            value = ["transformers", "CLIPTokenizer" if "CLIP" in value[1] else "T5Tokenizer"]
-        ours[key] = value
-    return ours

@@ -34,6 +34,19 @@ def test_two_processes_give_the_gradients_of_one(raw_config, tmp_path, kind):
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
+def test_weights_that_get_no_gradient_do_not_stop_two_processes(config_of):
+    """The text's stream of Qwen-Image's last block: DDP would wait for its gradients, in the second step."""
+    raws = [config_of(run, "qwen-image", "full", "none", number) for run, number in (("two", 2), ("one", 1))]
+    assert train_in_two(raws[0]) == [0, 0]
+    two, one = RunDir(raws[0]["run"]), train_raw(raws[1])
+    for key in ("loss", "grad_norm"):
+        found, expected = ([line[key] for line in run.read_metrics("train")] for run in (two, one))
+        assert found == pytest.approx(expected, rel=1e-3)
+    moments = load_checkpoint(one.checkpoints, 3).optimizer["state"]
+    assert len(moments) < len(load_checkpoint(one.checkpoints, 3).weights)  # there are such weights
+
+
 @pytest.fixture
 def with_dropout(raw_config, tiny_sd, tmp_path):
     """A config whose network drops half of its activations in training."""
