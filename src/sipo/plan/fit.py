@@ -47,12 +47,12 @@ class Answer:
     least: Way
 
 
-def fit(config: Config, gpu: Gpu, num_gpus: int) -> Answer:
+def fit(config: Config, gpu: Gpu, num_gpus: int, measurements: Measurements | None = None) -> Answer:
     """Try every set of switches: those that change fewer numbers first, then by time, then by their order in the list.
 
-    Raises UserError for what cannot be planned.
+    measurements: of the same config, for other GPUs. Raises UserError for what cannot be planned.
     """
-    measurements = Measurements()
+    measurements = measurements or Measurements()
 
     def way(chosen: list[Switch]) -> Way:
         now = applied(config, chosen)
