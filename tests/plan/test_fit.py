@@ -42,7 +42,7 @@ def answered(raw: dict, room: float) -> Answer:
 
 @pytest.fixture
 def every(raw):
-    """The config with every set of switches, and whether its result stays the same."""
+    """The config with every set of switches, the set, and whether its result stays the same."""
     config, found = parse_config(raw), []
     for n in range(len(switches(config)) + 1):
         for chosen in combinations(switches(config), n):
@@ -54,7 +54,7 @@ def every(raw):
             except UsageError:
                 continue
             if len(change) == len({each.split("=")[0] for each in change}):
-                found.append((now, all(switch.same for switch in chosen)))
+                found.append((now, frozenset(chosen), all(switch.same for switch in chosen)))
     assert len(found) > 40
     return found
 
@@ -82,18 +82,21 @@ def test_as_it_is_where_it_fits(raw):
 def test_the_cheapest_of_all_sets_that_fit(raw, every):
     """Where it does not fit as it is, numbers stay wherever they can, then time decides; below the least nothing fits."""
     gpu, counted = GPUS["rtx4090"], measure(parse_config(raw))
-    plans = [(make_plan(config, gpu, [1], counted), same) for config, same in every]
-    needs = sorted({plan.layouts[0].memory.total for plan, _ in plans})
-    kept = min(plan.layouts[0].memory.total for plan, same in plans if same)
+    plans = [(make_plan(config, gpu, [1], counted), chosen, same) for config, chosen, same in every]
+    needs = sorted({plan.layouts[0].memory.total for plan, _, _ in plans})
+    kept = min(plan.layouts[0].memory.total for plan, _, same in plans if same)
     assert needs[0] < kept  # some rooms need a switch that changes numbers
     for room in (needs[-1] - 1, needs[len(needs) // 2], kept, (needs[0] + kept) // 2, needs[0]):
-        fitting = [(plan.seconds, same) for plan, same in plans if plan.layouts[0].memory.total <= room]
-        pool = [each for each in fitting if each[1]] or fitting
+        fitting = {chosen: (plan.seconds, same) for plan, chosen, same in plans if plan.layouts[0].memory.total <= room}
+        needed = [way for chosen, way in fitting.items() if not any(other < chosen for other in fitting)]
+        pool = [seconds for seconds, same in needed if same] or [seconds for seconds, _ in needed]
         best = fit(parse_config(raw), with_room(room), 1).best
         assert best is not None
-        assert (not best.changing) == pool[0][1]
-        if pool[0][1]:
-            assert best.plan.seconds == pytest.approx(min(seconds for seconds, _ in pool))
+        assert (not best.changing) == any(same for _, same in needed)
+        assert frozenset(best.switches) in fitting
+        assert not any(other < frozenset(best.switches) for other in fitting)  # nothing that is not needed
+        if not best.changing:
+            assert best.plan.seconds == pytest.approx(min(pool))
     assert fit(parse_config(raw), with_room(needs[0] - 1), 1).best is None
 
 

@@ -31,6 +31,9 @@ def rows(name: str) -> Iterator[str]:
             what = f"nothing fits; the least is {what}"
         elif way.changing:
             what += " (other numbers)"
+        if answer.faster:
+            ratio = answer.faster.plan.seconds / answer.before.plan.seconds
+            what += f"; at {ratio:.2f} x with other numbers: `{' '.join(map(str, answer.faster.switches))}`"
         need, slower = way.layout.memory.total / 2**30, way.plan.seconds / answer.before.plan.seconds
         yield f"| `{name}` | {card} | {what} | {need:.1f} | {way.plan.seconds:.3g} | {slower:.2f} |"
 

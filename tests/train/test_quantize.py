@@ -1,12 +1,13 @@
 """Adapters trained on a quantised base: the same as on a plain base of its numbers, near those on the base itself."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline
 from support.configs import changed
-from support.runs import train_raw
+from support.runs import train_in_two, train_raw
 from torch import nn
 
 from sipo.backbones.quantize import QuantizedLinear
@@ -142,3 +143,15 @@ def test_only_linear_layers_of_the_denoiser_are_quantised(config):
     found: list[str] = []
     trained(config("run", "int8", "train.num_steps=1"), look)
     assert set(found) == {"ByRow", "Linear"}  # the second kind are the adapters
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("switch", ["model.quantize=int8", "model.offload=blocks"])
+def test_two_processes_train_as_one_does(config, switch):
+    """DDP sends neither bits nor what lies on the CPU."""
+    common = ["train.gradient_checkpointing=true", "train.num_steps=2", "train.gradient_accumulation=1", switch]
+    one = train_raw(config("one", None, *common, "train.batch_size=2"))
+    raw = config("two", None, *common, "train.batch_size=1")
+    assert train_in_two(raw) == [0, 0]
+    pairs = zip(one.read_metrics("train"), RunDir(Path(raw["run"])).read_metrics("train"), strict=True)
+    assert all(a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3) for a, b in pairs)

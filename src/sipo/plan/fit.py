@@ -48,7 +48,7 @@ class Answer:
 
 
 def fit(config: Config, gpu: Gpu, num_gpus: int, measurements: Measurements | None = None) -> Answer:
-    """Try every set of switches: those that change fewer numbers first, then by time, then by their order in the list.
+    """Try every set of switches of which each is needed: those that change fewer numbers first, then by time, then by their order.
 
     measurements: of the same config, for other GPUs. Raises UserError for what cannot be planned.
     """
@@ -77,7 +77,10 @@ def fit(config: Config, gpu: Gpu, num_gpus: int, measurements: Measurements | No
     def cost(way: Way) -> tuple:
         return round(way.plan.seconds, 9), len(way.switches), [order[switch] for switch in way.switches]
 
-    fitting = [each for each in ways if each.fits]
+    known = {frozenset(each.switches) for each in ways if each.fits}
+    fitting = [
+        each for each in ways if each.fits and not any({*each.switches} - {one} in known for one in each.switches)
+    ]
     best = min(fitting, key=lambda each: (numbers(each), cost(each)), default=None)
     faster = None
     if best is not None:
