@@ -143,9 +143,10 @@ def test_the_command_says_what_to_type(raw, tmp_path, monkeypatch, capsys):
 
 
 def test_the_command_says_that_nothing_fits(raw, tmp_path, monkeypatch, capsys):
+    """And which GPU would do: of those that compute in bfloat16, as the one that was asked for."""
     told = on_command_line(raw, tmp_path, monkeypatch, capsys, 1)
     assert "nothing fits: the least is" in told
-    assert "the smallest known GPU that it fits: t4" in told
+    assert "the smallest known GPU that it fits: l4" in told
     assert "sipo train" not in told
 
 

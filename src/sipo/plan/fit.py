@@ -159,8 +159,10 @@ def _nothing(answer: Answer, line) -> None:
     line(f"  {size / GIB:.1f} GiB of it are {part}: "
          + ("a smaller data.resolution, or for videos data.num_frames, is what helps" if part == PARTS["activations"] else
             "a smaller model, or several GPUs: --gpus 8"))  # fmt: skip
+    own = least.plan.gpu
     enough = sorted(
-        (gpu for gpu in GPUS.values() if gpu.memory - 1 >= least.layout.memory.total / GIB), key=lambda gpu: gpu.memory
+        (gpu for gpu in GPUS.values() if gpu.memory - 1 >= least.layout.memory.total / GIB and gpu.bf16 >= own.bf16),
+        key=lambda gpu: gpu.memory,
     )
     line(f"  the smallest known GPU that it fits: {enough[0].name}" if enough else "  no known GPU has that much")
 

@@ -38,8 +38,8 @@ def model_card(config: Config, backbone: Backbone, step: int, is_lora: bool, for
     )  # fmt: skip
     if config.model.quantize:
         note += (
-            f"It was trained with the base's linear layers in {config.model.quantize}, and is loaded or merged here into the "
-            "base as it was published: its pictures may differ a little from those of the training.\n\n"
+            f"It was trained with the base's linear layers in {config.model.quantize}, and goes into the base as it was "
+            "published: its pictures may differ a little from those of the training.\n\n"
         )
     settings = write_yaml(config.to_dict())
     return (
