@@ -32,7 +32,8 @@ class Inputs(list):
 
     @staticmethod
     def first(args, kwargs):
-        return (args[0] if args else kwargs["hidden_states"]).clone()
+        given = args[0] if args else kwargs["hidden_states"]
+        return torch.stack(given) if isinstance(given, list) else given.clone()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -41,7 +41,16 @@ def unpack_qwen(pipeline, x):
     return pipeline._unpack_latents(x, 16, 16, pipeline.vae_scale_factor).squeeze(2)
 
 
-LAYOUTS = {"sd3": Layout(), "qwen-image": Layout(pack_qwen, unpack_qwen, unpack_qwen)}
+def stacked(pipeline, samples):
+    """Z-Image's network gets and gives a list of samples (C, 1, h, w)."""
+    return torch.stack(list(samples)).squeeze(2)
+
+
+LAYOUTS = {
+    "sd3": Layout(),
+    "qwen-image": Layout(pack_qwen, unpack_qwen, unpack_qwen),
+    "z-image": Layout(unpack=stacked, velocity=lambda pipeline, samples: -stacked(pipeline, samples)),
+}
 
 
 @pytest.fixture(scope="module", params=NEWER)
@@ -147,14 +156,15 @@ def test_samples_are_those_of_plain_diffusers(opened):
             assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= int(backbone.size.is_video)
 
 
-def test_stable_diffusion_3_s_shift_is_the_scheduler_s(tiny_family):
-    """s = 3 u / (1 + 2 u), which the scheduler applies to its own grid."""
-    backbone = load_backbone(ModelConfig(str(tiny_family("sd3"))))
-    scheduler = DiffusionPipeline.from_pretrained(tiny_family("sd3")).scheduler
+@pytest.mark.parametrize(("name", "shift"), [("sd3", 3.0), ("z-image", 6.0)])
+def test_a_static_shift_is_the_scheduler_s(tiny_family, name, shift):
+    """s = f u / (1 + (f - 1) u), which the scheduler applies to its own grid."""
+    backbone = load_backbone(ModelConfig(str(tiny_family(name))))
+    scheduler = DiffusionPipeline.from_pretrained(tiny_family(name)).scheduler
     u = torch.linspace(1, 0.1, 10)
     scheduler.set_timesteps(sigmas=u.tolist())
     close(backbone.schedule.shifted(u), scheduler.sigmas[:-1])
-    assert (backbone.schedule.shift, backbone.schedule.num_train_timesteps) == (3.0, 1000)
+    assert (backbone.schedule.shift, backbone.schedule.num_train_timesteps) == (shift, 1000)
 
 
 def test_qwen_image_s_shift_follows_the_number_of_tokens(tiny_family):
@@ -168,9 +178,10 @@ def test_qwen_image_s_shift_follows_the_number_of_tokens(tiny_family):
     close(backbone.schedule.shifted(torch.linspace(1, 0.1, 10)), pipeline.scheduler.sigmas[:-1])
 
 
-def test_a_prompt_alone_has_the_embeddings_that_it_has_beside_a_longer_one(tiny_family):
+@pytest.mark.parametrize("name", ["qwen-image", "z-image"])
+def test_a_prompt_alone_has_the_embeddings_that_it_has_beside_a_longer_one(tiny_family, name):
     """Which caches rely on: they hold prompts one by one."""
-    backbone = load_backbone(ModelConfig(str(tiny_family("qwen-image"))), size=DataConfig("x", resolution=16).size)
+    backbone = load_backbone(ModelConfig(str(tiny_family(name))), size=DataConfig("x", resolution=16).size)
     both, alone = backbone.encode_prompts(PROMPTS), backbone.encode_prompts(PROMPTS[:1])
     close(both["encoder_hidden_states"][:1], alone["encoder_hidden_states"], atol=1e-6, rtol=1e-5)
     assert both["lengths"].diff().tolist() == [len(PROMPTS[1]) - len(PROMPTS[0])]  # a token a character

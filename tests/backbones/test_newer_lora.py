@@ -15,6 +15,7 @@ ALPHA, RANK = 16.0, 4
 MORE = {
     "sd3": ["ff.net.0.proj", "ff.net.2", "ff_context.net.2", "norm1.linear", "attn2.to_q", "attn2.to_out.0"],
     "qwen-image": ["add_q_proj", "to_add_out", "img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.2", "img_mod.1"],
+    "z-image": ["feed_forward.w1", "feed_forward.w2", "layers.0.adaLN_modulation.0"],
 }
 
 # Stability-AI/sd3.5: mmditx.py, as kohya-ss/sd-scripts: library/sd3_models.py
@@ -31,7 +32,14 @@ QWEN_IMAGE = [
     for module in ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn.add_q_proj", "attn.to_add_out",
                    "img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.2", "img_mod.1")
 ]  # fmt: skip
-ORIGINAL = {"sd3": SD3, "qwen-image": QWEN_IMAGE}
+# kohya-ss/musubi-tuner: zimage/zimage_model.py
+Z_IMAGE = [
+    f"{blocks}.{n}.{module}"
+    for blocks, n in (("layers", 0), ("layers", 1), ("noise_refiner", 0), ("context_refiner", 0))
+    for module in ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0", "feed_forward.w1",
+                   "feed_forward.w2", "adaLN_modulation.0")
+]  # fmt: skip
+ORIGINAL = {"sd3": SD3, "qwen-image": QWEN_IMAGE, "z-image": Z_IMAGE}
 
 
 def known_keys(name: str, form: str, adapted: set[str]) -> set[str]:

@@ -8,6 +8,9 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -61,4 +64,11 @@ def qwen25_vl() -> Qwen2_5_VLForConditionalGeneration:
                      "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
                      "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"}},
         vision_config={"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16},
+    ))  # fmt: skip
+
+
+def qwen3(model=Qwen3Model, layers: int = 2) -> Qwen3Model | Qwen3ForCausalLM:
+    return model(Qwen3Config(
+        vocab_size=len(SPECIAL) + len(CHARACTERS), hidden_size=16, intermediate_size=16, num_hidden_layers=layers,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=8,
     ))  # fmt: skip

@@ -11,8 +11,10 @@ from diffusers import (
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
-from support.encoders import qwen25_vl, qwen_tokenizer, t5, t5_tokenizer, text_encoder, tokenizer
+from support.encoders import qwen3, qwen25_vl, qwen_tokenizer, t5, t5_tokenizer, text_encoder, tokenizer
 
 
 def kl(scaling_factor: float, shift_factor: float) -> AutoencoderKL:
@@ -60,7 +62,25 @@ def qwen_image(folder: Path) -> Path:
     return folder
 
 
+def z_image(folder: Path) -> Path:
+    """A Z-Image-type checkpoint; use it at 16 x 16 pixels. Its tokens of padding are not zeros, of which norms are steep."""
+    torch.manual_seed(0)
+    transformer = ZImageTransformer2DModel(
+        in_channels=4, dim=32, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=16,
+        axes_dims=[8, 4, 4], axes_lens=[1024, 32, 32],
+    )  # fmt: skip
+    for token in (transformer.x_pad_token, transformer.cap_pad_token):
+        torch.nn.init.normal_(token)
+    ZImagePipeline(
+        transformer=transformer,
+        vae=kl(0.3611, 0.1159), scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
+        text_encoder=qwen3(), tokenizer=qwen_tokenizer(),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
 NEWER = {  # as `support.checkpoints.FAMILIES`
     "sd3": (sd3, {}),
     "qwen-image": (qwen_image, {"resolution": 16}),
+    "z-image": (z_image, {"resolution": 16}),
 }

@@ -17,6 +17,6 @@ def call(pipeline: DiffusionPipeline, prompts: list[str], size: Any, guidance: f
         keys["max_sequence_length"] = pipeline.transformer.config.max_text_seq_length
     if type(pipeline).__name__ == "QwenImagePipeline":
         keys |= {"true_cfg_scale": guidance, "negative_prompt": [" "] * len(prompts) if guidance > 1 else None}
-    else:
-        keys["guidance_scale"] = guidance
-    return pipeline(prompt=prompts, height=size.height, width=size.width, num_inference_steps=steps, **keys)[0]
+    else:  # Z-Image's pipeline counts from 0
+        keys["guidance_scale"] = guidance - 1 if type(pipeline).__name__ == "ZImagePipeline" else guidance
+    return pipeline(prompt=list(prompts), height=size.height, width=size.width, num_inference_steps=steps, **keys)[0]

@@ -34,6 +34,7 @@ FAMILIES = (
     "stable_diffusion_3",
     "flux",
     "qwen_image",
+    "z_image",
     "cogvideox",
     "wan",
 )  # imported by name, when a checkpoint is opened

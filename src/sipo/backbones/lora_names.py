@@ -87,6 +87,8 @@ def original(network: Any, module: str) -> Place | None:
         return _sd3(network.config, module)
     if kind == "QwenImageTransformer2DModel":
         return Place(module)
+    if kind == "ZImageTransformer2DModel":
+        return _z_image(module)
     if kind == "WanTransformer3DModel":
         block = re.fullmatch(r"blocks\.(\d+)\.(.+)", module)
         name = f"blocks.{block[1]}.{WAN_BLOCK.get(block[2])}" if block and block[2] in WAN_BLOCK else WAN.get(module)
@@ -136,6 +138,15 @@ def _sd3(config: Any, module: str) -> Place | None:
     if rest == "norm1_context.linear" and int(number) == config.num_layers - 1:
         return None  # diffusers has its rows in another order
     return _in_block(f"joint_blocks.{number}", f"transformer_blocks.{number}", rest, JOINT, JOINT_STACKED)
+
+
+def _z_image(module: str) -> Place:
+    found = re.fullmatch(r"(.+\.\d+\.attention)\.(to_[qkv]|to_out\.0)", module)
+    if not found:
+        return Place(re.sub(r"^all_(\w+)\.2-1", r"\1", module))
+    if found[2] == "to_out.0":
+        return Place(f"{found[1]}.out")
+    return Place(f"{found[1]}.qkv", "qkv".index(found[2][-1]), tuple(f"{found[1]}.to_{letter}" for letter in "qkv"))
 
 
 def _in_block(

@@ -1,10 +1,10 @@
 """Trained adapters as files for other programs.
 
 diffusers   PART.MODULE.lora_A.weight, alpha in the metadata
-comfyui     U-Net: lora_unet_MODULE.lora_down.weight and .alpha, in diffusers' names; FLUX, Stable Diffusion 3
-            and Qwen-Image: transformer.MODULE; Wan: diffusion_model.NAME, in the original code's names
-kohya       lora_unet_NAME.lora_down.weight and .alpha: SD 1.x and 2.x in diffusers' names, all others in the original
-            code's, where FLUX and Stable Diffusion 3 have q, k, v (and of FLUX's single block the MLP) as one module
+comfyui     U-Net: lora_unet_MODULE.lora_down.weight and .alpha, in diffusers' names; FLUX, Stable Diffusion 3,
+            Qwen-Image and Z-Image: transformer.MODULE; Wan: diffusion_model.NAME, in the original code's names
+kohya       lora_unet_NAME.lora_down.weight and .alpha: SD 1.x and 2.x, Qwen-Image and Z-Image in diffusers' names, all
+            others in the original code's, where FLUX and Stable Diffusion 3 have q, k, v (and of FLUX's single block the MLP) as one module
 """
 
 import json
@@ -22,8 +22,9 @@ from sipo.files import write_atomic
 
 Pair = tuple[Tensor, Tensor]  # down (r, ...), up (out, r)
 U_NET = "UNet2DConditionModel"
-# Which ComfyUI knows by diffusers' names.
-AS_IN_DIFFUSERS = ("FluxTransformer2DModel", "SD3Transformer2DModel", "QwenImageTransformer2DModel")
+# By diffusers' names: what ComfyUI knows so, and kohya's musubi-tuner.
+COMFYUI = ("FluxTransformer2DModel", "SD3Transformer2DModel", "QwenImageTransformer2DModel", "ZImageTransformer2DModel")
+KOHYA = ("QwenImageTransformer2DModel", "ZImageTransformer2DModel")
 
 
 def own_form(network: nn.Module, state: dict[str, Tensor]) -> Form:
@@ -67,8 +68,10 @@ def _named(network: nn.Module, pairs: dict[str, Pair], alpha: float, form: Form)
     is_xl = kind == U_NET and network.config.addition_embed_type == "text_time"  # pyright: ignore[reportAttributeAccessIssue]
     if kind == U_NET and (form == "comfyui" or not is_xl):
         return {flat("lora_unet", module): (pair, alpha) for module, pair in pairs.items()}
-    if kind in AS_IN_DIFFUSERS and form == "comfyui":
+    if form == "comfyui" and kind in COMFYUI:
         return {f"transformer.{module}": (pair, alpha) for module, pair in pairs.items()}
+    if form == "kohya" and kind in KOHYA:
+        return {flat("lora_unet", module): (pair, alpha) for module, pair in pairs.items()}
     places = {module: original(network, module) for module in pairs}
     nameless = [module for module, place in places.items() if place is None]
     if nameless:

@@ -28,3 +28,11 @@ def unpadded(conditioning: Conditioning) -> tuple[Tensor, Tensor | None]:
         return hidden[:, :longest], None
     positions = torch.arange(longest, device=hidden.device)
     return hidden[:, :longest], positions < lengths.to(hidden.device, non_blocking=True).unsqueeze(1)
+
+
+def separate(conditioning: Conditioning) -> list[Tensor]:
+    """The prompts of `padded`, (L, D) each. On the meta device they are as long as they can be."""
+    hidden, lengths = conditioning["encoder_hidden_states"], conditioning["lengths"]
+    if lengths.is_meta:
+        return list(hidden)
+    return [each[:length] for each, length in zip(hidden, lengths.tolist(), strict=True)]
