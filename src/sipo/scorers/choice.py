@@ -12,8 +12,8 @@ from sipo.scorers.base import DetailedScorer, FileScorer, Scorer, VideoScorer
 class ScorerChoice:
     """Scorers by the names under which their scores are kept, and what they are made with; None: their own defaults.
 
-    sources: `module:attribute` of the names that were chosen so. workers: commands, by name (`sipo.scorers.worker`).
-    A scorer with `weights` is always run, and its older scores are kept only if they fit.
+    sources: `module:attribute`, or the file of a judge, of the names that were chosen so. workers: commands, by name
+    (`sipo.scorers.worker`). pair_judges: files of judges that compare two samples; they give no scores.
     """
 
     names: tuple[str, ...] = ()
@@ -24,6 +24,11 @@ class ScorerChoice:
     dtype: str | None = None
     batch_size: int = 16
     num_frames: int = 8
+    pair_judges: tuple[str, ...] = ()
+
+    def is_explicit(self, name: str) -> bool:
+        """Whether it has weights of its own, or is a judge: it is always run, and older scores are kept if they fit."""
+        return name in self.weights or is_judge(self.sources.get(name, name))
 
     def load(self, name: str) -> Scorer | FileScorer:
         """The scorer, whose weights are read when they are needed. Raises UsageError for an unknown one."""
@@ -37,7 +42,9 @@ class ScorerChoice:
         )  # fmt: skip
 
     def load_all(self) -> list[Scorer | FileScorer]:
-        """Raises UsageError where none was chosen."""
+        """Raises UsageError where none was chosen, and for a judge that gives no scores."""
+        if self.pair_judges:
+            raise UsageError(f"--scorer: {self.pair_judges[0]} compares two samples; sipo compare takes it")
         if not self.names:
             raise UsageError("--scorer: name at least one, such as --scorer pickscore")
         return [self.load(name) for name in self.names]
@@ -52,9 +59,10 @@ def choose_scorers(
     batch_size: int = 16,
     num_frames: int = 8,
 ) -> ScorerChoice:
-    """From the command line: NAME or NAME=WEIGHTS of `scorers`, NAME=WEIGHTS, and NAME=COMMAND of `workers`.
+    """From the command line: NAME, NAME=WEIGHTS or a judge's file of `scorers`, NAME=WEIGHTS, and NAME=COMMAND of `workers`.
 
-    Raises UsageError for other forms, weights given twice or to a scorer that was not named, and workers of its name.
+    Raises UsageError for other forms, weights given twice or to a scorer that was not named, workers of its name, and
+    judges of one name.
     """
     chosen, given = named_values("--scorer", scorers, bare=True), named_values("--weights", weights)
     commands = named_values("--worker", workers)
@@ -64,13 +72,36 @@ def choose_scorers(
         raise UsageError(f"--weights: {', '.join(unknown)} is not among the scorers named")
     if twice := sorted(commands.keys() & chosen.keys()):
         raise UsageError(f"--worker: {', '.join(twice)} is a --scorer too; choose another name")
-    called = {entry: load_scorer(entry).name if ":" in entry else entry for entry in chosen}
+    pair_judges = tuple(entry for entry in chosen if is_judge(entry) and compares(entry))
+    called = {
+        entry: load_scorer(entry).name if is_source(entry) else entry for entry in chosen if entry not in pair_judges
+    }
+    if len(set(called.values())) < len(called):
+        raise UsageError(f"--scorer: {', '.join(called)} have one name twice; a judge's file may give another as name")
     return ScorerChoice(
         names=tuple(dict.fromkeys([*called.values(), *commands])),
         weights={called[entry]: path for entry, path in (chosen | given).items() if path},
         sources={name: entry for entry, name in called.items() if name != entry},
         workers=commands, device=device, dtype=dtype, batch_size=batch_size, num_frames=num_frames,
+        pair_judges=pair_judges,
     )  # fmt: skip
+
+
+def is_judge(entry: str) -> bool:
+    """Whether a scorer is chosen by the file of a judge (`sipo.scorers.judge`)."""
+    return entry.endswith((".yaml", ".yml"))
+
+
+def is_source(entry: str) -> bool:
+    """Whether a scorer is chosen by something else than its name: `module:attribute`, or the file of a judge."""
+    return ":" in entry or is_judge(entry)
+
+
+def compares(file: str) -> bool:
+    """Whether a judge compares two samples. Raises UsageError for a file that is no judge."""
+    from sipo.scorers.judge.config import read_judge
+
+    return read_judge(file).compares
 
 
 def choose_one(scorer: str, worker: str | None = None) -> ScorerChoice:
@@ -102,12 +133,16 @@ def load_scorer(
     batch_size: int | None = None,
     num_frames: int = 8,
 ) -> Scorer | FileScorer:
-    """A scorer by name (`sipo list scorers`) or `module:attribute`; None leaves a setting at its default.
+    """A scorer by name (`sipo list scorers`), `module:attribute`, or a judge's file; None leaves a setting at its default.
 
     One that scores pictures alone takes the mean over `num_frames` frames of a video. Raises UsageError for an unknown
     name or an invalid setting. Weights are read when they are first needed.
     """
     from sipo.scorers.frames import FrameMean
 
+    if is_judge(name):
+        from sipo.scorers.judge.judges import load_point_judge
+
+        return load_point_judge(name, weights)
     found = registry.scorers.make(name, weights=weights, device=device, dtype=dtype, batch_size=batch_size)
     return found if isinstance(found, DetailedScorer | VideoScorer | FileScorer) else FrameMean(found, num_frames)

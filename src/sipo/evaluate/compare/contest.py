@@ -45,7 +45,7 @@ class MeansTable:
 class Contest:
     """`comparisons`: the first model against each other one, by each scorer; all scorers of one model, then the next.
 
-    table: None where people voted and nothing was scored. scorer_settings: of every side, first to last.
+    table: None where nothing was scored, but people or judges of pairs gave verdicts. scorer_settings: of every side, first to last.
     """
 
     comparisons: tuple[Comparison, ...]
@@ -60,12 +60,17 @@ class Contest:
 
 
 def contest(
-    sides: Sequence[Side], scorers: Sequence[str], category: str | None = None, tie_margin: float = 0.0
+    sides: Sequence[Side],
+    scorers: Sequence[str],
+    category: str | None = None,
+    tie_margin: float = 0.0,
+    judged: Sequence[Comparison] = (),
 ) -> Contest:
     """Compare the first of `sides` with each of the others by each of `scorers`, on the samples that all have.
 
-    category, tie_margin: see `compare_scores`. Raises `UserError` where no prompt and seed has a score on all sides,
-    or a side has one twice.
+    judged: comparisons of the same models by judges of pairs, which are listed and corrected with the others. category,
+    tie_margin: see `compare_scores`. Raises `UserError` where no prompt and seed has a score on all sides, or a side has
+    one twice.
     """
     keys = {scorer: _common(sides, scorer) for scorer in scorers}
     comparisons = tuple(
@@ -73,7 +78,8 @@ def contest(
         for other in sides[1:]
         for scorer in scorers
     )
-    return Contest(comparisons, _table(sides, scorers, keys), tuple(side.scorer_settings for side in sides))
+    table = _table(sides, scorers, keys) if scorers else None
+    return Contest((*comparisons, *judged), table, tuple(side.scorer_settings for side in sides))
 
 
 def _common(sides: Sequence[Side], scorer: str) -> set[Key]:

@@ -108,6 +108,7 @@ def _comparison(comparison: Comparison, relative_to: Path) -> dict:
         "categories": {tag: _outcome(outcome) for tag, outcome in comparison.categories.items()},
         "unpaired": list(comparison.unpaired),
         "left_out": comparison.num_left_out,
+        "judged": comparison.judged,
         "unscored": [{"file": score.sample.file, "error": score.error} for score in comparison.unscored],
         "pairs": [_pair(match) for match in comparison.matches],
     }
@@ -125,15 +126,15 @@ def _outcome(outcome: Outcome) -> dict:
 
 def _pair(match: Match) -> dict:
     verdict = match.verdict
-    scores = [{"score": score.value, "details": score.details} for score in match.scores or ()]
+    if match.scores is None:
+        sides = [{"score": None, "details": details} for details in match.details]
+    else:
+        sides = [{"score": score.value, "details": score.details} for score in match.scores]
     return {
         "prompt": verdict.prompt,
         "seed": verdict.seed,
         "category": verdict.category,
         "difference": verdict.difference,
         "verdict": verdict.result,
-        "sides": [
-            {"file": sample.file, **side}
-            for sample, side in zip(match.samples, scores or [{"score": None, "details": {}}] * 2, strict=True)
-        ],
+        "sides": [{"file": sample.file, **side} for sample, side in zip(match.samples, sides, strict=True)],
     }

@@ -1,9 +1,10 @@
 """Two sides compared: their samples matched by prompt and seed, who wins, by how much, and in which categories."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from sipo.errors import UserError
 from sipo.evaluate.scores.files import Score
@@ -11,6 +12,7 @@ from sipo.evaluate.statistics.significance import Significance, significance
 from sipo.evaluate.statistics.verdicts import Tally, Verdict, result_of, tally
 from sipo.samples.folder import Sample
 
+T = TypeVar("T")
 Key = tuple[str, int]  # prompt, seed
 Details = dict[str, tuple[float, float]]
 CATEGORIES = ("tag", "style", "category")
@@ -31,25 +33,20 @@ class Side:
 
     def by_key(self, scorer: str) -> dict[Key, Score]:
         """The scores by prompt and seed. Raises `UserError`, naming the files, if a prompt and seed occur twice."""
-        found: dict[Key, Score] = {}
-        for score in self.scores[scorer]:
-            key = score.sample.prompt, score.sample.seed
-            if key in found:
-                raise UserError(
-                    f"{self.folder} holds two samples of seed {key[1]} for {key[0]!r}: {found[key].sample.file} and "
-                    f"{score.sample.file}. Samples are matched by prompt and seed, so each may occur once."
-                )
-            found[key] = score
-        return found
+        return by_key(self.folder, ((score.sample, score) for score in self.scores[scorer]))
 
 
 @dataclass(frozen=True)
 class Match:
-    """Two samples of one prompt and seed, and the verdict on the first. `scores` are what decided it; None for a vote."""
+    """Two samples of one prompt and seed, and the verdict on the first. `scores` are what decided it; None for a vote.
+
+    details: of a vote, what is known of each sample.
+    """
 
     verdict: Verdict
     samples: tuple[Sample, Sample]
     scores: tuple[Score, Score] | None = None
+    details: tuple[dict, dict] = ({}, {})
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One side against another by one scorer, or by people."""
+    """One side against another by one scorer, a judge of pairs, or people.
+
+    judged: of such a judge, how it agrees with itself in both orders, and its usage (see `sipo.evaluate.compare.judged`).
+    """
 
     scorer: str
     names: tuple[str, str]
@@ -80,6 +80,7 @@ class Comparison:
     unpaired: tuple[int, int] = (0, 0)  # samples without a counterpart, of each side
     unscored: tuple[Score, ...] = ()  # samples whose match was dropped; their `error` is the reason
     num_left_out: int = 0  # scored matches outside the `keys` to compare
+    judged: Mapping | None = None
 
 
 def compare_matches(
@@ -114,7 +115,7 @@ def compare_scores(
     shared = [(ours[key], theirs[key]) for key in sorted(ours.keys() & theirs.keys())]
     unscored = tuple(score for pair in shared for score in pair if not math.isfinite(score.value))
     num_scored = sum(all(math.isfinite(score.value) for score in pair) for pair in shared)
-    category = _category_key([ours[key].sample for key in sorted(keys)], category)
+    category = category_key([ours[key].sample for key in sorted(keys)], category)
     matches = [_match(ours[key], theirs[key], category, tie_margin) for key in sorted(keys)]
     return replace(
         compare_matches(matches, scorer, (a.name, b.name), (a.folder, b.folder), tie_margin),
@@ -124,7 +125,7 @@ def compare_scores(
     )
 
 
-def _category_key(samples: Sequence[Sample], wanted: str | None) -> str:
+def category_key(samples: Sequence[Sample], wanted: str | None) -> str:
     """The metadata key of the breakdown. Raises `UserError` where no sample has the one that is `wanted`."""
     known = list(dict.fromkeys(key for sample in samples for key in sample.metadata or {}))
     if wanted is not None and wanted not in known:
@@ -132,11 +133,31 @@ def _category_key(samples: Sequence[Sample], wanted: str | None) -> str:
     return wanted or next((key for key in CATEGORIES if key in known), CATEGORIES[0])
 
 
+def category_of(sample: Sample, key: str) -> str | None:
+    """The sample's category in the breakdown by that metadata key."""
+    tag = (sample.metadata or {}).get(key)
+    return None if tag is None else str(tag)
+
+
+def by_key(folder: Path, found: Iterable[tuple[Sample, T]]) -> dict[Key, T]:
+    """Values by the prompt and seed of their samples. Raises `UserError`, naming the files, if these occur twice."""
+    files: dict[Key, str] = {}
+    table: dict[Key, T] = {}
+    for sample, value in found:
+        key = sample.prompt, sample.seed
+        if key in files:
+            raise UserError(
+                f"{folder} holds two samples of seed {key[1]} for {key[0]!r}: {files[key]} and {sample.file}. Samples are "
+                "matched by prompt and seed, so each may occur once."
+            )
+        files[key], table[key] = sample.file, value
+    return table
+
+
 def _match(a: Score, b: Score, category: str, tie_margin: float) -> Match:
     sample, difference = a.sample, a.value - b.value
-    tag = (sample.metadata or {}).get(category)
     verdict = Verdict(
-        sample.prompt, sample.seed, result_of(difference, tie_margin), difference, None if tag is None else str(tag)
+        sample.prompt, sample.seed, result_of(difference, tie_margin), difference, category_of(sample, category)
     )
     return Match(verdict, (a.sample, b.sample), (a, b))
 

@@ -12,6 +12,7 @@ from sipo.backbones.opening import open_for_sampling
 from sipo.errors import UsageError
 from sipo.evaluate.compare.contest import Contest, contest
 from sipo.evaluate.compare.files import JSON, contest_record, write_contest
+from sipo.evaluate.compare.judged import Model, judge_pairs
 from sipo.evaluate.compare.matches import Side
 from sipo.evaluate.pages.comparison_text import means_table
 from sipo.evaluate.pages.words import cautions, interval, p_text, percent
@@ -24,6 +25,7 @@ from sipo.samples.folder import SAMPLES, PromptItem, read_settings
 from sipo.samples.generate import generate
 from sipo.samples.prompts import read_prompts
 from sipo.scorers.choice import ScorerChoice
+from sipo.scorers.judge.judges import load_pair_judge
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,19 @@ def compare_models(request: CompareRequest, console: Console, processes: Process
     """Generate what is missing and score it, by all processes; the first one compares the first model with each of the
     others, writes the pages and returns what the terminal shows; the other processes return "".
     """
-    folder = request.folder
+    folder, judges = request.folder, [load_pair_judge(file) for file in request.scorers.pair_judges]
     places = _places(request, folder, console, processes)
-    scorers = _scorer_names(request.scorers.names, [place for _, place in places])
+    scorers = _scorer_names(request.scorers, [place for _, place in places])
     scores = scores_with(request.scorers, console, processes)
     sides = [_side(name, place, scorers, scores) for name, place in places]
+    first, *others = [Model(name, place) for name, place in places]
+    judged = [
+        judge_pairs(judge, first, other, folder, request.category, request.scorers.batch_size, console, processes)
+        for other in others for judge in judges
+    ]  # fmt: skip
     if not processes.is_main:
         return ""
-    found = contest(sides, scorers, request.category, request.tie_margin)
+    found = contest(sides, scorers, request.category, request.tie_margin, judged)
     page = write_contest(found, folder)
     if len(request.models) == 1 and not request.out:
         run = RunDir(request.models[0])
@@ -121,10 +128,18 @@ def _places(request: CompareRequest, folder: Path, console: Console, processes: 
     return places
 
 
-def _scorer_names(named: Sequence[str], places: Sequence[Path]) -> list[str]:
-    """Those named; else those of the files of scores; else the default. Raises UsageError for a file of another one."""
+def _scorer_names(chosen: ScorerChoice, places: Sequence[Path]) -> list[str]:
+    """Those named; else those of the files of scores; else the default, unless judges of pairs were named.
+
+    Raises UsageError for a file of another one, and for a file and such a judge, which looks at media.
+    """
     files = [place for place in places if place.is_file()]
-    names = list(dict.fromkeys(named or map(scorer_of, files))) or [registry.DEFAULT]
+    if files and chosen.pair_judges:
+        raise UsageError(
+            f"{files[0]} holds scores, and {chosen.pair_judges[0]} judges media: name the folder of its media"
+        )
+    default = [] if chosen.pair_judges else [registry.DEFAULT]
+    names = list(dict.fromkeys(chosen.names or map(scorer_of, files))) or default
     for file in files:
         if len(names) > 1 or scorer_of(file) not in (names[0], UNNAMED):
             raise UsageError(
@@ -160,7 +175,7 @@ def _summary(found: Contest, folder: Path) -> str:
     """A line a comparison and its cautions; with several models or scorers the table of means first."""
     record = contest_record(found, folder)
     comparisons, lines = record["comparisons"], []
-    if len(comparisons) > 1:
+    if len(comparisons) > 1 and record["table"]:
         head, rows = means_table(record["table"])
         grid = [head, *((name, *(cell.text for cell in cells)) for name, cells in rows)]
         widths = [max(map(len, column)) for column in zip(*grid, strict=True)]

@@ -90,11 +90,14 @@ def cautions(comparison: Mapping) -> list[str]:
                 f"{count:,} pictures by {name} had no counterpart with the same prompt and seed and were left out."
             )
     if comparison["unscored"]:
-        first = comparison["unscored"][0]
+        first, what = comparison["unscored"][0], "verdict" if comparison.get("judged") else "score"
         notes.append(
-            f"{len(comparison['unscored']):,} pictures had no score, so their pairs were left out; the first is "
+            f"{len(comparison['unscored']):,} pictures had no {what}, so their pairs were left out; the first is "
             f"{first['file']} ({first['error']})."
         )
+    if judged := comparison.get("judged"):
+        notes.append(_both_orders(judged, overall["num_pairs"]))
+        notes.append(f"{comparison['scorer']}: {usage_text(judged['usage'])}.")
     if comparison["left_out"]:
         notes.append(f"{comparison['left_out']:,} pairs were left out because another model has no score for them.")
     if len({str(settings) for side in comparison["scorer_settings"] for settings in side}) > 1:
@@ -107,6 +110,23 @@ def cautions(comparison: Mapping) -> list[str]:
     if different:
         notes.append(f"{_capital(a)} and {b} were generated with different settings: {', '.join(different)}.")
     return notes
+
+
+def _both_orders(judged: Mapping, num_pairs: int) -> str:
+    """How far a judge of pairs agrees with itself when the order is reversed."""
+    text = (
+        f"The judge saw each pair in both orders and gave one verdict for {percent(judged['agreed'] / num_pairs)} of them; "
+        "the others count as ties."
+    )
+    if not judged["decisive"]:
+        return text
+    return f"{text} Of its answers that prefer one sample {percent(judged['shown_first'] / judged['decisive'])} prefer the first shown."
+
+
+def usage_text(usage: Mapping) -> str:
+    """What was asked of an endpoint: "812 answers, 1,234,567 tokens in, 20,300 out, 1.23 US dollars"."""
+    text = f"{usage['requests']:,} answers, {usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out"
+    return f"{text}, {usage['dollars']:,.2f} US dollars" if "dollars" in usage else text
 
 
 def grouped_warnings(records: Sequence[Mapping]) -> list[str]:

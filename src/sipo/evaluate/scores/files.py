@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,3 +137,11 @@ def _is_valid(line: dict) -> bool:
         key in values and isinstance(values[key], kind) and not isinstance(values[key], bool)
         for key, kind in kinds.items()
     )
+
+
+def total_usage(usages: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Requests, tokens and dollars of all answers of an endpoint."""
+    found: dict[str, float] = {}
+    for usage in usages:
+        found |= {key: found.get(key, 0) + value for key, value in usage.items()}
+    return found

@@ -13,13 +13,13 @@ from sipo.data.media.decode_video import measure, read_frames
 from sipo.data.media.pictures import decode
 from sipo.errors import UserError, printable, shown
 from sipo.evaluate.scores.files import Score, content_hash, read_lines, read_scores, score_from_line, scores_path
-from sipo.evaluate.scores.sources import find_media
+from sipo.evaluate.scores.sources import find_one
 from sipo.files import room_in
 from sipo.jsonl import dump_jsonl
 from sipo.processes import ALONE, Processes, batches
 from sipo.processes.journal import Journal
 from sipo.samples.folder import SAMPLES, Sample, read_samples
-from sipo.scorers.base import ConfiguredScorer, DetailedScorer, FileScorer, Scorer, VideoScorer
+from sipo.scorers.base import ConfiguredScorer, DetailedScorer, FileScorer, Medium, Scorer, VideoScorer
 from sipo.scorers.choice import ScorerChoice
 from sipo.scorers.frames import evenly_spaced
 from sipo.threads import read_ahead
@@ -81,7 +81,7 @@ def score(
 def scores_with(
     choice: ScorerChoice, console: Console, processes: Processes = ALONE
 ) -> Callable[[Path, str], list[Score]]:
-    """A function (folder, scorer's name) -> scores: existing ones if complete and without weights given, else new ones.
+    """A function (folder, scorer's name) -> scores: existing ones if complete, unless weights or a judge were named; else new ones.
 
     A scorer is loaded once, when it is first needed.
     """
@@ -89,14 +89,12 @@ def scores_with(
 
     def scores(folder: Path, name: str) -> list[Score]:
         is_scored = (folder / SAMPLES).is_file() and scores_path(folder, name).is_file()
-        if is_scored and name not in choice.weights:
+        if is_scored and not choice.is_explicit(name):
             existing = read_scores(folder, name)
             if all(score.error is None for score in existing):
                 return existing
-        found = find_media(folder)
-        if len(found) != 1:
-            raise UserError(f"{folder} holds several folders of media: name one of them.")
-        return score(folder, load(name), choice.batch_size, console, found[0].samples, processes=processes)
+        samples = find_one(folder).samples
+        return score(folder, load(name), choice.batch_size, console, samples, processes=processes)
 
     return scores
 
@@ -146,11 +144,16 @@ def _open(path: Path, sample: Sample, scorer: object):
         if not path.is_file():
             raise UserError(f"{path} is missing")
         return path
+    if sample.is_video and not isinstance(scorer, VideoScorer):
+        raise TypeError("a video for a scorer of pictures")
+    return open_medium(path, sample, scorer.num_frames if isinstance(scorer, VideoScorer) else 1)
+
+
+def open_medium(path: Path, sample: Sample, num_frames: int) -> Medium:
+    """A picture, or evenly spaced frames of a video. Raises UserError, OSError or ValueError where it cannot be read."""
     if not sample.is_video:
         return decode(path)
-    if not isinstance(scorer, VideoScorer):
-        raise TypeError("a video for a scorer of pictures")
-    places = set(evenly_spaced(measure(path).num_frames, scorer.num_frames))
+    places = set(evenly_spaced(measure(path).num_frames, num_frames))
     return [frame.picture() for place, frame in enumerate(read_frames(path)) if place in places]
 
 
@@ -173,7 +176,7 @@ def _run(scorer: Scorer | FileScorer, media: list, samples: Sequence[Sample]) ->
 
 def _checked(entry: dict, sample: Sample, name: str) -> dict:
     if "error" in entry:
-        return {"score": None, "error": entry["error"]}
+        return {"score": None, **{key: entry[key] for key in ("error", "usage") if key in entry}}
     try:
         value = float(entry["score"])
         dump_jsonl([{**entry, "score": 0.0}])

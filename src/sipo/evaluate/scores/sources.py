@@ -49,6 +49,14 @@ def find_media(path: Path, prompts: str | None = None) -> list[MediaFolder]:
     )
 
 
+def find_one(path: Path) -> MediaFolder:
+    """The only folder of `find_media`. Raises UserError for several."""
+    found = find_media(path)
+    if len(found) != 1:
+        raise UserError(f"{path} holds several folders of media: name one of them.")
+    return found[0]
+
+
 def _of_run(run: RunDir) -> list[Path]:
     steps = run.sample_steps()
     folders = [run.samples / f"{steps[-1]:06d}"] if steps else []

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sipo.errors import UsageError
-from sipo.evaluate.scores.files import Score, scores_path
+from sipo.evaluate.pages.words import usage_text
+from sipo.evaluate.scores.files import Score, scores_path, total_usage
 from sipo.evaluate.scores.hps import print_styles
 from sipo.evaluate.scores.score import score
 from sipo.evaluate.scores.sources import MediaFolder
@@ -63,7 +64,8 @@ def score_folders(
 
 
 def print_scores(results: Sequence[Scored], console: Console, named: int = 20) -> None:
-    """Print the means, HPSv2's figures for its prompts, the files, and why media (the first `named`) have no score."""
+    """Print the means, HPSv2's figures for its prompts, what endpoints were asked, the files, and why media (the first
+    `named`) have no score."""
     table = Table(box=None, pad_edge=False)
     for title in ("folder", "scorer", "scored", "mean", "95% interval", "unreadable"):
         is_number = title in ("scored", "mean", "unreadable")
@@ -77,6 +79,10 @@ def print_scores(results: Sequence[Scored], console: Console, named: int = 20) -
     console.print(table)
     for result in results:
         print_styles(result.folder, result.scorer, result.scores, console)
+    for result in results:
+        if usages := [score.details["usage"] for score in result.scores if "requests" in score.details.get("usage", ())]:
+            text = usage_text(total_usage(usages))
+            console.print(f"asked: {result.scorer}: {text}", highlight=False, markup=False, soft_wrap=True)
     for result in results:
         console.print(f"scores: {result.file}", highlight=False, markup=False, soft_wrap=True)
     lost = {str(r.folder / s.sample.file): str(s.error) for r in results for s in r.failed}
