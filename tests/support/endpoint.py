@@ -62,7 +62,9 @@ class StandIn:
     def judge(self, folder: Path, stem: str = "judge", **keys) -> str:
         """A judge's file that asks this server."""
         path = Path(folder) / f"{stem}.yaml"
-        path.write_text(json.dumps({"url": self.url, "model": "stand-in", "template": "rating", **keys}))  # YAML holds JSON
+        path.write_text(
+            json.dumps({"url": self.url, "model": "stand-in", "template": "rating", **keys})
+        )  # YAML holds JSON
         return str(path)
 
 

@@ -54,7 +54,7 @@ def score(
     scorer: Annotated[
         list[str] | None,
         typer.Option(
-            help="A name of `sipo list scorers`, such as pickscore, or module:Class; NAME=WEIGHTS adds a path or hub id."
+            help="A name of `sipo list scorers`, such as pickscore, module:Class, or a judge's .yaml; NAME=WEIGHTS adds a path or hub id."
         ),
     ] = None,
     weights: Weights = None,
@@ -116,7 +116,8 @@ def compare(
 ) -> None:
     """Win rate, mean difference and significance, paired by prompt and seed, with the samples that differ most.
 
-    Writes comparison.html, .md, .csv and .json, and the mean scores as table.csv. Existing scores are used.
+    A judge's .yaml as a scorer may compare the two samples of a prompt, in both orders. Writes comparison.html, .md, .csv
+    and .json, and the mean scores as table.csv. Existing scores are used.
     """
     quiet_libraries()
     from sipo.evaluate.compare.run import CompareRequest, PromptChoice, compare_models

@@ -88,7 +88,9 @@ def test_settings_of_the_scorer_are_read_back(folder, tmp_path):
 
 def test_existing_scores_are_used_until_a_picture_changes(folder):
     loaded = []
-    choice = SimpleNamespace(weights={}, batch_size=4, load=lambda name: loaded.append(name) or Grey())
+    choice = SimpleNamespace(
+        is_explicit=lambda name: False, batch_size=4, load=lambda name: loaded.append(name) or Grey()
+    )
     scores = scores_with(choice, None)
     assert [s.value for s in scores(folder, "grey")] == [10, 20]
     assert loaded == []
@@ -99,5 +101,5 @@ def test_existing_scores_are_used_until_a_picture_changes(folder):
 
 
 def test_weights_that_are_named_score_again(folder):
-    choice = SimpleNamespace(weights={"grey": "other"}, batch_size=4, load=lambda name: Darker())
+    choice = SimpleNamespace(is_explicit=lambda name: True, batch_size=4, load=lambda name: Darker())
     assert [s.value for s in scores_with(choice, None)(folder, "grey")] == [-10, -20]

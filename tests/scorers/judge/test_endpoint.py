@@ -35,7 +35,11 @@ def test_the_key_comes_from_the_environment_and_stands_nowhere_else(monkeypatch,
 
     def repeats(seen):
         said = seen.headers["Authorization"]
-        return Reply({"error": {"message": f"wrong: {'x' * 280}{said}"}}, 400) if len(server.seen) > 1 else completion(said)
+        return (
+            Reply({"error": {"message": f"wrong: {'x' * 280}{said}"}}, 400)
+            if len(server.seen) > 1
+            else completion(said)
+        )
 
     with stand_in(repeats) as server:
         asked = endpoint(server, key_variable="OF_THE_TEST")
@@ -94,20 +98,29 @@ def test_one_request_that_fails_to_the_end_leaves_the_others():
 
 
 def test_an_endpoint_that_fails_again_and_again_ends_the_command():
-    with stand_in(lambda seen: Reply({"error": "overloaded"}, 503)) as server:
-        with pytest.raises(UserError, match="8 requests in a row failed; the last: HTTP 503: overloaded"):
-            endpoint(server, retries=0, concurrency=2).ask_all([TEXT] * 40)
+    with (
+        stand_in(lambda seen: Reply({"error": "overloaded"}, 503)) as server,
+        pytest.raises(UserError, match="8 requests in a row failed; the last: HTTP 503: overloaded"),
+    ):
+        endpoint(server, retries=0, concurrency=2).ask_all([TEXT] * 40)
     assert len(server.seen) < 14
 
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [(401, "the key is refused"), (404, "no such address or model"), (402, "payment"), (307, "redirects are not followed")],
+    [
+        (401, "the key is refused"),
+        (404, "no such address or model"),
+        (402, "payment"),
+        (307, "redirects are not followed"),
+    ],
 )
 def test_what_no_retry_mends_ends_the_command_at_once(status, said, monkeypatch):
     monkeypatch.setenv("OF_THE_TEST", KEY)
     with (
-        stand_in(lambda seen: Reply({"error": {"message": "no"}}, status, {"Location": "http://127.0.0.1:1/v1"})) as server,
+        stand_in(
+            lambda seen: Reply({"error": {"message": "no"}}, status, {"Location": "http://127.0.0.1:1/v1"})
+        ) as server,
         pytest.raises(UserError, match=said),
     ):
         endpoint(server, key_variable="OF_THE_TEST", concurrency=1).ask_all([TEXT] * 5)
@@ -140,7 +153,9 @@ def test_answers_of_another_form_or_size_are_refused(body, said):
 
 
 def test_nonsense_counts_as_no_tokens():
-    with stand_in(lambda seen: Reply({"choices": [{"message": {"content": "hm"}}], "usage": {"prompt_tokens": True}})) as s:
+    with stand_in(
+        lambda seen: Reply({"choices": [{"message": {"content": "hm"}}], "usage": {"prompt_tokens": True}})
+    ) as s:
         assert endpoint(s).ask(TEXT) == Answer("hm", 0, 0, "None")
 
 

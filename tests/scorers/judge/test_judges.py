@@ -1,5 +1,7 @@
 """Judges whose model sees nothing but brightness: what it is sent, and what becomes of its answers."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 from support.endpoint import Reply, completion, stand_in
@@ -30,7 +32,11 @@ def test_a_score_is_the_mean_of_the_numbers_and_all_is_kept(tmp_path):
     with stand_in(lambda seen: completion(rated, tokens=(1000, 20))) as server:
         file = server.judge(tmp_path, "unified", template="unifiedreward-2", price={"input": 0.5, "output": 10})
         judge = load_point_judge(file)
-        assert (judge.name, isinstance(judge, DetailedScorer), isinstance(judge, VideoScorer)) == ("unified", True, True)
+        assert (judge.name, isinstance(judge, DetailedScorer), isinstance(judge, VideoScorer)) == (
+            "unified",
+            True,
+            True,
+        )
         (found,) = judge.details([grey(9)], ["a dog"])
     assert found == {
         "score": pytest.approx(3.2), "alignment": 2.0, "coherence": 3.0, "style": 4.6, "reasons": [rated],
@@ -121,7 +127,14 @@ def test_scores_depend_on_what_is_asked_and_not_on_where_and_how_fast(tmp_path):
     base = settings()
     assert settings(concurrency=3, retries=1, price={"input": 1, "output": 1}, timeout=9, key_variable="KEY") == base
     own = {"template": None, "text": "{media} {prompt}", "answers": {"x": "(.)"}}
-    for keys in ({"model": "other"}, {"options": {}}, {"num_frames": 2}, {"max_side": 99}, own, own | {"video_text": "{media}"}):
+    for keys in (
+        {"model": "other"},
+        {"options": {}},
+        {"num_frames": 2},
+        {"max_side": 99},
+        own,
+        own | {"video_text": "{media}"},
+    ):
         assert settings(**keys) != base, keys
     assert settings(**own) != settings(**own | {"video_text": "{media}"})
 
@@ -155,10 +168,16 @@ def test_a_scorer_is_named_by_its_file(tmp_path):
         ({"text": "{media}"}, "template: give either a template, or a text"),
         ({"template": None}, "template: give either"),
         ({"template": None, "text": "{media}"}, "answers: expected at least one pattern"),
-        ({"template": None, "text": "{media}", "answers": {"x": "(.)"}, "video_text": "{first}{second}"}, "video_text: judges"),
+        (
+            {"template": None, "text": "{media}", "answers": {"x": "(.)"}, "video_text": "{first}{second}"},
+            "video_text: judges",
+        ),
         ({"options": {"stream": True}}, "options: stream cannot be chosen"),
         ({"concurency": 3}, "concurency: unknown key; did you mean concurrency"),
-        ({"price": {"input": -1, "output": 2}}, r"price.input: found -1; expected at least 0|price.input: .* at least 0"),
+        (
+            {"price": {"input": -1, "output": 2}},
+            r"price.input: found -1; expected at least 0|price.input: .* at least 0",
+        ),
         ({"name": "a/b"}, "name: expected letters"),
     ],
 )
@@ -169,3 +188,12 @@ def test_mistakes_in_a_judges_file(tmp_path, keys, said):
         load_point_judge(file)
     assert str(caught.value).startswith(f"{file} is no judge:")
     assert "secret-51" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[3] / "configs" / "judges").glob("*.yaml")), ids=lambda f: f.stem
+)
+def test_the_shipped_judges_can_be_read(file):
+    judge = load_pair_judge(str(file))
+    assert judge.config.compares == ("pair" in file.stem)
+    assert judge.name == file.stem

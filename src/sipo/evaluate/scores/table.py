@@ -80,7 +80,9 @@ def print_scores(results: Sequence[Scored], console: Console, named: int = 20) -
     for result in results:
         print_styles(result.folder, result.scorer, result.scores, console)
     for result in results:
-        if usages := [score.details["usage"] for score in result.scores if "requests" in score.details.get("usage", ())]:
+        if usages := [
+            score.details["usage"] for score in result.scores if "requests" in score.details.get("usage", ())
+        ]:
             text = usage_text(total_usage(usages))
             console.print(f"asked: {result.scorer}: {text}", highlight=False, markup=False, soft_wrap=True)
     for result in results:
