@@ -185,6 +185,7 @@ families: Registry[Any] = Registry(
         "StableDiffusion3Pipeline": "sipo.backbones.stable_diffusion_3:STABLE_DIFFUSION_3",
         "FluxPipeline": "sipo.backbones.flux:FLUX",
         "QwenImagePipeline": "sipo.backbones.qwen_image:QWEN_IMAGE",
+        "Flux2KleinPipeline": "sipo.backbones.flux2_klein:FLUX2_KLEIN",
         "ZImagePipeline": "sipo.backbones.z_image:Z_IMAGE",
         "CogVideoXPipeline": "sipo.backbones.cogvideox:COGVIDEOX",
         "WanPipeline": "sipo.backbones.wan:WAN",

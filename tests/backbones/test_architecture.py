@@ -19,6 +19,7 @@ SD15, SDXL = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-
 FLUX, WAN = "black-forest-labs/FLUX.1-dev", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 SD35M, SD35L = "stabilityai/stable-diffusion-3.5-medium", "stabilityai/stable-diffusion-3.5-large"
 QWEN, Z_IMAGE, TURBO = "Qwen/Qwen-Image", "Tongyi-MAI/Z-Image", "Tongyi-MAI/Z-Image-Turbo"
+KLEIN, KLEIN_BASE = (f"black-forest-labs/FLUX.2-klein-{name}" for name in ("4B", "base-4B"))
 COG2, COG5 = "zai-org/CogVideoX-2b", "zai-org/CogVideoX-5b"
 
 
@@ -35,6 +36,7 @@ COG2, COG5 = "zai-org/CogVideoX-2b", "zai-org/CogVideoX-5b"
         (SD35L, 8.06e9, 0.005),
         (QWEN, 20.43e9, 0.005),
         (Z_IMAGE, 6.15e9, 0.005),
+        (KLEIN_BASE, 3.88e9, 0.005),
     ],
 )
 def test_the_denoisers_have_the_published_number_of_parameters(model, published, within):
@@ -66,7 +68,7 @@ def test_the_models_own_sizes():
     assert own == {
         SD15: Size(512, 512), SDXL: Size(1024, 1024), FLUX: Size(1024, 1024), WAN: Size(480, 832, 81, 16.0),
         COG2: Size(480, 720, 49, 8.0), COG5: Size(480, 720, 49, 8.0), SD35M: Size(1024, 1024), SD35L: Size(1024, 1024),
-        QWEN: Size(1024, 1024), Z_IMAGE: Size(1024, 1024), TURBO: Size(1024, 1024),
+        QWEN: Size(1024, 1024), Z_IMAGE: Size(1024, 1024), TURBO: Size(1024, 1024), KLEIN: Size(1024, 1024), KLEIN_BASE: Size(1024, 1024),
     }  # fmt: skip
 
 
@@ -80,6 +82,7 @@ def test_encoders_have_the_published_number_of_parameters():
     assert numbers(COG2)["text_encoder"] == pytest.approx(4.76e9, rel=0.005)
     assert numbers(QWEN)["text_encoder"] == pytest.approx(8.29e9, rel=0.005)
     assert numbers(Z_IMAGE)["text_encoder"] == pytest.approx(4.02e9, rel=0.005)
+    assert numbers(KLEIN)["text_encoder"] == pytest.approx(4.02e9, rel=0.005)
     assert numbers(SD35L)["text_encoder_3"] == pytest.approx(4.76e9, rel=0.005)
     assert sum(p.numel() for p in meta_vae(read_architecture(ModelConfig(SD15))).parameters()) == 83_653_863
 

@@ -4,7 +4,9 @@ The pipeline's own loop is the oracle: its calls of the network are recorded, an
 pipeline's own functions.
 """
 
+import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,7 +19,7 @@ from support.newer_checkpoints import NEWER
 from support.pipelines import call
 from torch import Tensor
 
-from sipo.backbones import Backbone, load_backbone
+from sipo.backbones import Backbone, load_backbone, read_architecture
 from sipo.config import DataConfig, ModelConfig
 
 PROMPTS = ["a cat", "a dog that sits on a mat"]  # of different lengths
@@ -46,9 +48,15 @@ def stacked(pipeline, samples):
     return torch.stack(list(samples)).squeeze(2)
 
 
+def unpack_klein(pipeline, x):
+    """Klein's loop has (B, C, h, w), its network (B, h w, C)."""
+    return pipeline._unpack_latents_with_ids(x, pipeline._prepare_latent_ids(torch.empty(len(x), 1, 4, 4)), 4, 4)
+
+
 LAYOUTS = {
     "sd3": Layout(),
     "qwen-image": Layout(pack_qwen, unpack_qwen, unpack_qwen),
+    "flux2-klein": Layout(unpack=unpack_klein, velocity=unpack_klein),
     "z-image": Layout(unpack=stacked, velocity=lambda pipeline, samples: -stacked(pipeline, samples)),
 }
 
@@ -186,3 +194,31 @@ def test_a_prompt_alone_has_the_embeddings_that_it_has_beside_a_longer_one(tiny_
     close(both["encoder_hidden_states"][:1], alone["encoder_hidden_states"], atol=1e-6, rtol=1e-5)
     assert both["lengths"].diff().tolist() == [len(PROMPTS[1]) - len(PROMPTS[0])]  # a token a character
     assert both["encoder_hidden_states"].shape == (2, 512, 16)
+
+
+@pytest.mark.parametrize(("is_distilled", "steps"), [(False, 50), (True, 4)])
+def test_klein_s_shift_is_the_pipeline_s_at_its_usual_number_of_steps(tiny_family, is_distilled, steps):
+    architecture = read_architecture(ModelConfig(str(tiny_family("flux2-klein"))))
+    configs = {**architecture.configs, "model_index": {"is_distilled": is_distilled}}
+    size = DataConfig("x", resolution=(16, 32)).size(architecture.sizes.native)
+    shift = architecture.family.adapter(configs).schedule(size).shift
+    pipeline = DiffusionPipeline.from_pretrained(tiny_family("flux2-klein"))
+    call(pipeline, ["a cat"], size, 1.0, steps, output_type="latent")
+    u = torch.linspace(1, 1 / steps, steps)
+    close(shift * u / (1 + (shift - 1) * u), pipeline.scheduler.sigmas[:-1])
+
+
+def test_a_distilled_klein_is_sampled_without_an_empty_prompt(tiny_family, tmp_path):
+    folder = shutil.copytree(tiny_family("flux2-klein"), tmp_path / "distilled")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "is_distilled": True}))
+    size = DataConfig("x", resolution=16).size
+    distilled, base = (
+        load_backbone(ModelConfig(str(each)), size=size) for each in (folder, tiny_family("flux2-klein"))
+    )
+    assert (distilled.is_distilled, base.is_distilled) == (True, False)
+    calls = []
+    for backbone in (distilled, base):
+        backbone.denoiser.register_forward_pre_hook(lambda *_: calls.append(1))
+        backbone.sampler(2, 3.0)(["a cat"], [0])
+    assert len(calls) == 2 + 2 * 2

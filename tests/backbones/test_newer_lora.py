@@ -15,6 +15,13 @@ ALPHA, RANK = 16.0, 4
 MORE = {
     "sd3": ["ff.net.0.proj", "ff.net.2", "ff_context.net.2", "norm1.linear", "attn2.to_q", "attn2.to_out.0"],
     "qwen-image": ["add_q_proj", "to_add_out", "img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.2", "img_mod.1"],
+    "flux2-klein": [
+        "add_q_proj",
+        "to_add_out",
+        "ff.linear_in",
+        "ff_context.linear_out",
+        "single_stream_modulation.linear",
+    ],
     "z-image": ["feed_forward.w1", "feed_forward.w2", "layers.0.adaLN_modulation.0"],
 }
 
@@ -39,7 +46,14 @@ Z_IMAGE = [
     for module in ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0", "feed_forward.w1",
                    "feed_forward.w2", "adaLN_modulation.0")
 ]  # fmt: skip
-ORIGINAL = {"sd3": SD3, "qwen-image": QWEN_IMAGE, "z-image": Z_IMAGE}
+# black-forest-labs/flux2: src/flux2/model.py
+FLUX2 = [
+    f"double_blocks.0.{stream}_{module}"
+    for stream in ("img", "txt")
+    for module in ("attn.qkv", "attn.proj", "mlp.0", "mlp.2")
+]
+FLUX2 += ["single_blocks.0.linear1", "single_blocks.0.linear2", "single_stream_modulation.lin"]
+ORIGINAL = {"sd3": SD3, "qwen-image": QWEN_IMAGE, "z-image": Z_IMAGE, "flux2-klein": FLUX2}
 
 
 def known_keys(name: str, form: str, adapted: set[str]) -> set[str]:

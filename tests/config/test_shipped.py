@@ -26,7 +26,7 @@ EXPERIMENTS = {
 }
 
 # The paper's settings on models that it does not have, and what they are trained at: side or (height, width, frames, rate).
-NEWER = {"sd35-medium": 1024, "sd35-large": 1024, "qwen-image": 1024, "z-image": 1024}
+NEWER = {"sd35-medium": 1024, "sd35-large": 1024, "qwen-image": 1024, "z-image": 1024, "flux2-klein-base-4b": 1024}
 
 # Table A1, and the clip range and the threshold of Appendix F.1. Adam is AdamW without weight decay.
 TABLE_A1 = {

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from PIL import Image
 from rich.console import Console
 from support.newer_checkpoints import NEWER
@@ -69,6 +70,22 @@ def z_velocity(pipeline, networks, xt, t, prompts):
     return -torch.stack(samples).squeeze(2)
 
 
+def klein_velocity(pipeline, networks, xt, t, prompts):
+    hidden, text_ids = pipeline.encode_prompt(prompts)
+    ids = pipeline._prepare_latent_ids(xt)
+    packed = networks["transformer"](
+        hidden_states=pipeline._pack_latents(xt), timestep=t / 1000, encoder_hidden_states=hidden, txt_ids=text_ids,
+        img_ids=ids,
+    )[0]  # fmt: skip
+    return pipeline._unpack_latents_with_ids(packed, ids, *xt.shape[2:])
+
+
+def in_patches(pipeline, latents):
+    bn = pipeline.vae.bn
+    patches = pipeline._patchify_latents(latents)
+    return torch.nn.functional.batch_norm(patches, bn.running_mean, bn.running_var, eps=bn.eps)
+
+
 def channel_by_channel(pipeline, latents):
     shape = (1, -1, *[1] * (latents.ndim - 2))
     mean, std = (torch.tensor(pipeline.vae.config[key]).view(shape) for key in ("latents_mean", "latents_std"))
@@ -77,6 +94,7 @@ def channel_by_channel(pipeline, latents):
 
 PLAIN = {
     "sd3": Plain(one_scale, sd3_velocity, 3.0),
+    "flux2-klein": Plain(in_patches, klein_velocity, math.exp(compute_empirical_mu(16, 50))),
     "z-image": Plain(one_scale, z_velocity, 6.0),
     "qwen-image": Plain(channel_by_channel, qwen_velocity, math.exp(0.5 + 0.4 * (16 - 256) / (8192 - 256))),
 }
@@ -144,7 +162,11 @@ def x0_of(plain: Plain, pipeline: Any, given: Tensor, step: int, slot: Tensor, n
     one_frame = type(pipeline.vae).__name__ == "AutoencoderKLQwenImage"
     posterior = pipeline.vae.encode(given.unsqueeze(2) if one_frame else given).latent_dist
     mean, std = (each.squeeze(2) if one_frame else each for each in (posterior.mean, posterior.std))
-    drawn = pair_randn(mean.shape[1:], SEED, step, slot, f"vae {name}")
+    shape, in_patches = mean.shape[1:], hasattr(pipeline, "_unpatchify_latents")
+    if in_patches:
+        shape = pipeline._patchify_latents(mean).shape[1:]
+    drawn = pair_randn(shape, SEED, step, slot, f"vae {name}")
+    drawn = pipeline._unpatchify_latents(drawn) if in_patches else drawn
     return plain.x0(pipeline, mean + std * drawn)
 
 

@@ -5,8 +5,11 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
@@ -14,7 +17,16 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
-from support.encoders import qwen3, qwen25_vl, qwen_tokenizer, t5, t5_tokenizer, text_encoder, tokenizer
+from support.encoders import (
+    Qwen3ForCausalLM,
+    qwen3,
+    qwen25_vl,
+    qwen_tokenizer,
+    t5,
+    t5_tokenizer,
+    text_encoder,
+    tokenizer,
+)
 
 
 def kl(scaling_factor: float, shift_factor: float) -> AutoencoderKL:
@@ -79,8 +91,30 @@ def z_image(folder: Path) -> Path:
     return folder
 
 
+def flux2_klein(folder: Path) -> Path:
+    """A FLUX.2-klein-base-type checkpoint, whose VAE's statistics are not those of a fresh one; use it at 16 x 16 pixels."""
+    torch.manual_seed(0)
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, layers_per_block=1,
+    )  # fmt: skip
+    vae.bn.running_mean.normal_()
+    vae.bn.running_var.uniform_(0.5, 4)
+    Flux2KleinPipeline(
+        transformer=Flux2Transformer2DModel(
+            patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=48, timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=False,
+        ),
+        vae=vae, scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        text_encoder=qwen3(Qwen3ForCausalLM, 28), tokenizer=qwen_tokenizer(),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
 NEWER = {  # as `support.checkpoints.FAMILIES`
     "sd3": (sd3, {}),
     "qwen-image": (qwen_image, {"resolution": 16}),
     "z-image": (z_image, {"resolution": 16}),
+    "flux2-klein": (flux2_klein, {"resolution": 16}),
 }

@@ -35,6 +35,7 @@ FAMILIES = (
     "flux",
     "qwen_image",
     "z_image",
+    "flux2_klein",
     "cogvideox",
     "wan",
 )  # imported by name, when a checkpoint is opened

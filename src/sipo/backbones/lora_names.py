@@ -75,6 +75,18 @@ JOINT_STACKED = {
     "x_block.attn2.qkv": ("attn2.to_q", "attn2.to_k", "attn2.to_v"),
 }
 
+FLUX2 = {"x_embedder": "img_in", "context_embedder": "txt_in", "proj_out": "final_layer.linear",
+         "time_guidance_embed.timestep_embedder.linear_1": "time_in.in_layer",
+         "time_guidance_embed.timestep_embedder.linear_2": "time_in.out_layer",
+         "time_guidance_embed.guidance_embedder.linear_1": "guidance_in.in_layer",
+         "time_guidance_embed.guidance_embedder.linear_2": "guidance_in.out_layer"} | {
+    f"{name}.linear": f"{name}.lin"
+    for name in ("double_stream_modulation_img", "double_stream_modulation_txt", "single_stream_modulation")
+}  # fmt: skip
+DOUBLE_2 = {"attn.to_out.0": "img_attn.proj", "attn.to_add_out": "txt_attn.proj", "ff.linear_in": "img_mlp.0",
+            "ff.linear_out": "img_mlp.2", "ff_context.linear_in": "txt_mlp.0", "ff_context.linear_out": "txt_mlp.2"}  # fmt: skip
+SINGLE_2 = {"attn.to_qkv_mlp_proj": "linear1", "attn.to_out": "linear2"}
+
 
 def original(network: Any, module: str) -> Place | None:
     """The module in the original code of the network's model; None for a network or module without one."""
@@ -82,7 +94,9 @@ def original(network: Any, module: str) -> Place | None:
     if kind == "UNet2DConditionModel":
         return _unet(network.config, module)
     if kind == "FluxTransformer2DModel":
-        return _flux(module)
+        return _flux(module, FLUX, DOUBLE, SINGLE, SINGLE_STACKED)
+    if kind == "Flux2Transformer2DModel":
+        return _flux(module, FLUX2, DOUBLE_2, SINGLE_2, {})
     if kind == "SD3Transformer2DModel":
         return _sd3(network.config, module)
     if kind == "QwenImageTransformer2DModel":
@@ -120,14 +134,21 @@ def _unet(config: Any, module: str) -> Place | None:
     return Place(f"{'input' if side == 'down_blocks' else 'output'}_blocks.{number}.{inner}")
 
 
-def _flux(module: str) -> Place | None:
+def _flux(
+    module: str,
+    names: dict[str, str],
+    double: dict[str, str],
+    single: dict[str, str],
+    stacked: dict[str, tuple[str, ...]],
+) -> Place | None:
+    """Of FLUX.1 and FLUX.2, whose single blocks have one module for what is `stacked` in FLUX.1's."""
     found = re.fullmatch(r"(single_transformer_blocks|transformer_blocks)\.(\d+)\.(.+)", module)
     if not found:
-        return Place(FLUX[module]) if module in FLUX else None
+        return Place(names[module]) if module in names else None
     ours, rest = f"{found[1]}.{found[2]}", found[3]
     if found[1] == "transformer_blocks":
-        return _in_block(f"double_blocks.{found[2]}", ours, rest, DOUBLE, DOUBLE_STACKED)
-    return _in_block(f"single_blocks.{found[2]}", ours, rest, SINGLE, SINGLE_STACKED)
+        return _in_block(f"double_blocks.{found[2]}", ours, rest, double, DOUBLE_STACKED)
+    return _in_block(f"single_blocks.{found[2]}", ours, rest, single, stacked)
 
 
 def _sd3(config: Any, module: str) -> Place | None:

@@ -23,7 +23,10 @@ from sipo.files import write_atomic
 Pair = tuple[Tensor, Tensor]  # down (r, ...), up (out, r)
 U_NET = "UNet2DConditionModel"
 # By diffusers' names: what ComfyUI knows so, and kohya's musubi-tuner.
-COMFYUI = ("FluxTransformer2DModel", "SD3Transformer2DModel", "QwenImageTransformer2DModel", "ZImageTransformer2DModel")
+COMFYUI = (
+    "FluxTransformer2DModel", "Flux2Transformer2DModel", "SD3Transformer2DModel", "QwenImageTransformer2DModel",
+    "ZImageTransformer2DModel",
+)  # fmt: skip
 KOHYA = ("QwenImageTransformer2DModel", "ZImageTransformer2DModel")
 
 
