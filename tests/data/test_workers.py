@@ -1,17 +1,15 @@
 """A killed process leaves no loader worker behind, however workers are started."""
 
-import gc
 import multiprocessing
 import os
 import signal
 import time
-import weakref
 from pathlib import Path
 
 import pytest
 from torch.utils.data import DataLoader
 
-from sipo.data.workers import before_workers, end_with_parent, worker_errors
+from sipo.data.workers import end_with_parent, worker_errors
 from sipo.errors import UserError
 
 
@@ -70,21 +68,3 @@ def test_a_workers_traceback_is_cut_to_its_message():
     assert str(error.value) == "pairs.parquet:3: the image is truncated"
     with pytest.raises(UserError, match=r"^plain$"), worker_errors():
         raise UserError("plain")
-
-
-def test_what_workers_cannot_free_is_freed_before():
-    """A decoder's threads are not forked: a worker whose garbage collection meets one in a cycle would wait for ever."""
-
-    class Decoder:
-        def __init__(self) -> None:
-            self.cycle = self
-
-    gc.collect()
-    gc.disable()
-    try:
-        freed = weakref.ref(Decoder())
-        assert freed() is not None
-        before_workers()
-        assert freed() is None
-    finally:
-        gc.enable()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from support.studies import free_port
+from support.ports import free_port
 
 
 def binaries() -> Path:

@@ -1,5 +1,6 @@
 """Work in two real processes, which share it without collectives, and of which one may be killed."""
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,8 @@ from support.runs import on_two_ports
 
 from sipo.errors import UserError
 from sipo.processes import join_processes, meeting
+
+HANGS = 120  # seconds
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def _run(places: list[tuple[int, int, int]], work: Callable, arguments: tuple, k
     for each in started:
         each.start()
     for each in started:
-        each.join(120)
+        each.join(HANGS)
         assert each.exitcode is not None, "a process hangs"
     found = dict.fromkeys(range(len(places)))
     for _ in range(sum(each.exitcode == 0 for each in started)):
@@ -68,7 +71,10 @@ def _run(places: list[tuple[int, int, int]], work: Callable, arguments: tuple, k
 def _one(rank, world, port, work, arguments, kill, out):
     os.environ |= {"ACCELERATE_USE_CPU": "true", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
-    meeting.BEAT, meeting.SILENCE, meeting.GRACE = 0.3, 4.0, 4.0
+    faulthandler.dump_traceback_later(HANGS - 10)  # where it hangs, among the output of the failed test
+    meeting.BEAT, meeting.GRACE = 0.3, 4.0
+    if kill:
+        meeting.SILENCE = 4.0  # else as users have it: a busy machine must not end anybody
     if kill and kill.rank == rank:
         kill()
     try:

@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from dataclasses import replace
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
+from support.ports import free_port
 from torch.distributed.tensor import DTensor
 
 from sipo.backbones import quiet_libraries
@@ -82,9 +82,7 @@ def train_in_two(raw: dict, die: tuple[int, int] | None = None, step: Step | Non
 
 def on_two_ports() -> list[tuple[int, int, int]]:
     """Rank, number of processes and port of each of two processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     return [(rank, 2, port) for rank in range(2)]
 
 

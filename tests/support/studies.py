@@ -3,7 +3,6 @@
 import csv
 import json
 import secrets
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ import httpx
 import numpy as np
 import uvicorn
 from PIL import Image
+from support.ports import free_port
 
 from sipo.annotate.create import CreateRequest, create
 from sipo.annotate.serve import ServeRequest, bound_socket, study_app
@@ -55,12 +55,6 @@ def small_study(
     folders = [folder_of_samples(root / f"s{level}", level, texts, video) for level in levels]
     create(CreateRequest(folders, root / "study", plan or Plan(1, 1, 1), **options))
     return root / "study"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Served:

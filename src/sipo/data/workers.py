@@ -1,18 +1,12 @@
 """What a loader worker does besides loading."""
 
 import contextlib
-import gc
 import multiprocessing
 import os
 import threading
 from collections.abc import Iterator
 
 from sipo.errors import UserError
-
-
-def before_workers() -> None:
-    """Before workers are forked: free what they cannot, and would wait for: a video's decoder has threads, which are not forked."""
-    gc.collect()
 
 
 def end_with_parent(_worker: int) -> None:

@@ -23,7 +23,7 @@ from sipo.config.notices import notices
 from sipo.data.batches import MicroBatches, PairBatch, collate
 from sipo.data.dataset import PairDataset
 from sipo.data.pairs.check import default_memory
-from sipo.data.workers import before_workers, end_with_parent, worker_errors
+from sipo.data.workers import end_with_parent, worker_errors
 from sipo.files import write_atomic
 from sipo.losses import Objective, beta_equivalents, resolve_horizon
 from sipo.losses.common import PreferenceObjective
@@ -227,7 +227,6 @@ def micro_batches(
         pairs, batch_sampler=sampler, collate_fn=collate, num_workers=workers,  # pyright: ignore[reportArgumentType]
         pin_memory=processes.device.type == "cuda", worker_init_fn=end_with_parent,
     )  # fmt: skip
-    before_workers()
     with worker_errors():
         yield from loader
 

@@ -27,7 +27,6 @@ from sipo.data.draws import CropMode, draw_augmentation
 from sipo.data.media.load import load_pixels
 from sipo.data.pairs.open import open_pairs
 from sipo.data.pairs.rows import PairSource
-from sipo.data.workers import before_workers
 from sipo.errors import UserError
 from sipo.processes import ALONE, Processes
 from sipo.size import Size
@@ -132,7 +131,6 @@ def in_a_process(source: PairSource, out: Path, **options) -> BaseProcess:
         torch.set_num_threads(1)
         encode(source, out, Slow(), **options)
 
-    before_workers()
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
     return process

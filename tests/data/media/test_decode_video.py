@@ -1,6 +1,7 @@
 """Which frames a model sees, worked out here from the stamps; and that anything but a sound video is refused."""
 
 import io
+import os
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -35,6 +36,19 @@ def kind_of(media: MediaFile, **options) -> str:
     with pytest.raises(BadRow) as caught:
         measure(media, **options)
     return caught.value.kind
+
+
+def test_no_thread_outlives_a_picture() -> None:
+    """A loader's worker, forked later, would wait for ever when it frees a frame whose threads it has not got."""
+
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    content, before, kept = videos.video(videos.grey(4), 8, "mp4"), threads(), []
+    for frame in read_frames(content, 8):
+        kept.append((frame, frame.picture()))
+        assert threads() == before
+    assert len(kept) == 4
 
 
 # which frames

@@ -27,7 +27,7 @@ from sipo.data.cache.shards import (
 from sipo.data.draws import draw_augmentation
 from sipo.data.media.load import load_bytes
 from sipo.data.pairs.load import load_pair
-from sipo.data.workers import before_workers, end_with_parent, worker_errors
+from sipo.data.workers import end_with_parent, worker_errors
 from sipo.errors import UserError
 from sipo.files import room_in, write_atomic
 from sipo.processes import ALONE, Processes, batches
@@ -144,7 +144,6 @@ def _encode_shards(
 
 def _decode(request: EncodeRequest, rows: list[Sequence[int]]) -> Iterator[list[DecodedPair]]:
     """The batches of rows, decoded by the loader's workers."""
-    before_workers()
     yield from DataLoader(
         _Decoded(request),
         batch_sampler=rows,  # pyright: ignore[reportArgumentType]  # any sequences of rows

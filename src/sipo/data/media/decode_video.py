@@ -175,9 +175,12 @@ def _read_video(media: MediaFile, max_pixels: int) -> Generator[Frame, None, Non
 
 
 def _upright(frame: "av.VideoFrame", media: MediaFile) -> Image.Image:
-    """RGB, turned and mirrored as the display matrix says."""
+    """RGB, turned and mirrored as the display matrix says.
+
+    By one thread: a forked worker would wait for ever for those that a frame of the parent's still holds.
+    """
     with _judged(media):
-        image = frame.to_image()
+        image = frame.to_image(threads=1)
         matrix = frame.side_data.get("DISPLAYMATRIX")
         how = UPRIGHT.get(_signs(bytes(matrix))) if matrix else None
         return image.transpose(how) if how is not None else image
