@@ -27,6 +27,15 @@ settings.load_profile("sipo")
 quiet_libraries()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `slow.txt` lists."""
+    listed = set(Path(__file__).with_name("slow.txt").read_text().splitlines())
+    for item in items:
+        if item.nodeid in listed:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def tiny_sd(tmp_path_factory) -> Path:
     """An SD1.5-type checkpoint with random weights, 16 x 16 pixels."""

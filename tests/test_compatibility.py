@@ -51,7 +51,7 @@ def assert_as_expected(run: RunDir) -> None:
     assert [(line["kind"], line["step"]) for line in lines] == [(line["kind"], line["step"]) for line in others]
     for line, other in zip(lines, others, strict=True):
         for key in {"loss", "reward_gap", "grad_norm", "w_chosen", "mse_policy_rejected"} & other.keys():
-            assert line[key] == pytest.approx(other[key], rel=1e-4, abs=1e-5), (key, other["step"])
+            assert line[key] == pytest.approx(other[key], rel=1e-2, abs=1e-3), (key, other["step"])
 
 
 def test_a_run_resumes_on_its_cache(old):
