@@ -27,15 +27,6 @@ settings.load_profile("sipo")
 quiet_libraries()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `slow.txt` lists."""
-    listed = set(Path(__file__).with_name("slow.txt").read_text().splitlines())
-    for item in items:
-        if item.nodeid in listed:
-            item.add_marker(pytest.mark.slow)
-
-
 @pytest.fixture(scope="session")
 def tiny_sd(tmp_path_factory) -> Path:
     """An SD1.5-type checkpoint with random weights, 16 x 16 pixels."""
@@ -114,8 +105,15 @@ def arrow_cache(tmp_path_factory):
     datasets.config.HF_DATASETS_CACHE = before
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items) -> None:
-    """bitsandbytes is no part of the development environment: diffusers imports it into every process, which takes seconds."""
+    """Mark what `slow.txt` lists.
+
+    bitsandbytes is no part of the development environment: diffusers imports it into every process, which takes seconds."""
+    listed = set(Path(__file__).with_name("slow.txt").read_text().splitlines())
+    for item in items:
+        if item.nodeid in listed:
+            item.add_marker(pytest.mark.slow)
     if find_spec("bitsandbytes") is None:
         for item in items:
             if item.get_closest_marker("nf4"):
