@@ -109,10 +109,11 @@ def arrow_cache(tmp_path_factory):
 def pytest_collection_modifyitems(items) -> None:
     """Mark what `slow.txt` lists.
 
-    bitsandbytes is no part of the development environment: diffusers imports it into every process, which takes seconds."""
-    listed = set(Path(__file__).with_name("slow.txt").read_text().splitlines())
+    bitsandbytes is no part of the development environment: diffusers imports it into every process, which takes seconds.
+    """
+    listed = tuple(Path(__file__).with_name("slow.txt").read_text().splitlines())
     for item in items:
-        if item.nodeid in listed:
+        if item.nodeid.startswith(listed):
             item.add_marker(pytest.mark.slow)
     if find_spec("bitsandbytes") is None:
         for item in items:
