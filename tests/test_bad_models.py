@@ -68,7 +68,7 @@ def clips(tmp_path):
         ("sd", "FluxPipeline", "names no transformer"),
         ("sd", "StableDiffusionXLPipeline", "which has 2 text encoder(s); it has 1"),
         ("sdxl", "StableDiffusionPipeline", "which has 1 text encoder(s); it has 2"),
-        ("sd", "StableDiffusion3Pipeline", "is a StableDiffusion3Pipeline; supported are StableDiffusionPipeline"),
+        ("sd", "KandinskyPipeline", "is a KandinskyPipeline; supported are StableDiffusionPipeline"),
     ],
 )
 def test_a_checkpoint_of_another_family(sipo, broken, command, of, named, message):
