@@ -34,7 +34,7 @@ def poison(file, traces) -> None:
 
 def test_the_poison_works(tmp_path):
     poison(tmp_path / "x.pt", tmp_path / "ran")
-    torch.load(tmp_path / "x.pt", weights_only=False)  # shows that the refusals below refuse something
+    torch.load(tmp_path / "x.pt", weights_only=False)  # a file of this test's own: the refusals below refuse something
     assert (tmp_path / "ran").is_dir()
 
 

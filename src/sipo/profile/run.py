@@ -1,9 +1,9 @@
-"""`sipo data profile`, phase by phase; each finds what an earlier, killed call has left, and continues there.
+"""`sipo data profile`, phase by phase; each finds what an earlier, killed call has left, and continues there. In its folder:
 
-OUT/profile.html         the page
-OUT/profile.json         its numbers, and a line a measured pair
-OUT/work/data-*/         what depends on the data: the marks of all media, files of the measured pairs, scorers' scores
-OUT/work/base-*/         what depends on the base and the draws: the encoded pairs, their errors, and in own-*/ the same of
+profile.html             the page
+profile.json             its numbers, and a line a measured pair
+work/data-*/             what depends on the data: the marks of all media, files of the measured pairs, scorers' scores
+work/base-*/             what depends on the base and the draws: the encoded pairs, their errors, and in own-*/ the same of
                          samples that the base drew for their prompts
 """
 
