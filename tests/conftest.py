@@ -118,4 +118,4 @@ def pytest_collection_modifyitems(items) -> None:
     if find_spec("bitsandbytes") is None:
         for item in items:
             if item.get_closest_marker("nf4"):
-                item.add_marker(pytest.mark.skip(reason="needs bitsandbytes"))
+                item.add_marker(pytest.mark.skip(reason="needs bitsandbytes: pip install sipo[8bit]"))
