@@ -13,13 +13,10 @@ from sipo.backbones.family import (
     Family,
     Media,
     Sizes,
-    draw,
     kl_stride,
     meta,
-    scaled,
-    unscaled,
-    vae_moments,
 )
+from sipo.backbones.picture_vae import PictureVae
 from sipo.backbones.shifts import flow_schedule
 from sipo.schedule import FlowSchedule
 from sipo.size import Size
@@ -27,7 +24,7 @@ from sipo.size import Size
 MAX_TOKENS = 512  # of T5, the pipeline's default; encoders with learned positions take as many as they have
 
 
-class Flux:
+class Flux(PictureVae):
     """`FluxPipeline` (see `sipo.backbones.family.Adapter`). Latents stay (B, C, h, w) outside `predict`."""
 
     boundaries = ()
@@ -65,10 +62,6 @@ class Flux:
     def conditioning_of(self, micro_conditioning: Tensor, size: Size) -> Conditioning:
         return {}
 
-    def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
-        """x0 = scale (mean + std noise - shift), (B, C, h, w)."""
-        return scaled(draw(moments, noise), self.vae)
-
     def predict(
         self, denoiser: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning, size: Size, guidance: float
     ) -> Tensor:
@@ -92,14 +85,6 @@ class Flux:
             prompts, device=pipeline.transformer.device, max_sequence_length=self.max_tokens
         )
         return {"encoder_hidden_states": hidden, "pooled_projections": pooled}
-
-    def encode_media(self, vae: Any, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 2, C, h, w)."""
-        return vae_moments(vae, pixels)
-
-    def decode(self, pipeline: Any, x0: Tensor) -> Sequence[Media]:
-        latents = unscaled(x0, self.vae).to(pipeline.vae.dtype)
-        return pipeline.image_processor.postprocess(pipeline.vae.decode(latents).sample)
 
     def sample(
         self,

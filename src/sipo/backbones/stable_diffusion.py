@@ -20,19 +20,16 @@ from sipo.backbones.family import (
     Media,
     Sizes,
     constant,
-    draw,
     kl_stride,
     meta,
-    scaled,
-    unscaled,
-    vae_moments,
 )
+from sipo.backbones.picture_vae import PictureVae
 from sipo.backbones.windows import encode_windows, window_ids
 from sipo.schedule import VPSchedule
 from sipo.size import Size
 
 
-class StableDiffusion:
+class StableDiffusion(PictureVae):
     """`StableDiffusionPipeline` and `StableDiffusionXLPipeline` (see `sipo.backbones.family.Adapter`)."""
 
     boundaries = ()
@@ -89,10 +86,6 @@ class StableDiffusion:
         target = constant([size.height, size.width], micro_conditioning).expand(len(micro_conditioning), 2)
         return {"time_ids": torch.cat([micro_conditioning, target], dim=1)}
 
-    def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
-        """x0 = scale (mean + std noise - shift), (B, C, h, w)."""
-        return scaled(draw(moments, noise), self.vae)
-
     def predict(
         self, denoiser: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning, size: Size, guidance: float
     ) -> Tensor:
@@ -136,14 +129,6 @@ class StableDiffusion:
         return {names[name]: value for name, value in given.items()} | {
             f"negative_{names[name]}": value for name, value in empty.items()
         }
-
-    def encode_media(self, vae: Any, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 2, C, h, w)."""
-        return vae_moments(vae, pixels)
-
-    def decode(self, pipeline: Any, x0: Tensor) -> Sequence[Media]:
-        latents = unscaled(x0, self.vae).to(pipeline.vae.dtype)
-        return pipeline.image_processor.postprocess(pipeline.vae.decode(latents).sample)
 
     def sample(
         self,

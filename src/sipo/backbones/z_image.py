@@ -13,13 +13,10 @@ from sipo.backbones.family import (
     Family,
     Media,
     Sizes,
-    draw,
     kl_stride,
     meta,
-    scaled,
-    unscaled,
-    vae_moments,
 )
+from sipo.backbones.picture_vae import PictureVae
 from sipo.backbones.prompts import padded, separate
 from sipo.backbones.shifts import flow_schedule
 from sipo.errors import UserError
@@ -31,7 +28,7 @@ SIDE = 1024  # the pipeline's default
 PATCH = 2  # of the two that the pipeline could use, the one that it does
 
 
-class ZImage:
+class ZImage(PictureVae):
     """`ZImagePipeline` (see `sipo.backbones.family.Adapter`). Latents: (B, C, h, w)."""
 
     boundaries = ()
@@ -65,10 +62,6 @@ class ZImage:
     def conditioning_of(self, micro_conditioning: Tensor, size: Size) -> Conditioning:
         return {}
 
-    def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
-        """x0 = scale (mean + std noise - shift), (B, C, h, w)."""
-        return scaled(draw(moments, noise), self.vae)
-
     def predict(
         self, denoiser: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning, size: Size, guidance: float
     ) -> Tensor:
@@ -88,14 +81,6 @@ class ZImage:
             max_sequence_length=MAX_TOKENS,
         )  # fmt: skip # which changes the list
         return padded(hidden, MAX_TOKENS)
-
-    def encode_media(self, vae: Any, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 2, C, h, w)."""
-        return vae_moments(vae, pixels)
-
-    def decode(self, pipeline: Any, x0: Tensor) -> Sequence[Media]:
-        latents = unscaled(x0, self.vae).to(pipeline.vae.dtype)
-        return pipeline.image_processor.postprocess(pipeline.vae.decode(latents).sample)
 
     def sample(
         self,
