@@ -14,7 +14,7 @@ import pytest
 from support.pictures import pick_a_pic, picture, write_parquet
 
 from sipo.data.bad_rows import BadRow
-from sipo.data.pairs import tables
+from sipo.data.pairs import parquet
 from sipo.data.pairs.open import open_pairs
 from sipo.errors import UserError
 
@@ -54,8 +54,8 @@ def test_opening_converts_nothing(tmp_path: Path) -> None:
 
 
 def test_threads_convert_a_table_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, calls, convert = open_pairs(write_parquet(tmp_path / "pairs.parquet", pick_a_pic(9))), [], tables.convert
-    monkeypatch.setattr(tables, "convert", lambda *given: calls.append(given) or convert(*given))
+    source, calls, convert = open_pairs(write_parquet(tmp_path / "pairs.parquet", pick_a_pic(9))), [], parquet.convert
+    monkeypatch.setattr(parquet, "convert", lambda *given: calls.append(given) or convert(*given))
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda row: source[row].id, [*range(9)] * 5))
     assert found == [f"pairs.parquet:{row}" for row in range(9)] * 5

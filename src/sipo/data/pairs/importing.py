@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 from sipo.data.bad_rows import BadRow
 from sipo.data.media.kinds import MAX_PICTURE_BYTES, PICTURE_SUFFIXES, VIDEO_SUFFIXES
-from sipo.data.pairs.tables import parquet_schema, values
+from sipo.data.pairs.parquet import parquet_schema
+from sipo.data.pairs.tables import values
 from sipo.errors import UserError, shown
 from sipo.files import expand_home, open_regular, read_regular, visible, write_atomic
 from sipo.flags import is_absent, read_flag, read_number

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from sipo.data.pairs.manifest import open_manifest
+from sipo.data.pairs.parquet import open_parquet, training_shards
 from sipo.data.pairs.rows import PairSource, Ties
-from sipo.data.pairs.tables import open_parquet, open_saved, training_shards
+from sipo.data.pairs.saved import open_saved
 from sipo.errors import UserError
 from sipo.files import expand_home, visible
 from sipo.registry import miniature

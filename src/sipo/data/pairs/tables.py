@@ -1,91 +1,47 @@
-"""Pairs in tables: parquet files, and folders saved by Hugging Face `datasets`; memory-mapped, never all in memory."""
+"""Pairs in tables, memory-mapped, never all in memory: by row, whatever kind of file holds them."""
 
-import contextlib
 import functools
-import glob
 import hashlib
-import re
-import threading
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sipo.data.bad_rows import BadRow
 from sipo.data.pairs.rows import Origin, Pair, Ties
-from sipo.data.pairs.schemas import Schema, recognise
-from sipo.errors import UserError, shown
-from sipo.files import digest, open_regular, visible
-from sipo.jsonl import read_object
-from sipo.lfs import refuse_pointers
+from sipo.data.pairs.schemas import Schema
+from sipo.errors import UserError
+from sipo.files import digest, open_regular
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SPLIT = re.compile(r"(?P<split>.+?)-\d{3,}-of-\d{3,}")  # train-00000-of-00645-b66ac786bf6fb553.parquet
 SAMPLE = 65_536  # bytes at the start, the middle and the end; parquet and Arrow keep their indexes at the end
 
 
-CONVERTING = threading.Lock()  # the threads of a check want the same table at once
-
-
-@dataclass(frozen=True)
-class ParquetTable:
-    """A parquet file in columns of `schema`. It is converted to Arrow when a row is read, which with a cache none is."""
-
-    file: Path
-    schema: pa.Schema
+class Table(Protocol):
+    """One file or folder of rows."""
 
     @property
-    def rows(self) -> "Dataset":
-        with CONVERTING:
-            return self._converted
-
-    @functools.cached_property
-    def _converted(self) -> "Dataset":
-        return convert(self.file, self.schema)
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        return self.columns([name])[name]
-
-    def columns(self, names: Sequence[str]) -> pa.Table:
-        """Those of the names that the file has, of its `schema` or not."""
-        try:
-            with pq.ParquetFile(self.file) as table:  # pq.read_table would import pandas
-                return table.read([name for name in names if name in table.schema_arrow.names])
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{self.file} could not be read: {error}") from error
-
-
-@dataclass(frozen=True)
-class SavedTable:
-    """What `datasets` saved as Arrow."""
-
-    rows: "Dataset"
+    def rows(self) -> "Dataset": ...
 
     @property
-    def schema(self) -> pa.Schema:
-        return self.rows.features.arrow_schema
+    def schema(self) -> pa.Schema: ...
 
-    def column(self, name: str) -> pa.ChunkedArray:
-        return self.columns([name])[name]
+    def column(self, name: str) -> pa.ChunkedArray: ...
 
-    def columns(self, names: Sequence[str]) -> pa.Table:
-        """Those of the names that there are."""
-        found: Any = self.rows.select_columns([name for name in names if name in self.rows.column_names])
-        return found[:]
+    def columns(self, names: Sequence[str]) -> pa.Table: ...
 
 
 @dataclass(frozen=True)
 class TablePairs:
     """Tables in one of the known schemas, as Arrow on disk (in `datasets`' "arrow" format, so nothing is decoded)."""
 
-    tables: tuple[ParquetTable | SavedTable, ...]
+    tables: tuple[Table, ...]
     layout: Schema
     folder: Path  # relative image paths are resolved against it
     names: tuple[str, ...]  # of the tables' files, as ids say them
@@ -191,146 +147,6 @@ def values(row: pa.Table) -> dict[str, Any]:
         except (ValueError, OverflowError, pa.ArrowException) as error:
             raise BadRow(f"{name} cannot be read: {error}", "malformed") from error
     return found
-
-
-@contextlib.contextmanager
-def without_progress_bars() -> Iterator[None]:
-    """`datasets` without its progress bars, which say nothing in the seconds that most tables take."""
-    import datasets
-
-    shown = datasets.are_progress_bars_disabled() is False
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
-
-
-def parquet_schema(file: Path) -> tuple[pa.Schema, int]:
-    refuse_pointers([file])
-    try:
-        with pq.ParquetFile(file) as parquet:
-            return parquet.schema_arrow, parquet.metadata.num_rows
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{file} is not a readable parquet file: {error}") from error
-
-
-def training_shards(files: list[Path]) -> list[Path]:
-    """Of shards named `<split>-00000-of-00645...`, those of the train split. Raises UserError where it is ambiguous."""
-    splits: dict[str, list[Path]] = {}
-    for file in files:
-        match = SPLIT.match(file.name)
-        splits.setdefault(match["split"] if match else "", []).append(file)
-    if len(splits) == 1:
-        return files
-    if "train" not in splits or "" in splits:
-        found = ", ".join(split or "(no split in the name)" for split in splits)
-        raise UserError(
-            f"{files[0].parent} mixes the splits {found}: give the files of one split a folder of their own"
-        )
-    return splits["train"]
-
-
-def open_parquet(files: list[Path], folder: Path, ties: Ties, max_pairs: int | None) -> TablePairs:
-    """Parquet shards in the given order; they may differ in optional columns and in types.
-
-    `datasets` converts each to Arrow, once, in its own cache (HF_DATASETS_CACHE): parquet has no fast random access.
-    """
-    kept: list[Path] = []
-    tables, starts, layouts, total = [], [], [], 0
-    for file in files:
-        schema, num_rows = parquet_schema(file)
-        if num_rows == 0:
-            continue
-        layouts.append(recognise(schema.names, str(file)))
-        # Without the metadata, in which an Image feature would ask for decoding.
-        wanted = pa.schema([schema.field(name) for name in layouts[-1].columns if name in schema.names])
-        tables.append(ParquetTable(file, wanted.remove_metadata()))
-        kept, starts, total = [*kept, file], [*starts, total], total + num_rows
-        if max_pairs is not None and total >= max_pairs:
-            break
-    if not kept:
-        raise UserError(f"{folder if len(files) != 1 else files[0]} holds no rows")
-    found = sorted({layout.name for layout in layouts})
-    if len(found) > 1:
-        raise UserError(f"{folder} mixes files of the schemas {' and '.join(found)}: give one of them")
-    return TablePairs(
-        tables=tuple(tables),
-        layout=layouts[0],
-        folder=folder,
-        names=tuple(file.relative_to(folder).as_posix() for file in kept),
-        starts=tuple(starts),
-        files=tuple(kept),
-        length=total if max_pairs is None else min(total, max_pairs),
-        ties=ties,
-    )
-
-
-def convert(file: Path, schema: pa.Schema) -> "Dataset":
-    """The columns of `schema` as memory-mapped Arrow."""
-    import datasets
-    from datasets.exceptions import DatasetGenerationError
-
-    features = datasets.Features()
-    for field in schema:
-        try:
-            features |= datasets.Features.from_arrow_schema(pa.schema([field]))
-        except ValueError as error:
-            raise UserError(
-                f"{file}: the column {field.name} is of type {field.type}; expected text, numbers or bytes"
-            ) from error
-    try:
-        with without_progress_bars():
-            table = datasets.Dataset.from_parquet(
-                glob.escape(str(file)), columns=schema.names, features=features, batch_size=256
-            )
-    except (pa.ArrowException, DatasetGenerationError) as error:
-        raise UserError(f"{file} could not be read: {error.__cause__ or error}") from error
-    return table.with_format("arrow")
-
-
-def open_saved(folder: Path, ties: Ties, max_pairs: int | None) -> TablePairs:
-    """A folder written by `datasets`' save_to_disk: a Dataset, or a DatasetDict of which the train split is taken."""
-    import datasets
-
-    _require_whole(folder)
-    try:
-        saved = datasets.load_from_disk(str(folder))
-    except Exception as error:  # of what was damaged, it may raise anything
-        raise UserError(f"{folder} is not a complete Hugging Face datasets folder: {error}") from error
-    if isinstance(saved, datasets.DatasetDict):
-        if "train" not in saved and len(saved) != 1:
-            found = ", ".join(str(folder / str(name)) for name in saved)
-            raise UserError(f"{folder} has several splits and none is called train: name one of {found}")
-        split = "train" if "train" in saved else next(iter(saved))
-        return open_saved(folder / str(split), ties, max_pairs)
-    layout = recognise(saved.column_names, str(folder))
-    known = dict.fromkeys([*layout.columns, *layout.origin_columns])
-    table = saved.select_columns([name for name in known if name in saved.column_names]).with_format("arrow")
-    if len(table) == 0:
-        raise UserError(f"{folder} holds no rows")
-    length = len(table) if max_pairs is None else min(len(table), max_pairs)
-    files = tuple(file for file in visible(folder, folder.iterdir()) if file.is_file())
-    return TablePairs((SavedTable(table),), layout, folder, (folder.name,), (0,), files, length, ties)
-
-
-SAVED = {"dataset_dict.json": "splits", "state.json": "_data_files", "dataset_info.json": None}
-
-
-def _require_whole(folder: Path) -> None:
-    """Raises UserError for a description that is damaged, and for one that names what lies elsewhere."""
-    refuse_pointers(folder.rglob("*.arrow"))
-    for name, key in SAVED.items():
-        for file in folder.rglob(name):
-            parts = read_object(file, [key] if key else []).get(key, [])
-            names = [part.get("filename") if isinstance(part, dict) else part for part in _list(parts)]
-            if key and not (names and all(isinstance(each, str) and Path(each).name == each for each in names)):
-                raise UserError(f"{file}: {key} should name what lies beside it; found {shown(parts)}")
-
-
-def _list(value: Any) -> list:
-    return value if isinstance(value, list) else []
 
 
 def _sample_digest(path: Path) -> str:
