@@ -6,7 +6,7 @@ from support.opens import opened
 from support.runs import train_raw
 
 from sipo.backbones import captions
-from sipo.data.pairs import check, tables
+from sipo.data.pairs import check, parquet
 from sipo.errors import UserError
 
 
@@ -26,7 +26,7 @@ def raw(raw_config, tmp_path):
 def test_a_second_start_opens_no_shard_and_no_row(raw, tmp_path, monkeypatch, resumes):
     train_raw(raw)
     monkeypatch.setattr(check, "_judge", refuse("a row is checked"))
-    monkeypatch.setattr(tables, "convert", refuse("a table is converted"))
+    monkeypatch.setattr(parquet, "convert", refuse("a table is converted"))
     monkeypatch.setattr(captions, "_count", refuse("captions are counted"))
     with opened() as files:
         train_raw(changed(raw, "train.num_steps=2") if resumes else changed(raw, f"run={tmp_path / 'other'}"))
