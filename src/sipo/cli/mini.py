@@ -54,7 +54,7 @@ def mini_pairs(
     model: Annotated[
         str | None, typer.Option(help="A folder that `sipo mini build` made; default: the shipped weights.")
     ] = None,
-    num_prompts: Annotated[int, typer.Option(min=1, help="Prompts drawn from the training prompts.")] = 1000,
+    num_prompts: Annotated[int, typer.Option(min=1, help="Prompts drawn from all that are not held out.")] = 1000,
     candidates: Annotated[
         int, typer.Option(min=2, help="Pictures for each, of which the best and the worst are paired.")
     ] = 4,
@@ -68,10 +68,12 @@ def mini_pairs(
     """Sample pictures from the miniature, score them, and pair the better with the worse."""
     quiet_libraries()
     from sipo.mini.pairs import PairSettings, pairs_of_model
+    from sipo.mini.prompts import split_prompts
 
-    miniature = _kind(name).miniature
+    kind = _kind(name)
+    prompts, _ = split_prompts(kind.prompts(), kind.held_out)
     settings = PairSettings(num_prompts, candidates, contrast=contrast, seed=seed)
-    number = pairs_of_model(out, model or name, settings, bf16, console(), miniature)
+    number = pairs_of_model(out, model or name, settings, bf16, console(), kind.miniature, prompts)
     say(f"{number} pairs of {num_prompts} prompts in {out}")
 
 

@@ -16,7 +16,7 @@ from sipo.evaluate.label.label import Candidate, label
 from sipo.evaluate.scores.score import score
 from sipo.files import hash_files
 from sipo.mini import STILL
-from sipo.mini.prompts import sample_prompts
+from sipo.mini.prompts import Groups, draw_prompts, split_prompts
 from sipo.registry import Miniature, import_object
 from sipo.samples.folder import PromptItem
 from sipo.samples.generate import Sampler, generate
@@ -26,7 +26,7 @@ Contrast = Literal["any", "right", "both"]
 
 @dataclass(frozen=True)
 class PairSettings:
-    """`num_prompts` draws of a train prompt, as many of each category; of the `candidates` pictures of each, the best and the
+    """`num_prompts` draws of a prompt that is not held out, as many of each category; of the `candidates` pictures of each, the best and the
     worst are a pair if the best is right.
 
     contrast: of "any" pictures, and nearly every pair is right against wrong, which says little of how a right picture
@@ -42,7 +42,13 @@ class PairSettings:
 
 
 def pairs_of_model(
-    out: Path, model: str, settings: PairSettings, bf16: bool, console: Console, miniature: Miniature = STILL
+    out: Path,
+    model: str,
+    settings: PairSettings,
+    bf16: bool,
+    console: Console,
+    miniature: Miniature = STILL,
+    prompts: Groups | None = None,
 ) -> int:
     """Write pairs of the media of `model`: the miniature's name, or a folder that `sipo mini build` made. See `make_pairs`.
 
@@ -53,7 +59,7 @@ def pairs_of_model(
     weights = sorted(Path(resolve_path(model)).rglob("*.safetensors"))
     made_by = {**opened.settings, "weights": hash_files(weights)[:12], "autocast": bf16}
     sampler = _in_bfloat16(opened.sampler) if bf16 else opened.sampler
-    return make_pairs(out, sampler, made_by, settings, console, miniature)
+    return make_pairs(out, sampler, made_by, settings, console, miniature, prompts)
 
 
 def make_pairs(
@@ -63,15 +69,18 @@ def make_pairs(
     settings: PairSettings,
     console: Console | None = None,
     miniature: Miniature = STILL,
+    prompts: Groups | None = None,
 ) -> int:
     """Write `out` (parquet) and return its number of pairs.
+
+    prompts: those to draw from, by category; None: all of the still world that are not held out.
 
     The pictures and their scores stay in the folder `out` + ".samples". The same call again resumes there, and one with
     more prompts, or with another margin, uses what the folder holds. Raises `UserError` if its pictures were made by
     something else than `made_by`, or if no pair is left.
     """
     folder = out.with_name(out.name + ".samples")
-    generate(sampler, _items(settings, miniature), folder, made_by, batch_size=32, console=console)
+    generate(sampler, _items(settings, prompts or split_prompts()[0]), folder, made_by, batch_size=32, console=console)
     scores = score(folder, import_object(miniature.scorer)(), console=console)
     candidates = [Candidate(folder / each.sample.file, each, f"sipo-{miniature.name}") for each in scores]
     right = [each for each in candidates if each.is_right]
@@ -82,10 +91,10 @@ def make_pairs(
     return len(pairs)
 
 
-def _items(settings: PairSettings, miniature: Miniature) -> list[PromptItem]:
+def _items(settings: PairSettings, groups: Groups) -> list[PromptItem]:
     """The pictures of every draw of a prompt; `draw` tells a prompt's later draws from its first one."""
     first = settings.seed * 10_000_019 + 1_000_000  # far from the seeds of evaluations
-    prompts = sample_prompts(settings.num_prompts, settings.seed, "train", miniature=miniature)
+    prompts = draw_prompts(groups, settings.num_prompts, settings.seed)
     return [
         PromptItem(entry["prompt"], first + draw * settings.candidates + k, {**entry, "draw": draw})
         for draw, entry in enumerate(prompts)

@@ -58,14 +58,20 @@ def load_prompts(split: str, miniature: Miniature = STILL) -> list[dict]:
 def sample_prompts(
     n: int, seed: int, split: str = "train", shares: dict[str, float] | None = None, miniature: Miniature = STILL
 ) -> list[dict]:
-    """`n` prompts of `split`, the categories in `shares` (default: equal) and in turn, drawn by `seed`.
+    """`n` prompts of the shipped list `split`, as `draw_prompts` draws them."""
+    shipped = load_prompts(split, miniature)
+    groups = {tag: [prompt for prompt in shipped if prompt["tag"] == tag] for tag in miniature.categories}
+    return draw_prompts(groups, n, seed, shares)
+
+
+def draw_prompts(by_category: Groups, n: int, seed: int, shares: dict[str, float] | None = None) -> list[dict]:
+    """`n` prompts, the categories in `shares` (default: equal) and in turn, drawn by `seed`.
 
     A category's prompts repeat once all of them have come.
     """
-    rng, categories, shipped = np.random.default_rng([seed, 7]), miniature.categories, load_prompts(split, miniature)
+    rng, categories, groups = np.random.default_rng([seed, 7]), list(by_category), list(by_category.values())
     weights = np.array([(shares or {}).get(category, 0.0 if shares else 1.0) for category in categories])
     due, decks = np.zeros(len(categories)), [[] for _ in categories]
-    groups = [[prompt for prompt in shipped if prompt["tag"] == category] for category in categories]
     chosen = []
     for _ in range(n):
         due += weights / weights.sum()
