@@ -119,6 +119,11 @@ def test_the_nearest_key_over_all_levels(key, meant):
     assert f"{key}: unknown key; did you mean {meant}?" in str(error.value)
 
 
+def test_a_key_of_another_choice_is_named_as_that():
+    with pytest.raises(UsageError, match="loss.beta: unknown key; another loss has it, this one has: no keys$"):
+        parse_config({**MINIMAL, "loss": {"name": "sft", "beta": 1}})
+
+
 def bomb(levels: int, merge: bool = False) -> str:
     lines = ["a0: &a0 {k0: 1, l0: 2}" if merge else "a0: &a0 [x, x]"]
     for i in range(1, levels):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from support import command_line
 
-from sipo.yaml12 import write_yaml
+from sipo.yaml12 import read_mapping, write_yaml
 
 SCORER = '''
 import os
@@ -65,8 +65,17 @@ def test_from_a_grid_to_a_page(study, monkeypatch, capfd):
     page = (study / "results/tiny.md").read_text()
     assert "| capped |" in page
     assert (study / "results/tiny.png").read_bytes().startswith(b"\x89PNG")
+    grown = read_mapping(study / "tiny.yaml")
+    grown["axes"]["objective"]["SIPO"] = {"loss.name": "sipo"}
+    (study / "tiny.yaml").write_text(write_yaml(grown))
+    assert sipo()[0] == 0
+    drawn = {path.parts[-4]: path for path in (study / "runs/studies/tiny").rglob("samples/000000/*0.png")}
+    assert drawn["sipo_seed0"].stat().st_mtime_ns in (  # the base's samples are those of a run before it
+        drawn[other].stat().st_mtime_ns for other in ("dpo_seed0", "capped_seed0")
+    )
+    page = (study / "results/tiny.md").read_text()
     shutil.rmtree(study / "runs")
     code, printed, _ = sipo("--dry-run")
-    assert "2 runs of 4 steps, 0 to run: nothing to run" in printed
+    assert "3 runs of 4 steps, 0 to run: nothing to run" in printed
     code, printed, _ = sipo()
     assert (study / "results/tiny.md").read_text() == page

@@ -44,8 +44,8 @@ context.set_forkserver_preload(
 )
 
 
-def train_raw(raw: dict, step: Step | None = None) -> RunDir:
-    return train(parse_config(raw), QUIET, step)
+def train_raw(raw: dict, step: Step | None = None, base_samples: Path | None = None) -> RunDir:
+    return train(parse_config(raw), QUIET, step, base_samples)
 
 
 def train_in_process(raw: dict, kill_in_save: int | None = None, kill_after_step: int | None = None) -> int:

@@ -91,6 +91,22 @@ def test_metrics_samples_and_card(raw_config):
     assert "torch" in json.loads(run.env.read_text())["packages"]
 
 
+def test_samples_of_the_base_are_taken_over_from_another_run(raw_config, tmp_path):
+    raw = changed(raw_config, "train.sample_every=2", "train.num_steps=2", "sample.num_prompts=2")
+    first = train_raw(raw)
+    other = train_raw(changed(raw, f"run={tmp_path / 'other'}", "loss.name=dpo_cm"), base_samples=first.samples_at(0))
+    drawn = sorted(first.samples_at(0).glob("*.png"))
+    assert len(drawn) == 2
+    for picture in drawn:
+        copy = other.samples_at(0) / picture.name
+        assert copy.read_bytes() == picture.read_bytes()
+        assert copy.stat().st_mtime_ns == picture.stat().st_mtime_ns  # not drawn again
+    assert other.sample_steps() == [0, 2]
+    third = changed(raw, f"run={tmp_path / 'third'}", "sample.guidance_scale=2.0")
+    with pytest.raises(UserError, match="was made with other settings:\n  guidance_scale"):
+        train_raw(third, base_samples=first.samples_at(0))
+
+
 def with_objective(t, change):
     """`t` whose objective's losses (B,) are changed."""
 

@@ -45,6 +45,8 @@ def hint(section: str, key: object, known: list[str]) -> str:
     """The end of a message about an unknown key of `section` ("" for the top level), whose keys are `known`."""
     name = str(key)
     elsewhere = _every_key()
+    if f"{section}.{name}" in elsewhere:  # of a component that was not chosen
+        return f"; another {section} has it, this one has: {', '.join(known) or 'no keys'}"
     equal = [path for path in elsewhere if path.rpartition(".")[2] == name]
     if here := FOREIGN.get(section, {}).get(name.lower()) or (None if equal else _near(name, known)):
         return f"; did you mean {here}?"

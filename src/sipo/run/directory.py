@@ -67,6 +67,10 @@ class RunDir:
         for _, line in iter_jsonl(self.metrics) if self.metrics.exists() else ():
             yield line
 
+    def samples_at(self, step: int) -> Path:
+        """The folder of the samples that were drawn after `step`."""
+        return self.samples / f"{step:06d}"
+
     def sample_steps(self) -> list[int]:
         """Steps with a folder of samples, in order."""
         if not self.samples.is_dir():

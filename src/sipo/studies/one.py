@@ -1,11 +1,15 @@
-"""One run of a study, in a process of its own: train, then score the samples. `python -m sipo.studies.one CONFIG SCORER`."""
+"""One run of a study, in a process of its own: train, then score the samples.
+
+`python -m sipo.studies.one CONFIG SCORER [FOLDER]`: the folder holds the base's samples, which another run has drawn.
+"""
 
 import sys
+from pathlib import Path
 
 from rich.console import Console
 
 
-def main(config: str, scorer: str) -> None:
+def main(config: str, scorer: str, base_samples: str | None = None) -> None:
     from sipo.backbones import quiet_libraries
 
     quiet_libraries()
@@ -15,9 +19,9 @@ def main(config: str, scorer: str) -> None:
     from sipo.train.loop import train
 
     console, loaded = Console(), load_scorer(scorer)  # a scorer that cannot be loaded costs no training
-    run = train(load_config(config), console)
+    run = train(load_config(config), console, base_samples=Path(base_samples) if base_samples else None)
     for step in run.sample_steps():
-        score(run.samples / f"{step:06d}", loaded, console=console)
+        score(run.samples_at(step), loaded, console=console)
 
 
 if __name__ == "__main__":

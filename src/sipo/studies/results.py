@@ -59,7 +59,7 @@ def rows_of(study: Study, cell: Cell, scorer: str) -> list[Row]:
         if line["kind"] == "train"
     ]
     for step in run.sample_steps():
-        scores = read_scores(run.samples / f"{step:06d}", scorer)
+        scores = read_scores(run.samples_at(step), scorer)
         values = _means(scores, study.measure.values)
         if study.measure.categories:
             tags = [_tag(study, score) for score in scores]

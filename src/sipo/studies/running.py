@@ -13,6 +13,7 @@ from statistics import median
 from rich.console import Console
 from rich.text import Text
 
+from sipo.config import Config
 from sipo.errors import UserError
 from sipo.files import write_atomic
 from sipo.jsonl import read_json
@@ -62,7 +63,8 @@ def run_missing(
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                running.append(_start(study, waiting.pop(0)))
+                cell = waiting.pop(0)
+                running.append(_start(study, cell, base_samples(cell, cells)))
             time.sleep(0.2)
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
@@ -99,9 +101,23 @@ def _encode_caches(cells: Sequence[Cell], console: Console) -> None:
             raise UserError(f"the pairs could not be encoded into {cache}: {log}:\n{_last_lines(log)}")
 
 
-def _start(study: Study, cell: Cell) -> Job:
+def base_samples(cell: Cell, cells: Sequence[Cell]) -> Path | None:
+    """The samples, with their scores, that a finished run of the same base drew before its first step."""
+
+    def drawn_by(config: Config) -> tuple:
+        return config.model, config.data, config.policy, config.sample
+
+    for other in cells:
+        run = RunDir(Path(other.config.run))
+        if drawn_by(other.config) == drawn_by(cell.config) and (run.path / DONE).is_file() and 0 in run.sample_steps():
+            return run.samples_at(0)
+    return None
+
+
+def _start(study: Study, cell: Cell, base_samples: Path | None) -> Job:
     config, log = _write_config(cell)
     command = [sys.executable, "-m", "sipo.studies.one", str(config), study.measure.scorer]
+    command += [str(base_samples)] if base_samples else []
     return Job(cell, _launch(command, log), log, time.time())
 
 

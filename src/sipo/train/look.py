@@ -115,13 +115,14 @@ def drop_samples_after(run: RunDir, step: int) -> None:
     """Remove the grids of steps that a resumed run has yet to repeat."""
     for later in run.sample_steps():
         if later > step or step == 0:
-            shutil.rmtree(run.samples / f"{later:06d}")
+            shutil.rmtree(run.samples_at(later))
 
 
 def write_samples(t: Training, run: RunDir, step: int) -> None:
-    """Write `samples/<step>/`, or replace it."""
-    folder = run.samples / f"{step:06d}"
-    shutil.rmtree(folder, ignore_errors=True)
+    """Write `samples/<step>/`, or replace it; before the first step, complete what another run has drawn (`train`)."""
+    folder = run.samples_at(step)
+    if step:
+        shutil.rmtree(folder, ignore_errors=True)
     draw_samples(t, t.prompts, folder, step)
 
 

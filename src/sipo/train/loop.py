@@ -1,6 +1,7 @@
 """The training loop: one linear function, from a config to a run directory."""
 
 import contextlib
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -29,10 +30,11 @@ SIGNALS = [
 Step = Callable[[Training, int, bool], Update]
 
 
-def train(config: Config, console: Console, take_step: Step | None = None) -> RunDir:
+def train(config: Config, console: Console, take_step: Step | None = None, base_samples: Path | None = None) -> RunDir:
     """Align a model as the config says; run again, it resumes after the newest checkpoint. Returns the run directory.
 
-    take_step: what takes an optimizer step, in the place of the objective's own.
+    take_step: what takes an optimizer step, in the place of the objective's own. base_samples: the samples before the first
+    step, as another run of the same base drew them with the same settings (they are compared); None draws them.
     Raises UserError for what the user can fix, before the first step wherever it is known by then.
     """
     take_step = take_step or (take_d3po_step if isinstance(config.loss, D3PO) else take_pair_step)
@@ -40,6 +42,8 @@ def train(config: Config, console: Console, take_step: Step | None = None) -> Ru
     with room_in(run.path, kept=lambda: newest(run)), StopRequest() as stop, open_training(config, console) as t:
         stop.waits = True
         if t.start == 0:
+            if base_samples and t.processes.is_main:
+                shutil.copytree(base_samples, run.samples_at(0), dirs_exist_ok=True)
             look(t, 0)
         for step in () if ends_early(t) else range(t.start + 1, t.settings.num_steps + 1):
             update = take_step(t, step, stop.requested)

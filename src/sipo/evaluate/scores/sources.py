@@ -59,7 +59,7 @@ def find_one(path: Path) -> MediaFolder:
 
 def _of_run(run: RunDir) -> list[Path]:
     steps = run.sample_steps()
-    folders = [run.samples / f"{steps[-1]:06d}"] if steps else []
+    folders = [run.samples_at(steps[-1])] if steps else []
     folders += sorted(file.parent for file in run.evaluation.rglob(SAMPLES))
     found = [folder for folder in folders if (folder / SAMPLES).is_file()]
     if not found:
