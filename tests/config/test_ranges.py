@@ -120,7 +120,7 @@ def test_the_nearest_key_over_all_levels(key, meant):
 
 
 def test_a_key_of_another_choice_is_named_as_that():
-    with pytest.raises(UsageError, match="loss.beta: unknown key; another loss has it, this one has: no keys$"):
+    with pytest.raises(UsageError, match=r"loss\.beta: unknown key; another loss has it, this one has: no keys$"):
         parse_config({**MINIMAL, "loss": {"name": "sft", "beta": 1}})
 
 

@@ -4,12 +4,14 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 from support.configs import changed
 from support.runs import train_raw
 
 from sipo.backbones import load_backbone
+from sipo.backbones.finite import lacks_a_channel
 from sipo.config import ModelConfig
 from sipo.data.cache.shards import write_shard
 from sipo.errors import UserError
@@ -59,6 +61,26 @@ def test_weights_that_train_are_told_from_frozen_ones(tiny_sd):
     weight.requires_grad_(True)
     assert backbone.nonfinite_weight() is not None
     assert backbone.nonfinite_weight(trained=False) is None
+
+
+@pytest.mark.parametrize(("part", "folder"), [("unet", "unet"), ("vae", "vae")])
+def test_samples_of_nan_are_explained_by_the_weight_that_made_them(tiny_sd_copy, part, folder):
+    file = tiny_sd_copy / folder / "diffusion_pytorch_model.safetensors"
+    name = next(name for name in load_file(file) if name.endswith("conv_out.weight") and "encoder" not in name)
+    poison(file, name, float("nan"))
+    sampler = load_backbone(ModelConfig(str(tiny_sd_copy))).sampler(2, 1.0)
+    with pytest.raises(UserError, match=rf"draws NaN: {name} of the {part} is NaN or infinite in 1 of .*Replace"):
+        sampler(["a circle"], [0])
+
+
+def test_what_nan_leaves_of_a_picture():
+    dark = Image.new("RGB", (4, 4))
+    lit = Image.new("RGB", (4, 4), (1, 1, 1))
+    assert lacks_a_channel(dark)
+    assert lacks_a_channel([dark, dark])
+    assert lacks_a_channel(Image.new("RGB", (4, 4), (9, 0, 9)))
+    assert not lacks_a_channel(lit)
+    assert not lacks_a_channel([dark, lit])
 
 
 def test_a_weight_of_an_encoder(raw, tiny_sd_copy):

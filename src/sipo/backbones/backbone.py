@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from sipo.backbones import checkpoint, denoisers, lora
 from sipo.backbones.architecture import Architecture, read_architecture, resolve_path
 from sipo.backbones.family import Conditioning, Media, Sampler
-from sipo.backbones.finite import nonfinite_weight
+from sipo.backbones.finite import lacks_a_channel, nonfinite_weight
 from sipo.backbones.lora_merge import Fitted, merge
 from sipo.backbones.lora_names import Form
 from sipo.backbones.meta import meta_text_encoders
@@ -97,7 +97,10 @@ class Backbone:
         ).float()
 
     def sampler(self, num_inference_steps: int, guidance_scale: float) -> Sampler:
-        """Media by the checkpoint's own pipeline and scheduler; a CPU generator a seed, so that devices agree."""
+        """Media by the checkpoint's own pipeline and scheduler; a CPU generator a seed, so that devices agree.
+
+        What it returns raises UserError where a weight that is not finite made NaN of a medium.
+        """
 
         @torch.no_grad()
         def sample(prompts: list[str], seeds: list[int]) -> Sequence[Media]:
@@ -108,7 +111,10 @@ class Backbone:
                 media = self.adapter.sample(
                     self.pipeline, prompts, generators, num_inference_steps, guidance_scale, self.size
                 )
+                broken = self.nonfinite_weight() if any(map(lacks_a_channel, media)) else None
             self.denoiser.train(training)
+            if broken:
+                raise UserError(f"{self.model.path} draws NaN: {broken}. Replace the file, or export the run again")
             return media
 
         return sample

@@ -1,9 +1,11 @@
-"""Weights that are NaN or infinite: of a damaged file, an overflow in fp16, or a LoRA merged with such."""
+"""Weights that are NaN or infinite (of a damaged file, an overflow in fp16, a LoRA merged with such), and what they draw."""
 
 import itertools
 
 from torch import nn
 from torch.distributed.tensor import DTensor
+
+from sipo.backbones.family import Media
 
 
 def nonfinite_weight(part: str, network: nn.Module, trained: bool) -> str | None:
@@ -19,3 +21,10 @@ def nonfinite_weight(part: str, network: nn.Module, trained: bool) -> str | None
             plain = name.replace(".base_layer.", ".")
             return f"{plain} of the {part} is NaN or infinite in {count:,} of {own.numel():,} values"
     return None
+
+
+def lacks_a_channel(medium: Media) -> bool:
+    """Whether a channel of a picture, or of all frames of a video, is 0 everywhere: what is left of NaN."""
+    frames = medium if isinstance(medium, list) else [medium]
+    brightest = [[high for _, high in frame.convert("RGB").getextrema()] for frame in frames]
+    return not all(map(max, zip(*brightest, strict=True)))
