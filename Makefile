@@ -29,9 +29,9 @@ test: setup
 test-slow: setup
 	$(PYTHON) -m pytest -n auto --dist worksteal -m slow
 
-# The pages in a real browser, votes in a real PostgreSQL.
+# All pages in a real browser, votes in a real PostgreSQL.
 test-annotate: setup services
-	$(PYTHON) -m pytest -m services tests/annotate
+	$(PYTHON) -m pytest -m services tests/annotate tests/evaluate/pages
 
 # Devices, dtypes and waits of a training step, without a GPU: a CUDA build of torch (6 GB), and a driver that does nothing.
 test-fake-cuda: $(FAKE)/libcuda.so.1

@@ -1,11 +1,11 @@
 """Real Chromium: annotators vote by keyboard, mouse and touch, on images and videos, and the report is right to the vote."""
 
 import json
-import shutil
 from collections import Counter
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
+from support import browser
 from support.hostile import PROMPTS as HOSTILE
 from support.studies import Session, folder_of_samples, hosting, serving, small_study
 
@@ -22,25 +22,13 @@ LEVELS = """() => [...document.querySelectorAll('#results img, #results video')]
 
 @pytest.fixture(scope="module")
 def chromium():
-    path = shutil.which("chromium")
-    assert path, "Chromium is not installed; `make test-annotate` installs it"
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    ]
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=flags)
-        yield browser
-        browser.close()
+    with browser.chromium() as opened:
+        yield opened
 
 
-def opened(browser, link: str, **options) -> Page:
+def opened(chromium, link: str, **options) -> Page:
     """A page at a personal link, past its guideline; complaints and requests are collected on it."""
-    page = browser.new_context(viewport={"width": 1200, "height": 760}, **options).new_page()
+    page = chromium.new_context(viewport={"width": 1200, "height": 760}, **options).new_page()
     page.complaints, page.requests = [], []
     page.on(
         "console",

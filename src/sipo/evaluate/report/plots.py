@@ -2,6 +2,7 @@
 
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,16 +18,17 @@ from sipo.evaluate.report.columns import Columns
 CHOSEN, REJECTED, NEUTRAL, QUIET = "#2b7bba", "#d9642c", "#2f9184", "#8c96a3"
 INK, GRID = "#27313b", "#dde2e7"  # in SVG these two become the page's own text and rule colours
 MAX_POINTS = 400  # of a curve
+TITLE = 24  # letters of a line of a title, which the width has room for
 
 STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif", "font.size": 8.5, "svg.fonttype": "none", "svg.hashsalt": "sipo",
+    "font.family": "sans-serif", "font.size": 9.5, "svg.fonttype": "none", "svg.hashsalt": "sipo",
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
     "xtick.major.size": 3, "ytick.major.size": 3,
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
     "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6,
-    "axes.titlesize": 9.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
-    "legend.frameon": False, "legend.fontsize": 8, "legend.handlelength": 1.6, "lines.solid_capstyle": "round",
+    "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "legend.frameon": False, "legend.fontsize": 9.5, "legend.handlelength": 1.6, "lines.solid_capstyle": "round",
 }  # fmt: skip
 
 
@@ -111,9 +113,9 @@ def draw_bins(panel: Panel, records: Sequence[dict] | Columns) -> Drawing | None
 
 
 def _axes(panel: Panel, xlabel: str):
-    figure = Figure(figsize=(3.9, 2.6), layout="constrained")
+    figure = Figure(figsize=(2.95, 2.3), layout="constrained")
     axes = figure.subplots()
-    axes.set_title(panel.title)
+    axes.set_title(textwrap.fill(panel.title, TITLE))
     axes.set_xlabel(xlabel)
     axes.set_ylabel(panel.unit)
     if panel.band:
