@@ -134,7 +134,7 @@ def _finish(panel: Panel, figure: Figure, axes) -> Drawing:
     axes.set_ylim(*panel.limits)
     axes.ticklabel_format(axis="y", scilimits=(-3, 4))
     png, svg = io.BytesIO(), io.StringIO()
-    figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+    figure.savefig(png, format="png", dpi=220, facecolor="white", metadata={"Software": None})
     figure.set_layout_engine("none")  # laid out once, for both
     figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
     return Drawing(panel, _inline_svg(svg.getvalue(), panel.name), png.getvalue())
