@@ -58,6 +58,8 @@ LAYOUTS = {
     "qwen-image": Layout(pack_qwen, unpack_qwen, unpack_qwen),
     "flux2-klein": Layout(unpack=unpack_klein, velocity=unpack_klein),
     "z-image": Layout(unpack=stacked, velocity=lambda pipeline, samples: -stacked(pipeline, samples)),
+    "wan2.2-5b": Layout(),
+    "wan2.2-14b": Layout(),
 }
 
 

@@ -6,7 +6,6 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLCogVideoX,
-    AutoencoderKLWan,
     CogVideoXDDIMScheduler,
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
@@ -18,13 +17,9 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
-    UniPCMultistepScheduler,
-    WanPipeline,
-    WanTransformer3DModel,
 )
 from support.encoders import t5, t5_tokenizer, text_encoder, tokenizer
-from support.newer_checkpoints import NEWER
-from transformers import UMT5Config, UMT5EncoderModel
+from support.newer_checkpoints import NEWER, wan_pipeline, wan_transformer, wan_vae
 
 SD_BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
@@ -114,21 +109,7 @@ def cogvideox(folder: Path, rotary: bool) -> Path:
 def wan(folder: Path) -> Path:
     """A Wan2.1-type checkpoint; use it at 5 frames of 16 x 16 pixels."""
     torch.manual_seed(0)
-    WanPipeline(
-        transformer=WanTransformer3DModel(
-            patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
-            text_dim=32, freq_dim=16, ffn_dim=32, num_layers=2, cross_attn_norm=True, rope_max_seq_len=32,
-        ),
-        vae=AutoencoderKLWan(
-            base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
-            latents_mean=[-0.7, 0.2, 0.1, -0.3], latents_std=[2.8, 1.4, 2.3, 1.9],
-        ),
-        scheduler=UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, num_train_timesteps=1000
-        ),
-        text_encoder=t5(UMT5Config, UMT5EncoderModel), tokenizer=t5_tokenizer(512),
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
+    return wan_pipeline(folder, 3.0, transformer=wan_transformer(4), vae=wan_vae())
 
 
 # Every family: how its tiny checkpoint is made, and the settings of `data` at which it is used.

@@ -7,6 +7,7 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
+    AutoencoderKLWan,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
@@ -14,6 +15,9 @@ from diffusers import (
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    UniPCMultistepScheduler,
+    WanPipeline,
+    WanTransformer3DModel,
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
@@ -27,6 +31,7 @@ from support.encoders import (
     text_encoder,
     tokenizer,
 )
+from transformers import UMT5Config, UMT5EncoderModel
 
 
 def kl(scaling_factor: float, shift_factor: float) -> AutoencoderKL:
@@ -112,9 +117,55 @@ def flux2_klein(folder: Path) -> Path:
     return folder
 
 
+def wan_transformer(channels: int) -> WanTransformer3DModel:
+    return WanTransformer3DModel(
+        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=channels, out_channels=channels,
+        text_dim=32, freq_dim=16, ffn_dim=32, num_layers=2, cross_attn_norm=True, rope_max_seq_len=32,
+    )  # fmt: skip
+
+
+def wan_vae() -> AutoencoderKLWan:
+    """That of Wan 2.1 and of 2.2's A14B: 4 x 8 x 8."""
+    return AutoencoderKLWan(
+        base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+        latents_mean=[-0.7, 0.2, 0.1, -0.3], latents_std=[2.8, 1.4, 2.3, 1.9],
+    )  # fmt: skip
+
+
+def wan_pipeline(folder: Path, shift: float, **parts) -> Path:
+    WanPipeline(
+        scheduler=UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift, num_train_timesteps=1000
+        ),
+        text_encoder=t5(UMT5Config, UMT5EncoderModel), tokenizer=t5_tokenizer(512), **parts,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def wan22_5b(folder: Path) -> Path:
+    """A Wan2.2-TI2V-5B-type checkpoint with its residual VAE of 4 x 16 x 16; use it at 5 frames of 32 x 32 pixels."""
+    torch.manual_seed(0)
+    vae = AutoencoderKLWan(
+        base_dim=4, decoder_base_dim=8, z_dim=6, dim_mult=[1, 1, 1, 1], num_res_blocks=1, is_residual=True,
+        temperal_downsample=[False, True, True], in_channels=12, out_channels=12, patch_size=2,
+        scale_factor_spatial=16, scale_factor_temporal=4, latents_mean=[-0.2, 0.1, 0.3, -0.1, 0.5, 0.0],
+        latents_std=[0.5, 1.0, 0.4, 1.2, 0.8, 0.6],
+    )  # fmt: skip
+    return wan_pipeline(folder, 5.0, transformer=wan_transformer(6), vae=vae, expand_timesteps=True)
+
+
+def wan22_14b(folder: Path) -> Path:
+    """A Wan2.2-T2V-A14B-type checkpoint, two transformers that differ; use it at 5 frames of 16 x 16 pixels."""
+    torch.manual_seed(0)
+    networks = {part: wan_transformer(4) for part in ("transformer", "transformer_2")}
+    return wan_pipeline(folder, 3.0, **networks, vae=wan_vae(), boundary_ratio=0.875)
+
+
 NEWER = {  # as `support.checkpoints.FAMILIES`
     "sd3": (sd3, {}),
     "qwen-image": (qwen_image, {"resolution": 16}),
     "z-image": (z_image, {"resolution": 16}),
     "flux2-klein": (flux2_klein, {"resolution": 16}),
+    "wan2.2-5b": (wan22_5b, {"resolution": 32, "num_frames": 5, "fps": 16}),
+    "wan2.2-14b": (wan22_14b, {"resolution": 16, "num_frames": 5}),
 }

@@ -1,7 +1,7 @@
 """The network that is trained: one denoiser, or several that take over from each other along the timesteps."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -9,32 +9,54 @@ from torch import Tensor, nn
 from sipo.backbones.family import Adapter, Conditioning
 from sipo.size import Size
 
-PredictOne = Callable[[nn.Module, Tensor, Tensor, Conditioning], Tensor]
+
+class PredictOne(Protocol):
+    """The prediction of one network, at a size in pixels (None: that of the training)."""
+
+    def __call__(
+        self, network: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning, at: Size | None = None, /
+    ) -> Tensor: ...
 
 
 class Switched(nn.Module):
     """Several denoisers as one network: each sample goes through the one that its timestep selects.
 
-    The first takes t >= boundaries[0], the next t >= boundaries[1], ..., the last the rest.
+    The first takes t >= boundaries[0], the next t >= boundaries[1], ..., the last the rest. So a micro-batch may hold
+    timesteps on both sides of a boundary, and a network without samples gets gradients of zero.
     """
 
     def __init__(self, networks: dict[str, nn.Module], boundaries: tuple[float, ...]):
         super().__init__()
         self.networks, self.boundaries = nn.ModuleDict(networks), boundaries
 
-    def forward(self, predict: PredictOne, xt: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """(B, ...), with `predict` for each network and its samples; on the meta device every network takes all of them."""
+    def forward(
+        self,
+        predict: PredictOne,
+        xt: Tensor,
+        t: Tensor,
+        conditioning: Conditioning,
+        smallest: tuple[Size, tuple[int, ...]] | None = None,
+    ) -> Tensor:
+        """(B, ...), with `predict` for each network and its samples; on the meta device every network takes all of them.
+
+        smallest: a size that the networks take, and the shape of a sample of that size; None for the size of xt.
+        """
         if t.is_meta:  # timesteps without values select nothing
             return torch.stack([predict(network, xt, t, conditioning) for network in self.networks.values()]).sum(0)
         selected = torch.stack([t < boundary for boundary in self.boundaries]).sum(0)  # (B,)
         rows, predictions = [], []
         for number, network in enumerate(self.networks.values()):
             own = (selected == number).nonzero().squeeze(1)
-            # A network without samples computes one that is dropped: sharded networks need every process, and DDP a
-            # gradient (of zero) for every weight.
-            run = own if len(own) else own.new_zeros(1)
-            some = {name: value[run] for name, value in conditioning.items()}
-            predictions.append(predict(network, xt[run], t[run], some)[: len(own)])
+            if len(own):
+                some = {name: value[own.to(value.device)] for name, value in conditioning.items()}
+                predictions.append(predict(network, xt[own], t[own], some))
+            else:
+                # It computes a small sample, which is dropped: sharded networks need every process, and DDP a gradient (of
+                # zero) for every weight.
+                some = {name: value[:1] for name, value in conditioning.items()}
+                size, shape = smallest or (None, xt.shape[1:])
+                dropped = predict(network, xt[(slice(1), *map(slice, shape))], t[:1], some, size)
+                predictions.append(dropped.flatten()[:0].view(0, *xt.shape[1:]))
             rows.append(own)
         return torch.cat(predictions)[torch.cat(rows).argsort()]
 
@@ -102,7 +124,12 @@ def predict(
 ) -> Tensor:
     """The denoiser's raw prediction, shape of xt; it may be wrapped for data parallelism, or a copy."""
 
-    def one(network: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        return adapter.predict(network, xt, t, conditioning, size, guidance)
+    def one(network: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning, at: Size | None = None) -> Tensor:
+        return adapter.predict(network, xt, t, conditioning, at or size, guidance)
 
-    return denoiser(one, xt, t, conditioning) if adapter.boundaries else one(denoiser, xt, t, conditioning)
+    if not adapter.boundaries:
+        return one(denoiser, xt, t, conditioning)
+    sizes = adapter.sizes
+    small = Size(sizes.height, sizes.width)
+    smallest = None if sizes.only_native else (small, adapter.latent_shape(small))
+    return denoiser(one, xt, t, conditioning, smallest)

@@ -1,4 +1,8 @@
-"""Wan2.1 text-to-video: a flow transformer over video latents, channels first, with a UMT5 text encoder."""
+"""Wan 2.1 and 2.2, text to video: flow transformers over video latents, channels first, with a UMT5 text encoder.
+
+2.2 T2V-A14B has two transformers, which take over from each other at `boundary_ratio`; 2.2 TI2V-5B has one, over the latents
+of a VAE that compresses 4 x 16 x 16 (`expand_timesteps` in its model_index.json).
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,23 +31,30 @@ MAX_TOKENS = 512  # the pipeline's default
 
 
 class Wan:
-    """`WanPipeline` with one transformer (see `sipo.backbones.family.Adapter`). Latents: (B, C, f, h, w)."""
-
-    boundaries = ()
+    """`WanPipeline` (see `sipo.backbones.family.Adapter`). Latents: (B, C, f, h, w)."""
 
     def __init__(self, configs: Configs) -> None:
         self.transformer, self.vae, self.scheduler = configs["transformer"], configs["vae"], configs["scheduler"]
-        if configs["model_index"].get("boundary_ratio") or configs["model_index"].get("expand_timesteps"):
-            raise UserError("it is a Wan 2.2, which is not supported; Wan 2.1 is")
+        index = configs["model_index"]
+        # A timestep for each token, 0 for those of a given first frame. Of text to video all are equal, and one for each sample
+        # gives the same without 1 GB of modulations (27,280 tokens x 6 x 3,072 in bfloat16).
+        self.per_token = bool(index.get("expand_timesteps"))
+        self.boundaries = _boundaries(index.get("boundary_ratio"), "transformer_2" in configs, self.scheduler)
+        channels, own = self.transformer["in_channels"], self.vae.get("z_dim", 16)
+        if channels != own:
+            raise UserError(
+                f"its transformer reads {channels} channels and its VAE has {own}: an image-to-video model, which is not supported"
+            )
         # The pipeline's own rule; older configs lack the keys.
         self.stride = int(self.vae.get("scale_factor_spatial") or 8)
         self.frame_stride = int(self.vae.get("scale_factor_temporal") or 4)
 
     @property
     def sizes(self) -> Sizes:
-        """Native: the pipeline's defaults, at the 16 frames a second of the training data."""
+        """Native: the pipeline's defaults, at the 16 frames a second of the training data; of TI2V-5B its card's."""
         _, height, width = self.transformer["patch_size"]
-        return Sizes(Size(480, 832, 81, fps=16.0), self.stride * height, self.stride * width, self.frame_stride)
+        native = Size(704, 1280, 121, fps=24.0) if self.per_token else Size(480, 832, 81, fps=16.0)
+        return Sizes(native, self.stride * height, self.stride * width, self.frame_stride)
 
     @property
     def tokens(self) -> dict[str, int]:
@@ -106,9 +117,20 @@ class Wan:
         ).frames  # fmt: skip
 
 
+def _boundaries(ratio: float | None, has_second: bool, scheduler: dict[str, Any]) -> tuple[float, ...]:
+    """The timestep below which the second transformer takes over. Raises UserError where one of the two is missing."""
+    if ratio is None and not has_second:
+        return ()
+    if ratio is None or not has_second:
+        found = "a transformer_2 and no boundary_ratio" if has_second else "a boundary_ratio and no transformer_2"
+        raise UserError(f"its model_index.json names {found}; a model with two transformers has both")
+    return (ratio * scheduler["num_train_timesteps"],)
+
+
 WAN = Family(
     pipeline=WanPipeline,
-    denoisers={"transformer": WanTransformer3DModel},
+    denoisers={"transformer": WanTransformer3DModel, "transformer_2": WanTransformer3DModel},
+    optional=("transformer_2",),
     vae=AutoencoderKLWan,
     text_encoders=("text_encoder",),
     lora_targets=("to_k", "to_q", "to_v", "to_out.0"),
@@ -118,4 +140,4 @@ WAN = Family(
     vae_dtype=torch.float32,
     tiled_vae=True,
 )
-"""Wan 2.1, text to video: a flow-matching transformer, UMT5."""
+"""Wan 2.1 and 2.2, text to video: a flow-matching transformer, or two by timestep; UMT5."""
