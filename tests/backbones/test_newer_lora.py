@@ -1,5 +1,7 @@
 """LoRA of the newer families out and in: the names of each program by its key rules, transcribed here, and diffusers' loader."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -23,6 +25,8 @@ MORE = {
         "single_stream_modulation.linear",
     ],
     "z-image": ["feed_forward.w1", "feed_forward.w2", "layers.0.adaLN_modulation.0"],
+    "wan2.2-5b": ["ffn.net.0.proj", "ffn.net.2", "time_embedder.linear_1", "time_proj", "text_embedder.linear_2"],
+    "wan2.2-14b": ["ffn.net.0.proj", "ffn.net.2"],
 }
 
 # Stability-AI/sd3.5: mmditx.py, as kohya-ss/sd-scripts: library/sd3_models.py
@@ -53,11 +57,22 @@ FLUX2 = [
     for module in ("attn.qkv", "attn.proj", "mlp.0", "mlp.2")
 ]
 FLUX2 += ["single_blocks.0.linear1", "single_blocks.0.linear2", "single_stream_modulation.lin"]
-ORIGINAL = {"sd3": SD3, "qwen-image": QWEN_IMAGE, "z-image": Z_IMAGE, "flux2-klein": FLUX2}
+# Wan-Video/Wan2.2: wan/modules/model.py, as Wan2.1's and kohya-ss/musubi-tuner's wan/modules/model.py
+WAN = [
+    f"blocks.{n}.{module}"
+    for n in (0, 1)
+    for module in (*(f"{kind}_attn.{letter}" for kind in ("self", "cross") for letter in "qkvo"), "ffn.0", "ffn.2")
+]
+WAN += ["time_embedding.0", "time_projection.1", "text_embedding.2"]
+ORIGINAL = {
+    "sd3": SD3, "qwen-image": QWEN_IMAGE, "z-image": Z_IMAGE, "flux2-klein": FLUX2, "wan2.2-5b": WAN, "wan2.2-14b": WAN,
+}  # fmt: skip
 
 
 def known_keys(name: str, form: str, adapted: set[str]) -> set[str]:
     """What the program reads: ComfyUI's comfy/lora.py, kohya's LoRANetwork."""
+    if form == "comfyui" and name.startswith("wan"):  # the original names behind `diffusion_model.`
+        return {f"diffusion_model.{module}" for module in WAN}
     if form == "comfyui":  # model_lora_keys_unet: diffusers' names behind `transformer.`
         return {f"transformer.{module}" for module in adapted}
     return {f"lora_unet_{module.replace('.', '_')}" for module in ORIGINAL[name]}
@@ -65,8 +80,10 @@ def known_keys(name: str, form: str, adapted: set[str]) -> set[str]:
 
 @pytest.mark.parametrize("name", NEWER)
 def test_every_form_has_its_program_s_names_and_is_read_as_the_same_change(tiny_family, tmp_path, name):
+    """Of every denoiser; those after the first have a folder of their own."""
     folder = tiny_family(name)
     backbone = load_backbone(ModelConfig(str(folder)))
+    parts = list(backbone.family.denoisers)
     base = {key: weight.clone() for key, weight in backbone.denoiser.state_dict().items()}
     torch.manual_seed(0)
     adapters = add_adapters(backbone.denoiser, [*backbone.lora_targets, *MORE.get(name, [])], RANK, ALPHA)
@@ -78,18 +95,16 @@ def test_every_form_has_its_program_s_names_and_is_read_as_the_same_change(tiny_
     changed = {}
     for form in ("diffusers", "comfyui", "kohya"):
         backbone.save_lora(tmp_path / form, weights, form)
-        tensors = load_file(tmp_path / form / FILE)
-        stems = {key.split(".lora_")[0] for key in tensors if not key.endswith(".alpha")}
-        if form != "diffusers":
+        files = [tmp_path / form / ("" if part == parts[0] else part) / FILE for part in parts]
+        assert sorted((tmp_path / form).rglob("*.safetensors")) == sorted(files)
+        for file in files if form != "diffusers" else ():
+            tensors = load_file(file)
+            stems = {key.split(".lora_")[0] for key in tensors if not key.endswith(".alpha")}
             assert stems <= known_keys(name, form, adapted)
             assert all(f"{stem}.alpha" in tensors for stem in stems)
         changed[form] = load_backbone(ModelConfig(str(folder), lora=str(tmp_path / form))).denoiser.state_dict()
 
-    pipeline = DiffusionPipeline.from_pretrained(folder)
-    pipeline.load_lora_weights(tmp_path / "diffusers")
-    pipeline.fuse_lora()
-    pipeline.unload_lora_weights()
-    theirs = pipeline.transformer.state_dict()
+    theirs = fused(folder, tmp_path / "diffusers", parts)
     for form, ours in changed.items():
         for key, weight in ours.items():
             torch.testing.assert_close(weight, theirs[key], atol=1e-5, rtol=1e-5, msg=f"{form}: {key}")
@@ -99,6 +114,33 @@ def test_every_form_has_its_program_s_names_and_is_read_as_the_same_change(tiny_
     found = read_lora(plain.family.denoisers, plain.denoiser, tmp_path / "diffusers", ALPHA)
     assert found.keys() == weights.keys()
     assert all(found[key].equal(weights[key]) for key in found)
+
+
+def fused(base: Path, lora: Path, parts: list[str]) -> dict[str, torch.Tensor]:
+    """The denoisers' weights, by their names in ours, after plain diffusers has fused the files."""
+    pipeline = DiffusionPipeline.from_pretrained(base)
+    pipeline.load_lora_weights(lora)
+    for part in parts[1:]:
+        pipeline.load_lora_weights(lora / part, **{f"load_into_{part}": True})
+    pipeline.fuse_lora(components=parts)
+    pipeline.unload_lora_weights()
+    prefixes = [f"networks.{part}." if len(parts) > 1 else "" for part in parts]
+    networks = [getattr(pipeline, part).state_dict() for part in parts]
+    return {
+        prefix + key: weight for prefix, each in zip(prefixes, networks, strict=True) for key, weight in each.items()
+    }
+
+
+@pytest.mark.parametrize("form", ["diffusers", "comfyui", "kohya"])
+def test_a_lora_for_one_of_two_denoisers_is_refused(tiny_family, tmp_path, form):
+    backbone = load_backbone(ModelConfig(str(tiny_family("wan2.2-14b"))))
+    weights = add_adapters(backbone.denoiser, backbone.lora_targets, RANK, ALPHA)
+    backbone.save_lora(tmp_path, {key: weight.detach() for key, weight in weights.items()}, form)
+    load_backbone(ModelConfig(str(tiny_family("wan2.2-14b")), lora=str(tmp_path / FILE)))  # with its sibling beside it
+    (tmp_path / "transformer_2" / FILE).unlink()
+    for path in (tmp_path, tmp_path / FILE):
+        with pytest.raises(UserError, match=f"for the transformer, and lacks transformer_2/{FILE} beside it"):
+            load_backbone(ModelConfig(str(tiny_family("wan2.2-14b")), lora=str(path)))
 
 
 def test_rows_that_diffusers_keeps_in_another_order_have_no_name_elsewhere(tiny_family, tmp_path):

@@ -10,6 +10,7 @@ from markdown_it import MarkdownIt
 from safetensors.torch import load_file, save_file
 from support.configs import changed
 from support.original import single_file
+from support.pipelines import call
 from support.runs import train_raw
 from typer.testing import CliRunner
 
@@ -50,10 +51,14 @@ def pictures(pipeline) -> np.ndarray:
 
 
 def follow(card: str, folder) -> np.ndarray:
+    return pictures(followed(card, folder))
+
+
+def followed(card: str, folder):
     snippet = card.split("```python")[1].split("```")[0].replace("path/to/this/folder", str(folder))
     found: dict = {}
     exec(snippet, found)  # the card's own text, as a reader would run it
-    return pictures(found["pipeline"])
+    return found["pipeline"]
 
 
 @pytest.mark.parametrize("case", ["plain", "lora", "vae", "file", "all"])
@@ -94,6 +99,22 @@ def test_the_card_gives_the_policy(raw_config, tiny_sd, files, case):
             assert done.exit_code == 0, done.output
             assert np.abs(follow((out / "README.md").read_text(), out) - ours).max() <= 1
         assert CliRunner().invoke(app, ["export", str(run.path), "--out", "x", "--format", "onnx"]).exit_code != 0
+
+
+def test_the_card_loads_a_lora_into_each_of_two_denoisers(family_config):
+    """And one that was merged before the training."""
+    steps = ("train.num_steps=1", "train.learning_rate=0.2", "loss.beta=0.01", "loss.prune_threshold=0.0")
+    first = train_raw(changed(family_config("first", "wan2.2-14b", "lora"), *steps))
+    second = train_raw(changed(family_config("second", "wan2.2-14b", "lora"), *steps, f"model.lora={first.weights}"))
+    for run in (first, second):
+        opened = open_for_sampling(str(run.path), num_inference_steps=2, guidance_scale=1.0)
+        ours = np.stack(opened.sampler(["p"], [0])[0]).astype(int)
+        card = (run.weights / "README.md").read_text()
+        theirs = call(followed(card, run.weights), ["p"], opened.backbone.size, 1.0, 2, seeds=[0])[0]
+        assert np.abs(np.stack(theirs).astype(int) - ours).max() <= 1
+        assert "one in the folder `transformer_2`" in " ".join(card.split())
+        base = open_for_sampling(str(run.path), True, 2, 1.0).sampler(["p"], [0])[0]
+        assert np.abs(np.stack(base).astype(int) - ours).max() > 1
 
 
 HOSTILE = 'x"; import os; os.abort() #\n```\n<script>alert(1)</script> [a](javascript:alert(1)) `b` \u202egnp \x1b[2J'

@@ -142,12 +142,22 @@ def fit_lora(
 ) -> list[tuple[str, Fitted]]:
     """The files of a LoRA, a part each (the first file may change text encoders too), and where their tensors belong.
 
-    Raises UserError for a LoRA of another model, with the number of tensors that it has no place for.
+    Those of later denoisers lie in folders named like the parts, beside the first one's file, as `save_lora` writes them.
+    Raises UserError for a LoRA of another model, with the number of tensors that it has no place for, and for one that
+    lacks the file of a denoiser.
     """
     first, *others = parts
     networks = dict(zip(parts, networks_of(denoiser), strict=True))
-    found = [(first, fit(read_lora_file(find_lora(path)), {first: networks[first]}, text_encoders))]
-    found += [(part, fit(read_lora_file(Path(path) / part / FILE), {first: networks[part]}, {})) for part in others]
+    file = find_lora(path)
+    found = [(first, fit(read_lora_file(file), {first: networks[first]}, text_encoders))]
+    for part in others:
+        place = file.parent / part / FILE
+        if not place.is_file():
+            raise UserError(
+                f"model.lora: {path} has {file.name} for the {first}, and lacks {part}/{FILE} beside it: each of this model's "
+                f"{1 + len(others)} denoisers takes a LoRA of its own"
+            )
+        found.append((part, fit(read_lora_file(place), {first: networks[part]}, {})))
     if not any(fitted.reaches(first) for _, fitted in found):
         raise UserError(f"the LoRA {path} holds no weight for the denoiser of this model")
     return found

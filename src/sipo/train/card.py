@@ -31,6 +31,12 @@ def model_card(config: Config, backbone: Backbone, step: int, is_lora: bool, for
     if is_lora:
         front["tags"].append("lora")
     files = FOR[form] if form else UNET if "unet" in backbone.family.denoisers else OTHER
+    first, *others = backbone.family.denoisers
+    for part in others:
+        files += (
+            f"\n\nThe model has a denoiser `{first}` for much noise and a `{part}` for little: the file here is for the first, the "
+            f"one in the folder `{part}` for the second. Load each into its own model."
+        )
     files += "\n\n`sipo export RUN --out FOLDER --merge` writes the whole pipeline instead.\n\n"
     note = "" if config.model.caption_windows == 1 else (
         f"Captions were read in {config.model.caption_windows} windows of 75 tokens: use a program that does so "
@@ -74,15 +80,28 @@ def snippet(model: ModelConfig, backbone: Backbone, is_lora: bool) -> str:
         where = "path/to/" if miniature(model.path) else ""
         keys = "".join(f", {key}={literal(value)}" for key in ("revision", "variant") if (value := getattr(model, key)))
         lines.append(f"pipeline = {used}.from_pretrained({literal(where + model.path)}{keys}{given})")
+    parts = list(backbone.family.denoisers)
     if model.lora:
+        first, *others = _loading(model.lora, parts)
+        both = "" if not others else f"components={json.dumps(parts)}"
         lines += [
-            f"pipeline.load_lora_weights({literal(model.lora)})  # what the base was before training",
-            "pipeline.fuse_lora()",
+            f"{first}  # what the base was before training",
+            *others,
+            f"pipeline.fuse_lora({both})",
             "pipeline.unload_lora_weights()",
         ]
-    lines.append('pipeline.load_lora_weights("path/to/this/folder")')
+    lines += _loading("path/to/this/folder", parts)
     names = f"{vae}, {used}" if model.vae else used
     return f"from diffusers import {names}\n\n" + "\n".join(lines) + "\n"
+
+
+def _loading(where: str, parts: list[str]) -> list[str]:
+    """A line for each denoiser; the files of later ones lie in folders named like the parts, beside the first one's."""
+    beside = where.rpartition("/")[0] if where.endswith(".safetensors") else where
+    return [
+        f"pipeline.load_lora_weights({literal(where)})",
+        *(f"pipeline.load_lora_weights({literal(f'{beside}/{part}')}, load_into_{part}=True)" for part in parts[1:]),
+    ]
 
 
 def literal(text: object) -> str:
