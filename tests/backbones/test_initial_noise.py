@@ -6,6 +6,7 @@ from support.checkpoints import FAMILIES
 
 from sipo import DDIM, ImportanceWeight, pair_terms
 from sipo.backbones import load_backbone, read_architecture
+from sipo.backbones.denoisers import networks_of
 from sipo.config import DataConfig, ModelConfig
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -41,7 +42,7 @@ class Inputs(list):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_it_is_what_the_pipeline_begins_with(flow, dtype):
     backbone = load_backbone(flow[0], dtype=DTYPES[dtype], size=flow[1])
-    seen = Inputs(backbone.denoiser)
+    seen = Inputs(networks_of(backbone.denoiser)[0])
     backbone.sampler(1, 1.0)(["a cat", "a dog"], [5, 2**40 + 3])
     noise = backbone.initial_noise([5, 2**40 + 3], backbone.noise_dtype)
     assert (noise.shape[1:], noise.dtype) == (backbone.adapter.latent_shape(backbone.size), torch.float32)

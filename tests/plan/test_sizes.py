@@ -15,10 +15,16 @@ from sipo.train.loop import train
 IMAGE = [{"resolution": sides} for sides in (12, 18, 23, [32, 20], [20, 18], [48, 64])]
 VIDEO = [
     {"resolution": sides, "num_frames": frames}
-    for sides, frames in [(16, 5), (16, 6), (20, 5), (24, 9), ([32, 16], 9), ([16, 24], 8)]
+    for sides, frames in [(16, 5), (16, 6), (20, 5), (32, 5), (24, 9), ([32, 16], 9), ([16, 24], 8)]
 ]
 # Sides that each tiny network takes, worked out from its layers: the VAE's halvings, times those of the UNet, or the patch.
-MULTIPLES = {"cogvideox-2b": 4 * 2, "cogvideox-5b": 4 * 2, "wan": 8 * 2}  # of all others 2 * 2
+MULTIPLES = {
+    "cogvideox-2b": 4 * 2,
+    "cogvideox-5b": 4 * 2,
+    "wan": 8 * 2,
+    "wan2.2-14b": 8 * 2,
+    "wan2.2-5b": 16 * 2,
+}  # of all others 2 * 2
 
 
 def fits(name: str, data: dict) -> bool:

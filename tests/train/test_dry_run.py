@@ -21,7 +21,7 @@ from sipo.train.loop import train
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 EXPERIMENTS = {"sd15": "sd", "sdxl": "sdxl", "flux": "flux", "cogvideox-2b": "cogvideox-2b",
                "cogvideox-5b": "cogvideox-5b", "wan": "wan", "sd35": "sd3", "qwen-image": "qwen-image", "z-image": "z-image",
-               "flux2-klein": "flux2-klein"}  # fmt: skip
+               "flux2-klein": "flux2-klein", "wan2.2-5b": "wan2.2-5b", "wan2.2-14b": "wan2.2-14b"}  # fmt: skip
 SMALL = {"data.workers": 0, "data.cache": None, "data.validation": None, "train.num_steps": 1, "train.batch_size": 2,
          "train.gradient_accumulation": 1, "train.mixed_precision": "no", "train.sample_every": 0,
          "train.validate_every": 0, "log.tensorboard": False}  # fmt: skip
