@@ -88,7 +88,7 @@ def test_autocast_is_torchs():
 @pytest.mark.parametrize("kind", ["full", "lora"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_saved_bytes_are_those_of_a_real_forward(name, kind, tiny_family):
-    """One sample in float32 on the CPU, whose attention kernel saves the same tensors but for padding and seeds.
+    """A sample for each denoiser in float32 on the CPU, whose attention kernel saves the same tensors but for padding and seeds.
 
     In CogVideoX and Stable Diffusion 3 a forward on the CPU keeps one more tensor per layer, of the queries' size.
     """
@@ -101,14 +101,16 @@ def test_saved_bytes_are_those_of_a_real_forward(name, kind, tiny_family):
 
     backbone = load_backbone(model, size=size)
     policy = make_policy(backbone, config, needs_reference=False, seed=0)
-    xt = torch.randn(1, *architecture.adapter.latent_shape(backbone.size))
-    conditioning = backbone.encode_prompts(["a" * 600]) | backbone.conditioning_of(torch.zeros(1, 4))  # all tokens
+    t = torch.tensor([*architecture.adapter.boundaries, 500.0])
+    xt = torch.randn(len(t), *architecture.adapter.latent_shape(backbone.size))
+    text = backbone.encode_prompts(["a" * 600] * len(t))  # all tokens
+    conditioning = text | backbone.conditioning_of(torch.zeros(len(t), 4))
     own = {tensor.untyped_storage()._cdata for tensor in (*policy.denoiser.parameters(), *policy.denoiser.buffers())}
 
     def saved() -> int:
         with (collected := Saved(own.__contains__)):
-            backbone.predict(policy.denoiser, xt, torch.tensor([500.0]), conditioning)
-        return num_bytes(collected.storages)
+            backbone.predict(policy.denoiser, xt, t, conditioning)
+        return num_bytes(collected.storages) / len(t)
 
     assert counted.activations == pytest.approx(saved(), rel=within)
     policy.denoiser.enable_gradient_checkpointing()
