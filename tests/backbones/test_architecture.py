@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sipo.backbones.architecture import architecture_folder, known_architectures, read_architecture
+from sipo.backbones.denoisers import networks_of
 from sipo.backbones.meta import meta_backbone, meta_text_encoders, meta_vae
 from sipo.config import ModelConfig
 from sipo.errors import UserError
@@ -20,6 +21,7 @@ FLUX, WAN = "black-forest-labs/FLUX.1-dev", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 SD35M, SD35L = "stabilityai/stable-diffusion-3.5-medium", "stabilityai/stable-diffusion-3.5-large"
 QWEN, Z_IMAGE, TURBO = "Qwen/Qwen-Image", "Tongyi-MAI/Z-Image", "Tongyi-MAI/Z-Image-Turbo"
 KLEIN, KLEIN_BASE = (f"black-forest-labs/FLUX.2-klein-{name}" for name in ("4B", "base-4B"))
+WAN5, WAN14 = (f"Wan-AI/Wan2.2-{name}-Diffusers" for name in ("TI2V-5B", "T2V-A14B"))
 COG2, COG5 = "zai-org/CogVideoX-2b", "zai-org/CogVideoX-5b"
 
 
@@ -37,6 +39,8 @@ COG2, COG5 = "zai-org/CogVideoX-2b", "zai-org/CogVideoX-5b"
         (QWEN, 20.43e9, 0.005),
         (Z_IMAGE, 6.15e9, 0.005),
         (KLEIN_BASE, 3.88e9, 0.005),
+        (WAN5, 5.00e9, 0.005),
+        (WAN14, 2 * 14.29e9, 0.005),
     ],
 )
 def test_the_denoisers_have_the_published_number_of_parameters(model, published, within):
@@ -63,12 +67,28 @@ def test_a_forward_takes_the_known_flops(model, size, gflops):
     assert counted / 1e9 == pytest.approx(gflops, rel=0.001)
 
 
+@pytest.mark.parametrize(
+    ("model", "layers", "width", "hidden", "tokens"),
+    [(WAN5, 30, 3072, 14336, 31 * 22 * 40), (WAN14, 40, 5120, 13824, 21 * 30 * 52)],
+)
+def test_a_forward_of_wan_2_2_takes_the_flops_of_its_blocks(model, layers, width, hidden, tokens):
+    """Self-attention, cross-attention to 512 tokens of text, feed-forward; all that lies around them is 0.1%."""
+    text = 512
+    products = 4 * tokens * width + 2 * (tokens + text) * width + 2 * tokens * hidden
+    attention = 2 * tokens * tokens + 2 * tokens * text
+    architecture = read_architecture(ModelConfig(model))
+    backbone = meta_backbone(architecture, architecture.sizes.native)
+    counted = forward_flops(lambda: backbone.predict(backbone.denoiser)) / len(networks_of(backbone.denoiser))
+    assert counted == pytest.approx(layers * 2 * width * (products + attention), rel=0.001)
+
+
 def test_the_models_own_sizes():
     own = {model: read_architecture(ModelConfig(model)).sizes.native for model in known_architectures()}
     assert own == {
         SD15: Size(512, 512), SDXL: Size(1024, 1024), FLUX: Size(1024, 1024), WAN: Size(480, 832, 81, 16.0),
         COG2: Size(480, 720, 49, 8.0), COG5: Size(480, 720, 49, 8.0), SD35M: Size(1024, 1024), SD35L: Size(1024, 1024),
         QWEN: Size(1024, 1024), Z_IMAGE: Size(1024, 1024), TURBO: Size(1024, 1024), KLEIN: Size(1024, 1024), KLEIN_BASE: Size(1024, 1024),
+        WAN5: Size(704, 1280, 121, 24.0), WAN14: Size(480, 832, 81, 16.0),
     }  # fmt: skip
 
 
@@ -79,6 +99,7 @@ def test_encoders_have_the_published_number_of_parameters():
 
     assert numbers(SDXL) == {"text_encoder": 123_060_480, "text_encoder_2": 694_659_840}
     assert numbers(WAN)["text_encoder"] == pytest.approx(5.68e9, rel=0.005)
+    assert numbers(WAN5) == numbers(WAN14) == numbers(WAN)
     assert numbers(COG2)["text_encoder"] == pytest.approx(4.76e9, rel=0.005)
     assert numbers(QWEN)["text_encoder"] == pytest.approx(8.29e9, rel=0.005)
     assert numbers(Z_IMAGE)["text_encoder"] == pytest.approx(4.02e9, rel=0.005)

@@ -42,7 +42,9 @@ class Switched(nn.Module):
         smallest: a size that the networks take, and the shape of a sample of that size; None for the size of xt.
         """
         if t.is_meta:  # timesteps without values select nothing
-            return torch.stack([predict(network, xt, t, conditioning) for network in self.networks.values()]).sum(0)
+            given = [{name: value.clone() for name, value in conditioning.items()} for _ in self.networks]
+            networks = zip(self.networks.values(), given, strict=True)
+            return torch.stack([predict(network, xt.clone(), t, some) for network, some in networks]).sum(0)
         selected = torch.stack([t < boundary for boundary in self.boundaries]).sum(0)  # (B,)
         rows, predictions = [], []
         for number, network in enumerate(self.networks.values()):
