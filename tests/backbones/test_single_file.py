@@ -45,15 +45,22 @@ def test_one_file_is_the_folder(tiny_sd, configs, file, encoders):
     assert read_architecture(model).sizes == theirs.adapter.sizes
 
 
-@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
-def test_wan_as_it_is_published(tiny_family, tmp_path, prefix):
+@pytest.mark.parametrize(("name", "prefix"), [("wan", ""), ("wan", "model.diffusion_model."), ("wan2.2-5b", "")])
+def test_wan_as_it_is_published(tiny_family, tmp_path, name, prefix):
     """The file holds the transformer alone; the rest comes from the folder of the configs."""
-    folder = tiny_family("wan")
+    folder = tiny_family(name)
     file = wan_file(folder, tmp_path / "wan.safetensors", prefix)
     ours, theirs = load_backbone(ModelConfig(str(file), config=str(folder))), load_backbone(ModelConfig(str(folder)))
     assert same(ours.denoiser, theirs.denoiser)
     assert same(ours.pipeline.vae, theirs.pipeline.vae)
     assert same(ours.pipeline.text_encoder, theirs.pipeline.text_encoder)
+
+
+def test_one_of_two_transformers_is_no_whole_model(tiny_family, tmp_path):
+    folder = tiny_family("wan2.2-14b")
+    file = wan_file(folder, tmp_path / "high.safetensors")
+    with pytest.raises(UserError, match=r"is one file; a WanPipeline of transformer and transformer_2 is read from a f"):
+        load_backbone(ModelConfig(str(file), config=str(folder)))
 
 
 def test_flux_in_one_file_of_diffusers_names(tiny_family, tmp_path):

@@ -64,7 +64,7 @@ def single_file(folder: Path, out: Path, with_vae: bool = True) -> Path:
 
 
 def wan_file(folder: Path, out: Path, prefix: str = "") -> Path:
-    """Wan2.1's transformer alone, as it is published; some programs put a prefix before every name."""
+    """Wan's transformer alone, as it is published; some programs put a prefix before every name."""
     network = WanTransformer3DModel.from_pretrained(folder, subfolder="transformer")
     tensors = {}
     for name, value in network.state_dict().items():

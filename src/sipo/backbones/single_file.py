@@ -99,7 +99,11 @@ def load_parts(
         if part not in wanted or (part == "vae" and not any(name.startswith(VAE) for name in shapes)):
             continue
         load = getattr(cls, "from_single_file", None)
-        if load is None or len(family.denoisers) > 1:
+        if len(family.denoisers) > 1:
+            raise UserError(
+                f"model.path: {path} is one file; a {family.name} of {' and '.join(family.denoisers)} is read from a folder"
+            )
+        if load is None:
             raise UserError(f"model.path: diffusers reads no single file of a {cls.__name__}: use a folder. {path}")
         dtype = vae_dtype if part == "vae" else frozen
         parts[part] = load(str(path), config=str(configs), subfolder=part, dtype=dtype, local_files_only=True)
