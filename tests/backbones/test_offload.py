@@ -113,7 +113,7 @@ def test_the_next_block_is_sent_for_before_it_runs(monkeypatch):
     assert set(blocks.copies) == {4}
 
 
-@pytest.mark.parametrize("family", ["sd", "sdxl", "flux", "cogvideox-2b", "wan"])
+@pytest.mark.parametrize("family", ["sd", "sdxl", "flux", "cogvideox-2b", "wan", "wan2.2-14b"])
 def test_most_of_a_denoiser_is_in_its_blocks_and_its_first_weight_is_not(family, tiny_family):
     """Diffusers' pipelines take the device of the first weight for the network's."""
     denoiser = load_backbone(ModelConfig(str(tiny_family(family)))).denoiser

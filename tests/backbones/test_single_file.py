@@ -59,7 +59,9 @@ def test_wan_as_it_is_published(tiny_family, tmp_path, name, prefix):
 def test_one_of_two_transformers_is_no_whole_model(tiny_family, tmp_path):
     folder = tiny_family("wan2.2-14b")
     file = wan_file(folder, tmp_path / "high.safetensors")
-    with pytest.raises(UserError, match=r"is one file; a WanPipeline of transformer and transformer_2 is read from a f"):
+    with pytest.raises(
+        UserError, match=r"is one file; a WanPipeline of transformer and transformer_2 is read from a f"
+    ):
         load_backbone(ModelConfig(str(file), config=str(folder)))
 
 

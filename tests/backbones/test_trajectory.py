@@ -117,7 +117,7 @@ def test_guidance_is_the_pipelines_own(tiny_sd):
     torch.testing.assert_close(states[-1], theirs, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["sd", "flux", "cogvideox-5b", "wan"])
+@pytest.mark.parametrize("family", ["sd", "flux", "cogvideox-5b", "wan", "wan2.2-14b"])
 def test_siblings_share_their_first_state_and_nothing_else(tiny_family, tmp_path, family):
     backbone = open_tiny(tiny_family, family)
     sampler = trajectory_sampler(backbone, DDIM(), 4, 3.0, siblings=2)
@@ -139,7 +139,7 @@ def test_siblings_share_their_first_state_and_nothing_else(tiny_family, tmp_path
     torch.testing.assert_close(read_step(again / f"00001.{suffix}", 1), later[1], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["sd", "flux", "cogvideox-5b", "wan"])
+@pytest.mark.parametrize("family", ["sd", "flux", "cogvideox-5b", "wan", "wan2.2-14b"])
 def test_a_step_has_the_density_of_the_policy_that_took_it(tiny_family, tmp_path, family):
     """From the files, as training reads them: x_s is the kernel's mean plus std times the noise that was drawn."""
     backbone = open_tiny(tiny_family, family)

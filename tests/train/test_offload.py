@@ -38,7 +38,8 @@ def same(found) -> None:
 
 
 @pytest.mark.parametrize(
-    "family", ["flux", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sd", "sdxl", "cogvideox-2b", "wan"))]
+    "family",
+    ["flux", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sd", "sdxl", "cogvideox-2b", "wan", "wan2.2-14b"))],
 )
 def test_adapters_on_moved_blocks(pair_of_runs, family):
     same(pair_of_runs(family, "lora", "blocks"))

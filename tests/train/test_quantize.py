@@ -87,7 +87,8 @@ def test_near_the_plain_training_and_resumed_as_it_was(config, kind):
 
 
 @pytest.mark.parametrize(
-    "name", ["wan", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd", "sdxl", "cogvideox-5b"))]
+    "name",
+    ["wan", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd", "sdxl", "cogvideox-5b", "wan2.2-14b"))],
 )
 def test_every_family_trains_in_half_precision_with_samples(family_config, name):
     raw = changed(family_config("run", name, "lora"), "model.quantize=int8", "train.mixed_precision=bf16",
