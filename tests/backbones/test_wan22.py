@@ -60,6 +60,10 @@ def test_timesteps_on_both_sides_of_the_boundary_go_through_their_own_transforme
         )
         torch.testing.assert_close(found[one], own, atol=2e-6, rtol=1e-5)
         assert (own - other).abs().max() > 1e-2
+    # A training selects by its timesteps on the CPU, so that it need not read them from a GPU.
+    chosen = backbone.selection_of(t)
+    assert {name: value.tolist() for name, value in chosen.items()} == {"denoiser": [1, 0, 0, 1]}
+    assert backbone.predict(backbone.denoiser, xt, t, text | chosen).equal(found)
 
 
 @pytest.mark.parametrize(("t", "used"), [(900.0, 0), (100.0, 1)])

@@ -77,6 +77,11 @@ class Backbone:
     def conditioning_of(self, micro_conditioning: Tensor) -> Conditioning:
         return self.adapter.conditioning_of(micro_conditioning, self.size)
 
+    def selection_of(self, t: Tensor) -> Conditioning:
+        """Which of several denoisers each timestep on the CPU goes to, for `predict`; nothing for one denoiser."""
+        boundaries = self.adapter.boundaries
+        return {denoisers.SELECTED: denoisers.selection(t, boundaries)} if boundaries else {}
+
     def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
         return self.adapter.latents(moments, noise)
 

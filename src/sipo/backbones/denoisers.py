@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from sipo.backbones.family import Adapter, Conditioning
 from sipo.size import Size
 
+SELECTED = "denoiser"  # in the conditioning: `selection` of the samples, on the CPU, so that the host need not read t from a GPU
+
 
 class PredictOne(Protocol):
     """The prediction of one network, at a size in pixels (None: that of the training)."""
@@ -45,13 +47,16 @@ class Switched(nn.Module):
             given = [{name: value.clone() for name, value in conditioning.items()} for _ in self.networks]
             networks = zip(self.networks.values(), given, strict=True)
             return torch.stack([predict(network, xt.clone(), t, some) for network, some in networks]).sum(0)
-        selected = torch.stack([t < boundary for boundary in self.boundaries]).sum(0)  # (B,)
+        conditioning = dict(conditioning)
+        given = conditioning.pop(SELECTED, None)
+        selected = (selection(t, self.boundaries) if given is None else given).cpu()
         rows, predictions = [], []
         for number, network in enumerate(self.networks.values()):
             own = (selected == number).nonzero().squeeze(1)
             if len(own):
-                some = {name: value[own.to(value.device)] for name, value in conditioning.items()}
-                predictions.append(predict(network, xt[own], t[own], some))
+                places = own.to(xt.device, non_blocking=True)
+                some = {name: v[places if v.device == xt.device else own] for name, v in conditioning.items()}
+                predictions.append(predict(network, xt[places], t[places], some))
             else:
                 # It computes a small sample, which is dropped: sharded networks need every process, and DDP a gradient (of
                 # zero) for every weight.
@@ -60,11 +65,16 @@ class Switched(nn.Module):
                 dropped = predict(network, xt[(slice(1), *map(slice, shape))], t[:1], some, size)
                 predictions.append(dropped.flatten()[:0].view(0, *xt.shape[1:]))
             rows.append(own)
-        return torch.cat(predictions)[torch.cat(rows).argsort()]
+        return torch.cat(predictions)[torch.cat(rows).argsort().to(xt.device, non_blocking=True)]
 
     def enable_gradient_checkpointing(self, *args, **keys) -> None:
         for network in self.networks.values():
             network.enable_gradient_checkpointing(*args, **keys)  # pyright: ignore[reportCallIssue]
+
+
+def selection(t: Tensor, boundaries: tuple[float, ...]) -> Tensor:
+    """Number of the denoiser that takes each timestep, (B,), int64."""
+    return torch.stack([t < boundary for boundary in boundaries]).sum(0)
 
 
 def join(networks: dict[str, nn.Module], boundaries: tuple[float, ...]) -> nn.Module:

@@ -151,14 +151,15 @@ def _draw(t: Training, batch: PairBatch, step: int, global_batch: int) -> Drawn:
         where, which, strata = batch.ids, batch.draws, t.settings.reference.precompute or 1
     chosen, rejected = _latents(t, batch, where, which)
     rejected = rejected if t.objective.needs_rejected else None
-    conditioning = _conditioning(t, batch, 1 if rejected is None else 2)
+    members = 1 if rejected is None else 2
+    conditioning = _conditioning(t, batch, members)
     if batch.seeds is None or t.noise_dtype is None:
         eps = pair_randn(chosen.shape[1:], seed, where, which, "eps")
     else:
-        members = batch.seeds if t.objective.needs_rejected else batch.seeds[:1]
-        eps = t.backbone.initial_noise(members.flatten().tolist(), t.noise_dtype)
+        eps = t.backbone.initial_noise(batch.seeds[:members].flatten().tolist(), t.noise_dtype)
     eps = eps.to(device, non_blocking=True)
     timesteps = draw_timesteps(t.timesteps, t.backbone.schedule, t.num_inference_steps, seed, where, which, strata)
+    conditioning |= t.backbone.selection_of(timesteps.repeat(members))
     return Drawn(chosen, rejected, eps, timesteps.to(device, non_blocking=True), conditioning)
 
 
