@@ -1,7 +1,9 @@
 """Every reader of files from outside, with a small file that it reads: `READERS[name].write(folder)`, then `.read(path)`."""
 
+import hashlib
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,15 +14,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+import yaml
 from safetensors.torch import save
 from support import videos
 from support.pictures import pick_a_pic, picture
 
 from sipo.annotate.ballots import Ballot, ballots_csv
 from sipo.annotate.foreign import read_foreign
+from sipo.backbones.architecture import SHIPPED, read_architecture
 from sipo.backbones.lora_merge import read_lora_file
 from sipo.backbones.single_file import read_shapes
-from sipo.config import load_config
+from sipo.config import ModelConfig, load_config
+from sipo.data.cache.plan import FORMAT
+from sipo.data.cache.read import Cache
+from sipo.data.cache.shards import write_shard
 from sipo.data.media.decode_video import measure
 from sipo.data.media.pictures import decode
 from sipo.data.pairs.check import check_pairs
@@ -29,12 +36,14 @@ from sipo.data.pairs.open import open_pairs
 from sipo.evaluate.scores.files import read_score_file, read_scores
 from sipo.geneval.layout import read_metadata
 from sipo.geneval.results import read_official
+from sipo.rounds.config import load_online
 from sipo.run import RunDir, read_run
 from sipo.samples.folder import read_samples, read_settings
 from sipo.samples.prompts import read_prompts
 from sipo.samples.trajectory import read_step, read_times
 from sipo.scorers.weights import read_tensors
-from sipo.studies.grid import read_study
+from sipo.studies.grid import parse_study, read_study
+from sipo.studies.published import read_csv
 from sipo.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sipo.vbench.files import read_results, read_suite
 
@@ -139,6 +148,10 @@ def run_folder(folder: Path) -> None:
 
 CONFIG = b"run: r\nmodel: {path: m}\ndata: {path: d, validation: 0.1}\nloss: {name: sipo, beta: 1.0}\ntrain:\n  betas: [0.9, 0.99]\n"
 STUDY = b"name: s\ntitle: T\nquestion: q\nbase: {model: {path: m}, data: {path: d}, loss: {name: sipo}}\ncurves: beta\naxes:\n  beta: {loss.beta: [0.1, 1]}\nseeds: [0]\n"
+ONLINE = (
+    CONFIG.replace(b"path: d, ", b"")
+    + b"rounds: {num_rounds: 2, scorer: miniature, prompts: miniature, num_prompts: 2, held_out: miniature}\n"
+)
 METRICS = lines(
     {"kind": "train", "step": 1, "loss": 0.5, "bins": {"edges": [0, 1], "count": [1]}, "seconds": {"total": 1.0}},
     {"kind": "validation", "step": 1, "loss": 0.5, "pruned": 0.1},
@@ -158,6 +171,67 @@ LABEL_STUDIO = [
 RAPIDATA = {"results": [{"context": "p", "aggregatedResults": {"x": 2, "y": 1}}]}
 RANKED = {"prompt": "p", "image_path": ["0.png", "1.png"], "human_preference": [1, 0]}
 PAIRS = lines(*({"prompt": f"p{n}", "chosen": "0.png", "rejected": "1.png", "strength": 0.8} for n in range(2)))
+
+
+MADE_BY = {"format": FORMAT, "flip": False}
+ENCODED = ("text-00000.safetensors", "pairs-00000.safetensors")
+PLANNED = {
+    "made_by": MADE_BY,
+    "rows": [0, 1],
+    "prompts": ["", "p"],
+    "prompt_of": [1, 1],
+    "pairs_per_shard": 2,
+    "prompts_per_shard": 2,
+}
+
+
+def cache_files(folder: Path) -> None:
+    """A whole cache: one shard of texts, one of pairs."""
+    (folder / "plan.json").write_text(json.dumps(PLANNED))
+    for name in ENCODED:
+        write_shard(folder, name, save({"x": torch.ones(2, 1), "strength": torch.ones(2)}, {"ids": '["a", "b"]'}))
+    (folder / "manifest.json").write_bytes(cache_manifest())
+
+
+def cache_manifest() -> bytes:
+    content = save({"x": torch.ones(2, 1), "strength": torch.ones(2)}, {"ids": '["a", "b"]'})
+    checksum = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    return json.dumps({"made_by": MADE_BY, "shards": dict.fromkeys(ENCODED, checksum)}).encode()
+
+
+def of_cache(path: Path) -> None:
+    opened = Cache(path.parent)
+    opened.refuse(opened.damaged(opened.unverified()))
+    for position in range(len(opened)):
+        assert opened.get(position).id
+        assert opened.conditioning(opened.get(position).prompt)
+
+
+STABLE_DIFFUSION = SHIPPED / "stable-diffusion-v1-5" / "stable-diffusion-v1-5"
+
+
+def pipeline_configs(folder: Path) -> None:
+    """All configs of a Stable Diffusion, of which one lies in this folder, "sd" or one below it."""
+    root = folder if folder.name == "sd" else folder.parent
+    shutil.copytree(STABLE_DIFFUSION, root, dirs_exist_ok=True)
+
+
+def config_of_pipeline(name: str) -> Reader:
+    """One of the configs in a checkpoint's folder."""
+
+    def read(path: Path) -> None:
+        root = path.parent if path.parent.name == "sd" else path.parent.parent
+        assert read_architecture(ModelConfig(str(root))).size().height
+
+    return Reader(f"sd/{name}", (STABLE_DIFFUSION / name).read_bytes, read, slow=True, beside=pipeline_configs)
+
+
+def study():
+    return parse_study(yaml.safe_load(STUDY), "study")
+
+
+def study_table() -> bytes:
+    return b"beta,seed,settings,seconds,step,score\n0.1,0,abc,9,0,0.5\n0.1,0,abc,9,2,0.6\n"
 
 
 def of_run(path: Path) -> None:
@@ -202,5 +276,10 @@ READERS: dict[str, Reader] = {
     "a checkpoint's manifest": Reader("000001/manifest.json", manifest, lambda path: load_checkpoint(path.parent.parent, 1), beside=checkpoint),
     "a run's metrics": Reader("metrics.jsonl", METRICS, of_run, beside=run_folder),
     "a run's config": Reader("config.yaml", lambda: b"loss: {name: sipo}\ntrain: {num_steps: 2}\n", of_run, beside=run_folder),
+    "a cache's plan": Reader("plan.json", value(PLANNED), of_cache, beside=cache_files),
+    "a cache's manifest": Reader("manifest.json", cache_manifest, of_cache, beside=cache_files),
+    "an online config": Reader("online.yaml", lambda: ONLINE, load_online),
+    "a study's results": Reader("s.csv", study_table, lambda path: read_csv(study(), path)),
+    **{f"a pipeline's {name}": config_of_pipeline(name) for name in ("model_index.json", "unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json")},
     "a run's environment": Reader("env.json", value({"device": "cpu"}), of_run, beside=run_folder),
 }  # fmt: skip

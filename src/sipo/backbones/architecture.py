@@ -1,7 +1,9 @@
 """The configs of a checkpoint, read without its weights: which family it belongs to, its sizes, its shapes."""
 
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,7 +17,8 @@ from sipo import registry
 from sipo.backbones.family import Adapter, Configs, Family, Sizes, WindowedAdapter
 from sipo.backbones.single_file import advice, config_source, is_single_file
 from sipo.config import ModelConfig
-from sipo.errors import UserError
+from sipo.errors import UserError, printable
+from sipo.jsonl import read_object
 from sipo.size import Size
 
 # The configs of published checkpoints, shipped without weights and named like the hub ids: what decides shapes, schedules
@@ -101,12 +104,13 @@ def read_architecture(model: ModelConfig, folder: Path | None = None) -> Archite
     source = str(folder or (path if Path(path).exists() else architecture_folder(path) or path))
     index = _load(DiffusionPipeline, source, None, model)
     family = family_of(str(index.get("_class_name")), where).of(index)
-    configs = _read_configs(source, index, family, model)
+    with _what_fits(where, family):
+        configs = _read_configs(source, index, family, model)
     if model.vae and (folder or Path(model.vae).is_dir()):
         configs["vae"] = configs["vae"] if is_single_file(model.vae) else dict(family.vae.load_config(model.vae))
     elif model.vae and not is_single_file(model.vae):
         configs["vae"]["force_upcast"] = False
-    try:
+    with _what_fits(where, family):
         adapter = family.adapter(configs)
         if model.caption_windows > 1:
             if not isinstance(adapter, WindowedAdapter):
@@ -116,10 +120,23 @@ def read_architecture(model: ModelConfig, folder: Path | None = None) -> Archite
                 )
             adapter = adapter.in_windows(model.caption_windows)
         return Architecture(model, source, family, configs, adapter, adapter.sizes)
+
+
+@contextmanager
+def _what_fits(where: str, family: Family) -> Iterator[None]:
+    """Raises UserError for configs, which come from outside, whose values are not those of the family."""
+    try:
+        yield
     except KeyError as error:
         raise UserError(f"{where}: its configs lack {error.args[0]!r}") from error
     except UserError as error:
+        if str(error).startswith("model.path: "):
+            raise
         raise UserError(f"{where}: {error}") from error
+    except (ArithmeticError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{where}: its configs do not make a {family.name} ({type(error).__name__}: {printable(str(error))})"
+        ) from error
 
 
 def _read_configs(source: str, index: dict[str, Any], family: Family, model: ModelConfig) -> Configs:
@@ -153,6 +170,9 @@ def _read_configs(source: str, index: dict[str, Any], family: Family, model: Mod
 
 def _load(cls: Any, source: str, part: str | None, model: ModelConfig) -> dict[str, Any]:
     """One config file, from a folder or the hub."""
+    file = Path(source) / (part or "") / cls.config_name
+    if Path(source).is_dir() and os.path.lexists(file):
+        return read_object(file, advice="A checkpoint's folder holds it as it was downloaded")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # diffusers passes the hub's client an argument that is deprecated

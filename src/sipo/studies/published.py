@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -105,7 +106,7 @@ def as_csv(study: Study, results: Sequence[Result]) -> str:
 
 def read_csv(study: Study, table: Path) -> dict[tuple[str, ...], list[dict[str, str]]]:
     """The lines of every run in a table that `as_csv` wrote, by its labels, seed and settings."""
-    if not table.is_file():
+    if not os.path.lexists(table):
         return {}
     try:
         reader = csv.DictReader(io.StringIO(read_text(table, newline=""), newline=""))

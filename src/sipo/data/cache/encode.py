@@ -30,6 +30,7 @@ from sipo.data.pairs.load import load_pair
 from sipo.data.workers import end_with_parent, worker_errors
 from sipo.errors import UserError
 from sipo.files import room_in, write_atomic
+from sipo.jsonl import read_object
 from sipo.processes import ALONE, Processes, batches
 
 T = TypeVar("T")
@@ -77,10 +78,10 @@ def encode_cache(
 def _is_complete(out: Path, made: dict[str, Any]) -> bool:
     """Whether this was encoded and every shard has its size; no shard is opened."""
     try:
-        manifest = json.loads((out / MANIFEST).read_text("utf-8"))
+        manifest = read_object(out / MANIFEST, ["made_by", "shards"])
         sizes = {name: checksum["bytes"] for name, checksum in manifest["shards"].items()}
         return manifest["made_by"] == made and all((out / name).stat().st_size == sizes[name] for name in sizes)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, UserError, KeyError, TypeError, AttributeError):
         return False
 
 

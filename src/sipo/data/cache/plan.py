@@ -11,12 +11,14 @@ from typing import Any, Literal
 from sipo.data.draws import CropMode
 from sipo.data.media.pictures import MAX_PIXELS
 from sipo.data.pairs.rows import PairSource
-from sipo.errors import UserError
+from sipo.errors import UserError, shown
 from sipo.files import digest, write_atomic
+from sipo.jsonl import read_object
 from sipo.size import Size
 
 FORMAT = 2  # of the files; 1 had no micro-conditioning
 PLAN = "plan.json"
+ADVICE = "Delete the cache and run `sipo data encode` again"
 CacheType = Literal["float32", "float16", "bfloat16"]
 
 
@@ -136,12 +138,34 @@ def make_plan(made: dict[str, Any], request: EncodeRequest, pair_bytes: int, pro
 
 
 def read_plan(path: Path) -> CachePlan:
+    """The plan in the cache's folder. Raises UserError for one that is damaged, or of another version."""
+    saved = read_object(path / PLAN, ["made_by"], ADVICE)
+    if isinstance(saved["made_by"], dict):
+        require_format(saved["made_by"], path)
     try:
-        saved = json.loads((path / PLAN).read_text("utf-8"))
         numbers = {name: array("q", saved[name]) for name in ("rows", "prompt_of")}
-        return CachePlan(**{**saved, **numbers})
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise UserError(f"{path} is not a cache that can be read ({PLAN}: {error})") from error
+        plan = CachePlan(**{**saved, **numbers})
+    except (TypeError, OverflowError) as error:
+        raise UserError(f"{path / PLAN} is damaged ({error}). {ADVICE}") from error
+    if wrong := _inconsistency(plan):
+        raise UserError(f"{path / PLAN} is damaged: {wrong}. {ADVICE}")
+    return plan
+
+
+def _inconsistency(plan: CachePlan) -> str | None:
+    """What of a plan cannot be as it is."""
+    sizes = (plan.pairs_per_shard, plan.prompts_per_shard)
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        return f"its shards hold {shown(sizes)} pairs and prompts"
+    if not isinstance(plan.made_by, dict):
+        return f"made_by is {shown(plan.made_by, 60)}"
+    if not isinstance(plan.prompts, list) or not all(isinstance(prompt, str) for prompt in plan.prompts):
+        return "its prompts are not a list of texts"
+    if len(plan.rows) != len(plan.prompt_of):
+        return f"it has {len(plan.rows)} rows and the prompts of {len(plan.prompt_of)}"
+    if len(plan.rows) and not 0 <= min(plan.prompt_of) <= max(plan.prompt_of) < len(plan.prompts):
+        return f"rows have prompts beyond its {len(plan.prompts)}"
+    return None
 
 
 def write_plan(path: Path, plan: CachePlan) -> None:

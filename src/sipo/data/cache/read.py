@@ -15,11 +15,12 @@ import numpy as np
 import safetensors
 from torch import Tensor
 
-from sipo.data.cache.plan import read_plan, require_format
-from sipo.data.cache.shards import FLOAT32, MANIFEST
+from sipo.data.cache.plan import read_plan
+from sipo.data.cache.shards import FLOAT32, MANIFEST, read_manifest
 from sipo.data.media.load import Member
 from sipo.errors import DiskFull, UserError
 from sipo.files import hash_file, write_atomic
+from sipo.jsonl import read_object
 
 VERIFIED = "verified.json"  # shard -> its sha256, size and times when its bytes were compared with its checksum
 OPEN_SHARDS = 16_384  # mapped at the same time, of the 65,530 maps that Linux grants a process
@@ -61,15 +62,10 @@ class Cache:
         if not (self.path / MANIFEST).exists():
             begun = " (encoding was not finished: run `sipo data encode` again)" if self.path.exists() else ""
             raise UserError(f"there is no complete cache in {self.path}{begun}")
-        try:
-            manifest = json.loads((self.path / MANIFEST).read_text("utf-8"))
-            self.made_by: dict[str, Any] = manifest["made_by"]
-            self.checksums: dict[str, dict[str, Any]] = manifest["shards"]
-        except (ValueError, KeyError) as error:
-            raise UserError(f"{self.path / MANIFEST} is damaged ({error}): run `sipo data encode` again") from error
-        require_format(self.made_by, self.path)
         self.plan = read_plan(self.path)
-        self.orientations = 2 if self.made_by["flip"] else 1
+        self.made_by: dict[str, Any] = self.plan.made_by
+        self.checksums = read_manifest(self.path, self.plan.shards)
+        self.orientations = 2 if self.made_by.get("flip") else 1
         self._open: dict[str, Shard] = {}
         for name, checksum in self.checksums.items():
             file = self.path / name
@@ -116,8 +112,8 @@ class Cache:
 
     def _known(self) -> dict[str, list]:
         try:
-            return dict(json.loads((self.path / VERIFIED).read_text("utf-8")))
-        except (OSError, ValueError, TypeError):
+            return read_object(self.path / VERIFIED)
+        except (OSError, UserError):
             return {}
 
     def _state(self, name: str) -> list:

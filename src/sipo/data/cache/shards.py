@@ -13,7 +13,7 @@ what a text shard's header lists under "float32", are stored in half precision, 
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from sipo.data.cache.plan import CacheType
 from sipo.data.media.pictures import to_floats
 from sipo.errors import UserError
 from sipo.files import write_atomic
+from sipo.jsonl import read_json, read_object
 
 MANIFEST = "manifest.json"
 FLOAT32 = "float32"  # in a header: the names of tensors that are stored in half precision and read as float32
@@ -145,7 +146,23 @@ def write_shard(path: Path, name: str, content: bytes) -> None:
 def read_checksum(path: Path, name: str) -> dict[str, Any] | None:
     """The SHA-256 and the size of a finished shard; None where it is still to be encoded."""
     try:
-        checksum = json.loads((path / f"{name}.seal").read_text("utf-8"))
-        return checksum if (path / name).stat().st_size == checksum["bytes"] else None
-    except (OSError, ValueError, KeyError):
+        checksum = read_json(path / f"{name}.seal")
+        return checksum if _is_checksum(checksum) and (path / name).stat().st_size == checksum["bytes"] else None
+    except (OSError, UserError):
         return None
+
+
+def read_manifest(path: Path, names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """What `read_checksum` gives, of all `names`, the shards of a cache whose encoding is finished, from its manifest.
+
+    Raises UserError for a manifest that is damaged.
+    """
+    advice = f"Delete {MANIFEST} and run `sipo data encode` again: what is intact is kept"
+    shards = read_object(path / MANIFEST, ["made_by", "shards"], advice)["shards"]
+    if not isinstance(shards, dict) or shards.keys() != set(names) or not all(map(_is_checksum, shards.values())):
+        raise UserError(f"{path / MANIFEST} is damaged: its shards are not those of the cache's plan. {advice}")
+    return shards
+
+
+def _is_checksum(found: Any) -> bool:
+    return isinstance(found, dict) and isinstance(found.get("bytes"), int) and isinstance(found.get("sha256"), str)
