@@ -176,3 +176,22 @@ def test_the_shipped_pairs():
         assert chosen["score"] >= rejected["score"] + PairSettings().margin - 1e-9
         wrong += not rejected["correct"]
     assert wrong >= 30
+
+
+def test_compressed_pairs_are_ranked_as_they_are_read(artist, tmp_path):
+    plain, jpeg = PairSettings(30, 6), PairSettings(30, 6, jpeg_quality=40, max_pairs=25)
+    sizes = {}
+    for settings in (plain, jpeg):
+        number = make_pairs(tmp_path / "p.parquet", artist, MADE_BY, settings)
+        rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
+        assert number == len(rows)
+        for row in rows:
+            chosen, rejected = MiniatureScorer().details(sides(row), [row["caption"]] * 2)
+            assert chosen["correct"]
+            assert chosen["score"] >= rejected["score"] + PairSettings().margin - 1e-9
+        sizes[settings.jpeg_quality] = number
+        assert {Image.open(io.BytesIO(row["jpg_0"])).format for row in rows} == {
+            "JPEG" if settings.jpeg_quality else "PNG"
+        }
+    assert sizes[40] == 25 < sizes[None]
+    assert len({row["caption"] for row in rows}) > 10  # a draw of all, not their beginning

@@ -64,6 +64,10 @@ def mini_pairs(
     ] = "both",
     seed: Annotated[int, typer.Option()] = 0,
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
+    jpeg_quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Write pictures as JPEGs of this quality; default: as they are.")
+    ] = None,
+    max_pairs: Annotated[int | None, typer.Option(min=1, help="Keep a draw of this many pairs.")] = None,
 ) -> None:
     """Sample pictures from the miniature, score them, and pair the better with the worse."""
     quiet_libraries()
@@ -72,7 +76,11 @@ def mini_pairs(
 
     kind = _kind(name)
     prompts, _ = split_prompts(kind.prompts(), kind.held_out)
-    settings = PairSettings(num_prompts, candidates, contrast=contrast, seed=seed)
+    settings = PairSettings(
+        num_prompts, candidates, contrast=contrast, seed=seed, jpeg_quality=jpeg_quality, max_pairs=max_pairs
+    )
+    if jpeg_quality and kind.miniature.detector is None:
+        raise UsageError(f"--jpeg-quality: {name} makes videos")
     number = pairs_of_model(out, model or name, settings, bf16, console(), kind.miniature, prompts)
     say(f"{number} pairs of {num_prompts} prompts in {out}")
 

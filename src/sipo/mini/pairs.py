@@ -1,10 +1,13 @@
 """`sipo mini pairs`: the miniature's own pictures, scored and paired as `sipo generate`, `score` and `label` do it."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
@@ -12,7 +15,7 @@ from rich.console import Console
 from sipo.backbones import resolve_path
 from sipo.backbones.opening import open_for_sampling
 from sipo.evaluate.label.files import PARQUET, require_ending, write_pairs
-from sipo.evaluate.label.label import Candidate, label
+from sipo.evaluate.label.label import Candidate, LabelledPair, label
 from sipo.evaluate.scores.score import score
 from sipo.files import hash_files
 from sipo.mini import STILL
@@ -32,6 +35,9 @@ class PairSettings:
     contrast: of "any" pictures, and nearly every pair is right against wrong, which says little of how a right picture
     should look; of the "right" ones, which differ in how clean they are; or "both" pairs.
     margin: scores (in [0, 2]) that differ by less are a tie, which is dropped.
+    jpeg_quality: writes pictures as JPEGs of this quality (chroma at full resolution), which take half the room of PNGs of
+    noisy pictures; a pair that is none by the scores of its JPEGs is dropped.
+    max_pairs: keeps a draw of that many.
     """
 
     num_prompts: int = 1000
@@ -39,6 +45,8 @@ class PairSettings:
     margin: float = 0.05
     contrast: Contrast = "both"
     seed: int = 0
+    jpeg_quality: int | None = None
+    max_pairs: int | None = None
 
 
 def pairs_of_model(
@@ -87,8 +95,38 @@ def make_pairs(
     groups = {"any": [candidates], "right": [right], "both": [candidates, right]}[settings.contrast]
     found = [pair for group in groups for pair in label(group, "best-worst", settings.margin, True).preferences.pairs]
     pairs = list({(pair.chosen.path, pair.rejected.path): pair for pair in found}.values())
-    write_pairs(pairs, out, settings.seed)
+    read = None
+    if settings.jpeg_quality:
+        read = partial(as_jpeg, quality=settings.jpeg_quality)
+        pairs = _still_pairs(pairs, read, import_object(miniature.scorer)(), settings.margin)
+    if settings.max_pairs and settings.max_pairs < len(pairs):
+        kept = np.random.default_rng([settings.seed, 8]).choice(len(pairs), settings.max_pairs, replace=False)
+        pairs = [pairs[number] for number in sorted(kept)]
+    write_pairs(pairs, out, settings.seed, read)
     return len(pairs)
+
+
+def as_jpeg(path: Path, quality: int) -> bytes:
+    """The picture of a file, compressed."""
+    buffer = io.BytesIO()
+    Image.open(path).convert("RGB").save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def _still_pairs(
+    pairs: Sequence[LabelledPair], read: Callable[[Path], bytes], scorer: Any, margin: float
+) -> list[LabelledPair]:
+    """Those whose chosen picture is right and better by the margin as it will be read."""
+    prompts = [pair.prompt for pair in pairs]
+    chosen, rejected = (
+        scorer.details([Image.open(io.BytesIO(read(path))) for path in paths], prompts)
+        for paths in zip(*((pair.chosen.path, pair.rejected.path) for pair in pairs), strict=True)
+    )
+    return [
+        pair
+        for pair, better, worse in zip(pairs, chosen, rejected, strict=True)
+        if better["correct"] and better["score"] >= worse["score"] + margin
+    ]
 
 
 def _items(settings: PairSettings, groups: Groups) -> list[PromptItem]:

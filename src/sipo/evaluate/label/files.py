@@ -1,7 +1,7 @@
 """Labelled pairs as the files that `sipo train` reads: Pick-a-Pic's parquet, or JSONL beside the media."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sipo.data.media.kinds import MAX_VIDEO_BYTES
@@ -15,12 +15,15 @@ from sipo.samples.folder import drawn_as
 PARQUET, JSONL = ".parquet", ".jsonl"
 
 
-def write_pairs(pairs: Sequence[LabelledPair], out: Path, seed: int = 0) -> Path:
+def write_pairs(
+    pairs: Sequence[LabelledPair], out: Path, seed: int = 0, read: Callable[[Path], bytes] | None = None
+) -> Path:
     """Write .parquet (the files' bytes, in Pick-a-Pic's columns) or .jsonl (their paths), by the ending of `out`.
 
-    `seed` draws the side of a row on which the chosen sample is. Raises UsageError for another ending, UserError where
-    there is no pair or a file is missing.
+    `seed` draws the side of a row on which the chosen sample is. `read` gives the bytes of a sample for the parquet
+    (default: the file's own). Raises UsageError for another ending, UserError where there is no pair or a file is missing.
     """
+    read = read or _read
     require_ending("The file of pairs", out, PARQUET, JSONL)
     if not pairs:
         raise UserError(f"There is no pair to write to {out}: all were ties, or no prompt has two scored samples.")
@@ -30,7 +33,7 @@ def write_pairs(pairs: Sequence[LabelledPair], out: Path, seed: int = 0) -> Path
     rows = []
     for number, pair in enumerate(pairs):
         chosen, rejected = pair.chosen, pair.rejected
-        media, models = (_read(chosen.path), _read(rejected.path)), (chosen.model, rejected.model)
+        media, models = (read(chosen.path), read(rejected.path)), (chosen.model, rejected.model)
         drawn = drawn_as(chosen.path), drawn_as(rejected.path)
         rows.append(pair_row(pair.prompt, number, *media, pair.gap, seed, models, drawn))
     write_atomic(out, encode_rows(rows, row_group_size=200))
