@@ -175,7 +175,7 @@ def test_the_shipped_pairs():
         assert chosen["correct"]
         assert chosen["score"] >= rejected["score"] + PairSettings().margin - 1e-9
         wrong += not rejected["correct"]
-    assert wrong >= 30
+    assert 20 <= wrong <= 35  # of both contrasts
 
 
 def test_compressed_pairs_are_ranked_as_they_are_read(artist, tmp_path):
