@@ -157,8 +157,14 @@ def benchmark(
     against: Annotated[
         Path | None, typer.Option(help="Another config: steps of both in turn; overrides are for both.")
     ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            help="Objectives, such as sipo,dpo_cm: steps of each in turn with Diffusion-DPO's, and a plan's memory."
+        ),
+    ] = None,
 ) -> None:
-    """Seconds per step, split by part: SIPO against Diffusion-DPO, with and without a cache; or two configs in turn."""
+    """Seconds per step, split by part: SIPO against Diffusion-DPO, with and without a cache; two configs, or objectives, in turn."""
     from sipo.config import load_config
 
     counts = (pairs or "").replace(" ", "").split(",") if pairs is not None else []
@@ -172,6 +178,13 @@ def benchmark(
         from sipo.plan.growth import render as render_growth
 
         render_growth(measure_growth(raw, [int(count) for count in counts], console()), console())
+        return
+    if objectives:
+        from sipo.plan.cost import cost
+        from sipo.plan.cost import render as render_costs
+
+        names = [name.strip() for name in objectives.split(",")]
+        say(render_costs(cost(raw, names, num_steps * rounds, console())))
         return
     if against and other:
         from sipo.plan.against import compete
