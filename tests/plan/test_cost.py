@@ -25,7 +25,7 @@ def test_the_time_is_the_ratio_of_neighbouring_steps_and_the_memory_a_plans(raw_
     assert sipo.memory == sipo.standard_memory  # the importance weight needs no further pass
     assert sft.memory < sft.standard_memory  # one member of each pair
     table = render([sipo, sft])
-    assert "| sipo | 7.500 | 1.250 [1.250, 1.250] | 6 | 1.000 |" in table
+    assert "| sipo | 8.125 | 1.250 [1.250, 1.250] | 6 | 1.000 |" in table  # steps 4 to 9, after the warm-up
 
 
 def test_real_steps_of_real_objectives(raw_config):
