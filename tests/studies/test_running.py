@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 from support import command_line
@@ -79,3 +82,33 @@ def test_from_a_grid_to_a_page(study, monkeypatch, capfd):
     assert "3 runs of 4 steps, 0 to run: nothing to run" in printed
     code, printed, _ = sipo()
     assert (study / "results/tiny.md").read_text() == page
+
+
+def test_a_study_that_is_terminated_ends_its_runs(study):
+    long = read_mapping(study / "tiny.yaml")
+    long["base"]["train"]["num_steps"] = 20_000
+    (study / "tiny.yaml").write_text(write_yaml(long))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(study), *sys.path])}
+    command = [sys.executable, "-m", "sipo", "study", "tiny.yaml", "--out", "results"]
+    process = subprocess.Popen(command, cwd=study, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    metrics = study / "runs/studies/tiny/dpo_seed0/metrics.jsonl"
+    try:
+        wait_for(lambda: metrics.is_file() and b'"train"' in metrics.read_bytes(), process)
+        process.terminate()
+        process.wait(60)
+        saved = [path.name for path in (metrics.parent / "checkpoints").iterdir()]
+        last = metrics.read_bytes()
+        time.sleep(1.0)
+        assert saved  # the run was told, and saved
+        assert metrics.read_bytes() == last  # and takes no further step
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_for(true, process, seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert process.poll() is None, process.stdout.read().decode()
+        assert time.monotonic() < end
+        time.sleep(0.1)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from sipo.run import RunDir
 from sipo.studies.grid import Cell, Study
 from sipo.yaml12 import write_yaml
 
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # as Ctrl-C
 DONE = "study.json"  # in a run directory: written last, when the run is trained and scored
 
 
@@ -51,7 +53,7 @@ def run_missing(
 ) -> None:
     """Train and score every cell that is not `done`, `jobs` at once. Raises UserError when one fails, after the others end.
 
-    `finished` is called after every run. Ctrl-C ends the processes; the same command continues them from their last checkpoints.
+    `finished` is called after every run. Ctrl-C, SIGTERM or SIGHUP end the processes, which save; the same command continues them.
     """
     waiting, running, failed = [cell for cell in cells if cell not in done], [], []
     total, seconds = len(waiting), []
@@ -60,6 +62,7 @@ def run_missing(
             f"{len(cells) - total} of {len(cells)} runs are done; {total} to run, {jobs} at once, logs beside them"
         )
     _encode_caches(waiting, console)
+    before = {number: signal.signal(number, _interrupt) for number in SIGNALS}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -85,10 +88,16 @@ def run_missing(
             job.process.terminate()
         for job in running:
             job.process.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if failed:
         raise UserError(
             f"{len(failed)} of {total} runs failed; the first: {failed[0].log}:\n{_last_lines(failed[0].log)}"
         )
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _encode_caches(cells: Sequence[Cell], console: Console) -> None:
