@@ -153,6 +153,7 @@ scorers: Registry[Callable] = Registry(
         "hpsv2": "sipo.scorers.hps:HPSv2",
         "hpsv2.1": "sipo.scorers.hps:hpsv2_1",
         "hpsv3": "sipo.scorers.hpsv3:HPSv3",
+        "videoreward": "sipo.scorers.video_reward:VideoReward",
         "imagereward": "sipo.scorers.image_reward:ImageReward",
         "aesthetic": "sipo.scorers.aesthetic:LaionAesthetic",
         "clip": "sipo.scorers.clip_score:ClipScore",

@@ -18,8 +18,8 @@ from sipo.scorers.hps import HPSv2
 from sipo.scorers.pickscore import PickScore
 from sipo.scorers.preprocess import crop_pixels, pad_pixels
 
-# HPSv3 is no CLIP: test_hpsv3.py
-SCORERS = [name for name in registry.scorers.own() if registry.miniature(name) is None and name != "hpsv3"]
+OTHERS = ("hpsv3", "videoreward")  # no CLIP: test_hpsv3.py, test_video_reward.py
+SCORERS = [name for name in registry.scorers.own() if registry.miniature(name) is None and name not in OTHERS]
 
 
 def near(found: list[float], expected: torch.Tensor, atol: float = 2e-5) -> None:

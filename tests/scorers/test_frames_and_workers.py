@@ -12,7 +12,6 @@ from sipo.errors import UsageError, UserError
 from sipo.scorers.base import ConfiguredScorer, FileScorer, VideoScorer
 from sipo.scorers.frames import FrameMean, evenly_spaced
 from sipo.scorers.pickscore import PickScore
-from sipo.scorers.video_reward import video_reward
 from sipo.scorers.worker import WorkerScorer
 
 WORKER = """
@@ -204,11 +203,8 @@ def test_the_bundled_videoreward_worker_speaks_the_protocol(tmp_path, files):
     repo, checkpoint = tmp_path / "VideoAlign", tmp_path / "ckpt"
     repo.mkdir()
     checkpoint.mkdir()
-    with pytest.raises(UserError, match=r"holds no inference\.py"):
-        video_reward(repo, checkpoint)
     (repo / "inference.py").write_text(REPOSITORY)
-    (checkpoint / "model_config.json").write_text("{}")
-    scorer = video_reward(repo, checkpoint, python=sys.executable)
+    scorer = WorkerScorer("official", f"{sys.executable} @videoreward --repo '{repo}' --checkpoint '{checkpoint}'")
     found = scorer.score_files(files, ["abc", "", "x"])
     assert found[0] == {"score": 6.5, "VQ": 3, "MQ": 0.5, "TA": 3}
     assert found[1] == {"error": "ValueError: no frames"}

@@ -10,10 +10,11 @@
 # [tool.uv]
 # no-build-isolation-package = ["flash-attn"]
 # ///
-"""VideoReward (Liu et al. 2025, KwaiVGI/VideoAlign) as a worker of `sipo score`; the pins are of its environment.yaml.
+"""VideoReward by its authors' own code (KwaiVGI/VideoAlign), to compare with the scorer of that name; the pins are of its
+environment.yaml.
 
     git clone https://github.com/KwaiVGI/VideoAlign        # and its checkpoint, as its README says
-    sipo score FOLDER --worker 'videoreward=uv run --script @videoreward --repo VideoAlign --checkpoint CHECKPOINT'
+    sipo score FOLDER --worker 'official=uv run --script @videoreward --repo VideoAlign --checkpoint CHECKPOINT'
 
 score is "Overall", the sum of visual quality (VQ), motion quality (MQ) and text alignment (TA), each normalised by the
 mean and deviation that come with the checkpoint; the three are kept as details. Needs a CUDA GPU.
