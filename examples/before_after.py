@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from sipo.data.media.encode_video import encode_png
 from sipo.evaluate.scores.files import Score, read_scores
 from sipo.files import write_atomic
-from sipo.data.media.encode_video import encode_png
 
 COLUMNS, SIDE, GAP, CAPTION, LABEL = 12, 96, 8, 46, 62
 RIGHT, WRONG, INK = (46, 160, 67), (218, 54, 51), (36, 41, 47)
