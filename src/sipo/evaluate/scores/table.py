@@ -11,6 +11,7 @@ from rich.table import Table
 from sipo.errors import UsageError
 from sipo.evaluate.pages.words import usage_text
 from sipo.evaluate.scores.files import Score, scores_path, total_usage
+from sipo.evaluate.scores.geneval2 import print_soft_tifa
 from sipo.evaluate.scores.hps import print_styles
 from sipo.evaluate.scores.score import score
 from sipo.evaluate.scores.sources import MediaFolder
@@ -64,7 +65,7 @@ def score_folders(
 
 
 def print_scores(results: Sequence[Scored], console: Console, named: int = 20) -> None:
-    """Print the means, HPSv2's figures for its prompts, what endpoints were asked, the files, and why media (the first
+    """Print the means, HPSv2's and GenEval 2's figures for their prompts, what endpoints were asked, the files, and why media (the first
     `named`) have no score."""
     table = Table(box=None, pad_edge=False)
     for title in ("folder", "scorer", "scored", "mean", "95% interval", "unreadable"):
@@ -79,6 +80,7 @@ def print_scores(results: Sequence[Scored], console: Console, named: int = 20) -
     console.print(table)
     for result in results:
         print_styles(result.folder, result.scorer, result.scores, console)
+        print_soft_tifa(result.folder, result.scorer, result.scores, console)
     for result in results:
         if usages := [
             score.details["usage"] for score in result.scores if "requests" in score.details.get("usage", ())

@@ -6,7 +6,7 @@ template: unifiedreward-2
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -18,9 +18,10 @@ from sipo.config.sections import Count, FromZero, Positive
 from sipo.errors import UsageError
 from sipo.files import digest
 from sipo.scorers.judge.endpoint import Endpoint
-from sipo.scorers.judge.templates import Template, Templates, load_templates
+from sipo.scorers.judge.templates import QUESTIONS, Template, Templates, load_templates
 
 OPTIONS = {"temperature": 0, "max_tokens": 2048}
+ONE_TOKEN = {"temperature": 0, "max_tokens": 1, "logprobs": True, "top_logprobs": 20}  # of templates in QUESTIONS
 TAKEN = ("model", "messages", "stream", "n")  # keys of a request that are not options
 
 
@@ -38,7 +39,8 @@ class JudgeConfig:
 
     name: of the files of its scores and verdicts. key_variable: the name of the environment variable that holds the key; the key itself stands nowhere. template: a name
     of `sipo.scorers.judge.templates.TEMPLATES`; or text, video_text (default: text) and answers, see `Template`. options:
-    of a request, in place of temperature 0 and max_tokens 2048. num_frames: of a video. max_side: longer pictures are
+    of a request, in place of temperature 0 and max_tokens 2048; to a template of questions they are added, and null takes
+    one of its own away. num_frames: of a video. max_side: longer pictures are
     reduced to it before they are sent.
     """
 
@@ -50,7 +52,7 @@ class JudgeConfig:
     answers: dict[str, str] | None = None
     name: str = ""
     key_variable: str | None = None
-    options: dict[str, Any] = field(default_factory=lambda: dict(OPTIONS))
+    options: dict[str, Any] | None = None
     concurrency: Annotated[int, Field(ge=1, le=256)] = 8
     retries: Annotated[int, Field(ge=0, le=20)] = 5
     timeout: Positive = 120.0
@@ -68,7 +70,7 @@ class JudgeConfig:
             raise ValueError("key_variable: expected the name of an environment variable, never the key itself")
         if not re.fullmatch(r"[A-Za-z0-9._-]*", self.name):
             raise ValueError("name: expected letters, digits, dots and dashes")
-        if taken := [key for key in TAKEN if key in self.options]:
+        if taken := [key for key in TAKEN if key in (self.options or {})]:
             raise ValueError(f"options: {', '.join(taken)} cannot be chosen here")
         if (self.template is None) == (self.text is None):
             raise ValueError("template: give either a template, or a text and its answers")
@@ -89,10 +91,22 @@ class JudgeConfig:
         """Whether it is asked about two samples at once."""
         return self.templates().picture.is_pair
 
+    @property
+    def asks_questions(self) -> bool:
+        """Whether it asks each sample the questions of its own metadata."""
+        return self.template in QUESTIONS
+
+    @property
+    def request_options(self) -> dict[str, Any]:
+        """Further keys of a request."""
+        if self.asks_questions:
+            return {key: value for key, value in (ONE_TOKEN | (self.options or {})).items() if value is not None}
+        return dict(OPTIONS) if self.options is None else self.options
+
     def endpoint(self) -> Endpoint:
         """The one that answers."""
         return Endpoint(
-            self.url, self.model, self.key_variable, self.options, self.concurrency, self.retries, self.timeout
+            self.url, self.model, self.key_variable, self.request_options, self.concurrency, self.retries, self.timeout
         )
 
     def recorded(self) -> dict[str, Any]:
@@ -100,7 +114,7 @@ class JudgeConfig:
         templates = self.templates()
         asked = [[each.text, dict(each.answers)] for each in (templates.picture, templates.video)]
         return {
-            "model": self.model, "template": self.template or "its own", "asked": digest(asked), "options": self.options,
+            "model": self.model, "template": self.template or "its own", "asked": digest(asked), "options": self.request_options,
             "num_frames": self.num_frames, "max_side": self.max_side,
         }  # fmt: skip
 

@@ -6,13 +6,14 @@ or the model, or that fails again and again, ends the command. Redirects are not
 
 import http.client
 import json
+import math
 import os
 import socket
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,12 +45,16 @@ class _Temporary(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model wrote, the tokens of question and answer (0 where the endpoint counts none), and why it ended."""
+    """What the model wrote, the tokens of question and answer (0 where the endpoint counts none), and why it ended.
+
+    first: tokens with which it may have begun, and their probabilities; empty where the endpoint lists none.
+    """
 
     text: str
     input_tokens: int = 0
     output_tokens: int = 0
     ended_by: str = "stop"
+    first: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -221,7 +226,21 @@ def _parse(content: bytes) -> Answer:
         raise Refused(f"no chat completion: {printable(content[:MOST_SAID].decode(errors='replace'))}") from None
     if not isinstance(text, str):
         raise Refused(f"an answer without text (it ended by {printable(ended_by)})")
-    return Answer(text, *tokens, ended_by)
+    return Answer(text, *tokens, ended_by, _first_token(choice))
+
+
+def _first_token(choice: dict) -> dict[str, float]:
+    """The probability of each listed alternative of the first token (`logprobs` with `top_logprobs` in the request)."""
+    try:
+        place = choice["logprobs"]["content"][0]
+        rows = [(row["token"], row["logprob"]) for row in (place, *place["top_logprobs"])]
+    except (LookupError, TypeError):
+        return {}
+    return {token: math.exp(min(value, 0.0)) for token, value in rows if isinstance(token, str) and _is_log(value)}
+
+
+def _is_log(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
 def _count(value: object) -> int:

@@ -1,4 +1,4 @@
-"""Judges over an endpoint: a score for each sample, or a verdict on two samples asked in both orders."""
+"""Judges over an endpoint: a score for each sample, by a rating or by questions; or a verdict on two in both orders."""
 
 import base64
 import io
@@ -13,10 +13,15 @@ from sipo.errors import UsageError, UserError, printable
 from sipo.scorers.base import Medium, Metadata
 from sipo.scorers.judge.config import JudgeConfig, read_judge
 from sipo.scorers.judge.endpoint import Answer, Endpoint, Refused
+from sipo.scorers.judge.questions import Question, arithmetic_mean, geometric_mean, questions_of
 from sipo.scorers.judge.templates import Template, Unreadable
 
 QUALITY = 95  # of the JPEGs that are sent, as UnifiedReward's own client sends them
 MOST_KEPT = 2000  # characters of an answer that are kept
+NO_PROBABILITIES = (
+    "the endpoint gives no log-probabilities of an answer's first token (logprobs, top_logprobs), which Soft-TIFA needs; vLLM "
+    "and SGLang give them"
+)
 Order = Literal["win", "tie", "loss"]
 
 
@@ -74,10 +79,7 @@ class PointJudge(Judge):
     """
 
     def __call__(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[float]:
-        found = self.details(media, prompts, metadata)
-        if wrong := [each["error"] for each in found if "error" in each]:
-            raise UserError(f"{self.name}: {wrong[0]}")
-        return [each["score"] for each in found]
+        return _scores(self.name, self.details(media, prompts, metadata))
 
     def details(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[dict]:
         messages = [self._message(prompt, media=medium) for medium, prompt in zip(media, prompts, strict=True)]
@@ -93,6 +95,54 @@ class PointJudge(Judge):
         except Unreadable as error:
             return {"error": _unread(answer, error), "usage": kept["usage"]}
         return {"score": sum(numbers.values()) / len(numbers), **numbers, **kept}
+
+
+@dataclass(frozen=True)
+class QuestionJudge(Judge):
+    """A scorer: Soft-TIFA GM, the geometric mean of the probabilities of the right answers to a picture's own questions.
+
+    Its details: `atoms`, the probabilities; `arithmetic`, their mean (Soft-TIFA AM); `tifa`, the share of questions whose
+    likeliest answer is right; `unlisted`, how many have no right answer among the tokens that the endpoint lists (they
+    count as 0). A picture without questions in its metadata gets an error. Raises UserError as `PointJudge`.
+    """
+
+    def __call__(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[float]:
+        return _scores(self.name, self.details(media, prompts, metadata))
+
+    def details(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[dict]:
+        asked = [
+            _questions(medium, about) for medium, about in zip(media, metadata or [None] * len(media), strict=True)
+        ]
+        messages = [
+            self._message(question.text, media=medium)
+            for medium, found in zip(media, asked, strict=True)
+            for question in (found if isinstance(found, list) else [])
+        ]
+        answers = iter(self._endpoint.ask_all(messages))
+        return [
+            {"error": found} if isinstance(found, str) else self._scored(found, [next(answers) for _ in found])
+            for found in asked
+        ]
+
+    def _scored(self, questions: Sequence[Question], answers: Sequence[Answer | Refused]) -> dict:
+        usage = {"usage": self._usage(answers)}
+        rows: list[tuple[Question, Answer]] = []
+        for question, answer in zip(questions, answers, strict=True):
+            if isinstance(answer, Refused):
+                return {"error": f"{printable(question.text)} {printable(answer)}", **usage}
+            if not answer.first:
+                return {"error": NO_PROBABILITIES, **usage}
+            rows.append((question, answer))
+        atoms = [question.probability(answer.first) for question, answer in rows]
+        return {
+            "score": geometric_mean(atoms),
+            "arithmetic": arithmetic_mean(atoms),
+            "tifa": sum(question.is_right(answer.first) for question, answer in rows) / len(rows),
+            "atoms": atoms,
+            "unlisted": sum(not question.spellings() & answer.first.keys() for question, answer in rows),
+            "reasons": [_line(*row, p) for row, p in zip(rows, atoms, strict=True)],
+            **usage,
+        }
 
 
 @dataclass(frozen=True)
@@ -126,14 +176,14 @@ class PairJudge(Judge):
         return {"verdict": agreed(*orders), "orders": orders, "answers": kept, **usage}
 
 
-def load_point_judge(path: str, weights: str | None = None) -> PointJudge:
+def load_point_judge(path: str, weights: str | None = None) -> PointJudge | QuestionJudge:
     """Raises UsageError for a file that is no judge of single samples, and for weights, which are the endpoint's."""
     if weights:
         raise UsageError(f"--weights: {path} is a judge, whose weights lie at its endpoint")
     config = read_judge(path)
     if config.compares:
         raise UsageError(f"{path} compares two samples, and gives no scores: sipo compare takes it")
-    return PointJudge(config)
+    return QuestionJudge(config) if config.asks_questions else PointJudge(config)
 
 
 def load_pair_judge(path: str) -> PairJudge:
@@ -150,6 +200,28 @@ def result(shares: Mapping[str, tuple[float, float]], sign: int = 1) -> Order:
 def agreed(one: Order, other: Order) -> Order:
     """The verdict of two orders of the same pair: what both say, else a tie."""
     return one if one == other else "tie"
+
+
+def _scores(name: str, details: Sequence[Mapping]) -> list[float]:
+    """Raises UserError where one has none."""
+    if wrong := [each["error"] for each in details if "error" in each]:
+        raise UserError(f"{name}: {wrong[0]}")
+    return [each["score"] for each in details]
+
+
+def _questions(medium: Medium, metadata: Mapping | None) -> list[Question] | str:
+    """What a sample is asked, or why nothing."""
+    if not isinstance(medium, Image.Image):
+        return "a video; GenEval 2 asks about pictures"
+    try:
+        return questions_of(metadata)
+    except UserError as error:
+        return str(error)
+
+
+def _line(question: Question, answer: Answer, probability: float) -> str:
+    said = printable(answer.text.strip()[:40])
+    return f"{printable(question.text)} {said} (P({printable(question.answer)}) = {probability:.4f})"
 
 
 def _pictures(medium: Medium) -> list[Image.Image]:

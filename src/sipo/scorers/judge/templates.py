@@ -126,6 +126,10 @@ TEMPLATES: dict[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
 """The package's own: patterns for pictures, and for videos; the texts are NAME.txt and NAME-video.txt."""
 
 
+QUESTIONS: dict[str, str] = {"geneval2": "{media}{prompt} Answer in one word."}
+"""Templates that ask each sample the questions of its own metadata in turn, here as {prompt} (`sipo.scorers.judge.questions`)."""
+
+
 @dataclass(frozen=True)
 class Templates:
     """What is asked about pictures, and about videos."""
@@ -140,9 +144,11 @@ class Templates:
 
 def load_templates(name: str) -> Templates:
     """The package's own of that name. Raises UsageError for another one."""
+    if name in QUESTIONS:
+        asked = Template(QUESTIONS[name], {"word": r"(\S+)"})
+        return Templates(asked, asked)
     if name not in TEMPLATES:
-        raise UsageError(
-            f"template: {name!r} is none of {', '.join(TEMPLATES)}; or write text and answers in its place"
-        )
+        known = ", ".join([*TEMPLATES, *QUESTIONS])
+        raise UsageError(f"template: {name!r} is none of {known}; or write text and answers in its place")
     picture, video = TEMPLATES[name]
     return Templates(Template(texts.read(name), picture), Template(texts.read(f"{name}-video"), video))
