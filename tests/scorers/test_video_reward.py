@@ -323,6 +323,19 @@ def test_missing_files_are_named(tmp_path, files):
     assert "is not JSON" in said(tmp_path)
 
 
+def test_frequencies_are_those_of_a_model_cast_to_bfloat16(files):
+    """As VideoAlign and HPSv3 cast theirs; transformers alone would keep them exact."""
+    folder, base, _ = files
+    model = VideoReward(str(folder), str(base), dtype="float32", device="cpu")._loaded[1].network
+    text, eye = model.language_model.rotary_emb.inv_freq, model.visual.rotary_pos_emb.inv_freq
+    assert (text.dtype, eye.dtype) == (torch.float32, torch.float32)
+    half = tiny.WIDTH // tiny.HEADS
+    exact = 1e6 ** -(torch.arange(0, half, 2) / half)
+    assert torch.equal(text, exact.bfloat16().float())
+    assert not torch.equal(text, exact)
+    assert torch.equal(eye, eye.bfloat16().float())
+
+
 def test_lora_is_merged_in_float32():
     base, a, b = torch.randn(6, 5).bfloat16(), torch.randn(2, 5).bfloat16(), torch.randn(6, 2).bfloat16()
     names = ("base_layer.weight", "lora_A.default.weight", "lora_B.default.weight")

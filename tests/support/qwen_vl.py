@@ -70,7 +70,10 @@ def plain_states(
     """The last hidden states (L, D) of one sample, as the first forward of the reward models computes them."""
     x = state["model.embed_tokens.weight"][torch.tensor(ids)]
     x[torch.tensor(ids) == pad] = _see(state, patches, grid)
-    turns = _turns(torch.arange(len(ids)), 1e6 ** -(torch.arange(0, WIDTH // HEADS, 2) / (WIDTH // HEADS)))
+    frequencies = (
+        (1e6 ** -(torch.arange(0, WIDTH // HEADS, 2) / (WIDTH // HEADS))).bfloat16().float()
+    )  # model.to(bfloat16)
+    turns = _turns(torch.arange(len(ids)), frequencies)
     hidden = torch.full((len(ids), len(ids)), -torch.inf).triu(1)
     for i in range(2):
         layer = f"model.layers.{i}"
@@ -92,7 +95,7 @@ def _see(state: dict[str, Tensor], patches: Tensor, grid: tuple[int, int, int]) 
     t, h, w = grid
     rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     grouped = [p.reshape(h // 2, 2, w // 2, 2).transpose(1, 2).flatten() for p in (rows, columns)]
-    frequencies = 10000.0 ** -(torch.arange(0, EYE // EYE_HEADS // 2, 2) / (EYE // EYE_HEADS // 2))
+    frequencies = (10000.0 ** -(torch.arange(0, EYE // EYE_HEADS // 2, 2) / (EYE // EYE_HEADS // 2))).bfloat16().float()
     angles = torch.cat([p[:, None] * frequencies for p in grouped], 1).repeat(t, 1)
     turns = torch.cat([angles, angles], 1)
     frame = torch.arange(t).repeat_interleave(h * w)

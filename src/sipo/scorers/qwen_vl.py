@@ -3,6 +3,9 @@
 Both were trained on transformers 4.45 with a forward of their own that passes no positions, so that text and picture alike
 are counted 0, 1, 2, ... on all three axes of the rotary embedding. Qwen2-VL's own positions, which newer transformers would
 compute, give other scores.
+
+Their code casts the whole model to bfloat16, the frequencies of both rotary embeddings too, which transformers otherwise
+keeps in float32. At position 2,000 the fastest of them are then off by radians, and so they were in training.
 """
 
 import math
@@ -92,8 +95,16 @@ def load_reward_model(
     if max(ids) >= rows:
         raise UserError(f"weights: {what} has embeddings of {rows:,} tokens, and the tokenizer of {base} has more")
     network = load_model(Qwen2VLModel, None, DTYPES[dtype], what, config=config, state_dict=state)
+    round_frequencies(network)
     place = resolve_device(device)
     return RewardModel(network.to(place), head.eval().requires_grad_(False).to(place), tokenizer, ids)
+
+
+def round_frequencies(network: nn.Module) -> None:
+    """The frequencies of all rotary embeddings to the nearest bfloat16, whatever their dtype."""
+    for name, buffer in network.named_buffers():
+        if name.endswith("inv_freq"):
+            buffer.copy_(buffer.bfloat16())
 
 
 def load_config(base: str) -> Qwen2VLConfig:
