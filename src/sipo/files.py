@@ -60,6 +60,11 @@ def digest_long(head: list, items: Iterable[str]) -> str:
     return joint.hexdigest()
 
 
+def own_cache(name: str) -> Path:
+    """Where this program remembers what it found: $XDG_CACHE_HOME/sipo/NAME, or ~/.cache/sipo/NAME."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sipo" / name
+
+
 def natural_order(name: str) -> tuple[list[str | int], str]:
     """A sort key that puts frame-2 before frame-10."""
     parts = re.split(r"([0-9]+)", name)  # text and numbers in turn, so that equal places compare

@@ -11,7 +11,9 @@ import typer
 from sipo.errors import printable
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value, repeatable.", show_default=False)]
-ConfigFile = Annotated[Path, typer.Argument(help="A YAML config; see configs/.", show_default=False)]
+ConfigFile = Annotated[
+    str, typer.Argument(help="A YAML config (see configs/), or one of the hub: hf://OWNER/NAME.", show_default=False)
+]
 RunFolder = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
 
 

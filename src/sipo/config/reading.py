@@ -16,8 +16,10 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from sipo.config.hints import hint
+from sipo.config.hub import hub_config
 from sipo.config.sections import COMPONENTS, Config, ModelConfig, PolicyConfig, TrainConfig, component_class
 from sipo.errors import UsageError, UserError, shown
+from sipo.hub.address import is_address
 from sipo.losses import D3PO
 from sipo.losses.common import T
 from sipo.yaml12 import read_mapping, read_yaml
@@ -27,7 +29,13 @@ DEFAULTS = {"kernel": "ddim", "timesteps": "uniform"}  # names of components whe
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
-    """Read a YAML file, apply `key.path=value` overrides, build the config. Raises UsageError with every mistake."""
+    """Read a YAML file, or a config of the hub (see `hub_config`), apply `key.path=value` overrides, build the config.
+
+    Raises UsageError with every mistake.
+    """
+    if is_address(path):
+        raw = hub_config(str(path), [override.partition("=")[0].strip() for override in overrides or ()])
+        return parse_config(_overridden(raw, overrides), source=str(path))
     return parse_config(read_config(path, overrides), source=str(path))
 
 
@@ -42,7 +50,11 @@ def read_config(path: str | Path, overrides: list[str] | None = None) -> dict[st
         raise UsageError(f"the config file {path} cannot be read: {error.strerror}") from None
     except UserError as error:
         raise UsageError(str(error)) from None
-    for override in overrides or []:
+    return _overridden(raw, overrides)
+
+
+def _overridden(raw: dict[str, Any], overrides: Sequence[str] | None) -> dict[str, Any]:
+    for override in overrides or ():
         apply_override(raw, override)
     return raw
 

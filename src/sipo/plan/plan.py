@@ -197,7 +197,7 @@ def _cache(config: Config, measured: Measured) -> CacheSize | None:
     if data.cache is None:
         return None
     try:
-        source = open_pairs(data.path, data.ties, data.max_pairs)
+        source = open_pairs(data.path, data.ties, data.max_pairs, ask_hub=False)
     except UserError:
         source = None
     stored, has_rejected = (

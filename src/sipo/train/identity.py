@@ -17,6 +17,7 @@ from sipo.train.inputs import Rows
 from sipo.train.policy import start_folder
 
 SAMPLES = 64  # values of each tensor
+COMMIT = "the commit of "  # then the key: where its content lay on the hub, which does not decide whether it is the same
 
 
 def identity(config: Config, train: Rows, validation: Rows | None, backbone: Backbone) -> dict[str, str]:
@@ -41,6 +42,12 @@ def identity(config: Config, train: Rows, validation: Rows | None, backbone: Bac
     return found
 
 
+def commits(train: Rows, validation: Rows | None) -> dict[str, str]:
+    """Of the inputs that come from the hub, the commit that was read."""
+    rows = {"data.path": train, "data.validation": validation}
+    return {COMMIT + key: each.hub.commit for key, each in rows.items() if each and each.hub}
+
+
 def _encoder(config: Config, part: str) -> str:
     """How a message calls a part of the model besides its denoiser."""
     return f"the {part} of model.{'vae' if part == 'vae' and config.model.vae else 'path'}"
@@ -55,10 +62,10 @@ def sampled(network: nn.Module) -> str:
     return joint.hexdigest()
 
 
-def require_same_inputs(run: RunDir, found: dict[str, str], start: int) -> None:
+def require_same_inputs(run: RunDir, found: dict[str, str], start: int, now: dict[str, str] | None = None) -> None:
     """Compare with what the run was trained on. Raises UsageError with the key of each input that is another one.
 
-    Runs of versions that recorded nothing resume as they did.
+    now: the `commits` of today, with which a message says how to read again what the run has read. Runs of versions that recorded nothing resume as they did.
     """
     recorded = read_object(run.inputs) if start and run.inputs.exists() else None
     other = [key for key, value in found.items() if recorded and recorded.get(key, value) != value]
@@ -66,12 +73,23 @@ def require_same_inputs(run: RunDir, found: dict[str, str], start: int) -> None:
         other = [key for key in other if key != "model.path"]  # the base with another LoRA in it is another one too
     if other:
         listed = "\n".join(
-            f"  {key}: other content than the run has been trained with up to step {start}" for key in other
+            f"  {key}: other content than the run has been trained with up to step {start}"
+            + _moved(key, recorded or {}, now or {})
+            for key in other
         )
         raise UsageError(
             f"{run.path} was trained on something else:\n{listed}\n"
             "Put it back to resume, or choose another run directory (run=...)."
         )
+
+
+def _moved(key: str, recorded: dict[str, str], now: dict[str, str]) -> str:
+    """For what has another commit on the hub than it had: which one was read."""
+    before, after = recorded.get(COMMIT + key), now.get(COMMIT + key)
+    if before is None or before == after:
+        return ""
+    today = f", and there is {after} now" if after else ""
+    return f" (commit {before} of the hub{today}): add @{before} after OWNER/NAME"
 
 
 def write_inputs(run: RunDir, found: dict[str, str]) -> None:

@@ -15,10 +15,12 @@ from sipo.data.cache.read import Cache
 from sipo.data.dataset import CachedPairs, MediaPairs, PairDataset, open_trajectories
 from sipo.data.noise import SampledNoise, sampled_noise
 from sipo.data.pairs.check import check_pairs, default_memory
+from sipo.data.pairs.hub import Fetched, fetch_pairs
 from sipo.data.pairs.open import open_pairs
 from sipo.data.pairs.rows import PairSource
 from sipo.data.pairs.split import split_validation
 from sipo.errors import UserError
+from sipo.hub.address import is_address
 from sipo.losses import D3PO
 from sipo.processes import Processes
 from sipo.samples.trajectory import trajectory_settings
@@ -33,13 +35,14 @@ CPU_BATCH = 4 * 3 * 2**15  # bytes of 32,768 pixels: a CPU encodes larger batche
 class Rows:
     """A source, the rows of it that are used here, and all that could be (what a cache holds, however it is split).
 
-    noise: what the used rows' members were sampled from, where they are trained with it.
+    hub: where they come from, if that is the hub. noise: what the used rows' members were sampled from, where they are trained with it.
     """
 
     source: PairSource
     usable: list[int]
     encodable: list[int]
     noise: SampledNoise | None = None
+    hub: Fetched | None = None
 
     @property
     def seeds(self) -> np.ndarray | None:
@@ -132,14 +135,19 @@ def _checked(
     config: Config, path: str, max_pairs: int | None, size: Size, console: Console
 ) -> tuple[Rows, dict[str, Any]]:
     data = config.data
-    source = open_pairs(path, data.ties, max_pairs)
+    hub = fetch_pairs(path, max_pairs) if is_address(path) else None
+    source = open_pairs(hub.place if hub else path, data.ties, max_pairs)
     report = check_pairs(
         source, max_pixels=data.max_pixels, progress=not console.quiet, remember=default_memory(), size=size
     )
     usable = report.require(data.on_bad_rows)
     if report.flat:
         console.print(Text.assemble(("notice: ", "yellow"), f"{path}: {report.notice()}"))
-    return Rows(source, usable, usable), report.to_dict()
+    record = report.to_dict()
+    if hub:
+        console.print(Text.assemble(("hub: ", "bold"), f"{hub.address} at commit {hub.commit}"))
+        record["hub"] = hub.to_dict()
+    return Rows(source, usable, usable, hub=hub), record
 
 
 def _encoded(

@@ -36,7 +36,7 @@ from sipo.train.d3po import require_trajectories
 from sipo.train.engine import Engine, make_engine
 from sipo.train.fit import require_fit
 from sipo.train.guard import Guard
-from sipo.train.identity import identity, require_same_inputs, write_inputs
+from sipo.train.identity import commits, identity, require_same_inputs, write_inputs
 from sipo.train.inputs import Inputs, open_inputs, open_rows
 from sipo.train.loggers import require_services
 from sipo.train.look import drop_samples_after, sample_prompts
@@ -78,7 +78,8 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
         start = max(saved_steps(run.checkpoints), default=0)
         backbone = open_backbone(config, architecture)
         found = identity(config, train_rows, validation_rows, backbone)
-        require_same_inputs(run, found, start)
+        read = commits(train_rows, validation_rows)
+        require_same_inputs(run, found, start, read)
         planned = plan_errors(config, found, train_rows, validation_rows, backbone, processes)
         processes.barrier()  # what follows talks, and some load faster than others
         runs_reference = config.needs_reference and not (planned and planned.complete)
@@ -102,7 +103,7 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
                 console.print(f"[yellow]captions[/] {cut}", highlight=False)
         if processes.is_main:
             write_record(run, config, processes, checked, start)
-            write_inputs(run, found)
+            write_inputs(run, found | read)
         num_timesteps = backbone.schedule.num_train_timesteps
         t = Training(
             run=run,

@@ -21,7 +21,7 @@ from sipo.data.media.pictures import MAX_PIXELS, decode, probe
 from sipo.data.pairs.open import open_pairs
 from sipo.data.pairs.report import CheckReport, Problem
 from sipo.data.pairs.rows import PairSource, Ties
-from sipo.files import digest, hash_file, write_atomic
+from sipo.files import digest, hash_file, own_cache, write_atomic
 from sipo.size import Size
 
 VERSION = 4  # of the rules; part of the key of remembered results
@@ -100,7 +100,7 @@ def remember_all_usable(source: PairSource, remember: Path, max_pixels: int, siz
 
 def default_memory() -> Path:
     """Where results of checks are remembered between runs: $XDG_CACHE_HOME/sipo/checks, or ~/.cache/sipo/checks."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sipo" / "checks"
+    return own_cache("checks")
 
 
 def _recall(file: Path) -> CheckReport | None:

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from sipo.data.pairs.hub import fetch_pairs
 from sipo.data.pairs.manifest import open_manifest
 from sipo.data.pairs.parquet import open_parquet, training_shards
 from sipo.data.pairs.rows import PairSource, Ties
 from sipo.data.pairs.saved import open_saved
 from sipo.errors import UserError
 from sipo.files import expand_home, visible
+from sipo.hub.address import is_address
 from sipo.registry import miniature
 
 ACCEPTED = (
@@ -16,10 +18,13 @@ ACCEPTED = (
 )
 
 
-def open_pairs(path: str | Path, ties: Ties = "drop", max_pairs: int | None = None) -> PairSource:
+def open_pairs(
+    path: str | Path, ties: Ties = "drop", max_pairs: int | None = None, ask_hub: bool = True
+) -> PairSource:
     """Open preference pairs; nothing is decoded yet.
 
-    path: see `ACCEPTED`; a miniature's name stands for the pairs that come with it.
+    path: see `ACCEPTED`; a miniature's name stands for the pairs that come with it, and `hf://datasets/OWNER/NAME` for
+    pairs on the hub (see `fetch_pairs`), which are downloaded; unless `ask_hub`, what is not on this machine is missing.
     ties: whether rows without a preference are left out ("drop") or are bad rows ("error").
     max_pairs: read only the first N rows.
 
@@ -30,9 +35,14 @@ def open_pairs(path: str | Path, ties: Ties = "drop", max_pairs: int | None = No
     if max_pairs is not None and max_pairs < 1:
         raise UserError(f"max_pairs should be at least 1, not {max_pairs}")
     bundled = miniature(path)
-    where = bundled.pairs if bundled else Path(expand_home(str(path))).absolute()
+    if is_address(path):
+        where = fetch_pairs(str(path), max_pairs, ask_hub).place
+    else:
+        where = bundled.pairs if bundled else Path(expand_home(str(path))).absolute()
     if not where.exists():
-        raise UserError(f"{path} does not exist. Data is read from local files: {ACCEPTED}")
+        raise UserError(
+            f"{path} does not exist. Data is read from local files: {ACCEPTED}; or from the hub: hf://datasets/OWNER/NAME"
+        )
     if where.is_dir():
         return _open_folder(where, ties, max_pairs)
     if where.suffix == ".parquet":
