@@ -105,6 +105,16 @@ def arrow_cache(tmp_path_factory):
     datasets.config.HF_DATASETS_CACHE = before
 
 
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A stand-in for the hub, which this process talks to; nobody is logged in."""
+    from support.hub import connect, stand_in
+
+    with stand_in() as found:
+        connect(monkeypatch, found, tmp_path / "hub-cache")
+        yield found
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items) -> None:
     """Mark what `slow.txt` lists.

@@ -2,7 +2,7 @@
 
 import pytest
 from huggingface_hub import constants, snapshot_download
-from support.hub import LFS_FROM, MINE, READER, connect, stand_in
+from support.hub import LFS_FROM, MINE, READER, connect
 
 from sipo.errors import UsageError, UserError
 from sipo.hub.address import Address, is_address, parse_address
@@ -15,13 +15,6 @@ FILES = {
     "data/deep/large.bin": bytes(range(256)) * (LFS_FROM // 256 + 1),
     "other/a b%.txt": b"odd name",
 }
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with stand_in() as found:
-        connect(monkeypatch, found, tmp_path / "cache")
-        yield found
 
 
 def fetched(text: str) -> dict[str, bytes]:
@@ -160,7 +153,7 @@ def test_what_a_refusal_says(hub, monkeypatch, tmp_path, address, token, message
     hub.data_set("o/n", FILES)
     hub.data_set("me/private", FILES, private=True)
     hub.data_set("o/gated", FILES, gated=True)
-    connect(monkeypatch, hub, tmp_path / "cache", token)
+    connect(monkeypatch, hub, tmp_path / "hub-cache", token)
     with pytest.raises(UserError, match=message) as refused:
         fetched(f"hf://datasets/{address}")
     assert str(refused.value).startswith(f"hf://datasets/{address}: ")

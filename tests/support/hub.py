@@ -392,6 +392,7 @@ def connect(monkeypatch, hub: Hub, cache, token: str | None = None) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "own"))  # ports come again, and what was remembered of them with it
     monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None))  # between attempts
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
