@@ -18,6 +18,7 @@ SIBLINGS = {
     "annotate",
     "rounds",
     "profile",
+    "push",
 }  # tools that meet in files
 USES = {  # one floor above them
     "annotate": {"evaluate"},  # votes become verdicts
@@ -35,6 +36,7 @@ HOMES = {  # library -> the only units that may import it
     "diffusers": {"backbones", "scorers", "mini"},
     "transformers": {"backbones", "scorers", "geneval.detectors", "mini"},
     "peft": {"backbones.lora"},
+    "huggingface_hub": {"hub", "push", "backbones"},
     "accelerate": set(),  # its launcher starts trainings, diffusers and peft load with it
 }
 

@@ -33,6 +33,7 @@ def test_every_command_has_help():
         "label",
         "report",
         "export",
+        "push",
         "benchmark",
         "study",
         "online",

@@ -60,7 +60,7 @@ def test_a_listing_is_of_one_commit(hub):
     repository = hub.data_set("o/n", {"a": b"1"})
     first = repository.branches["main"]
     found = listing(parse_address("hf://datasets/o/n"))
-    assert (found.commit, str(found.pinned)) == (first, f"hf://datasets/o/n@{first}")
+    assert (found.commit, str(found.address.at(first))) == (first, f"hf://datasets/o/n@{first}")
     second = repository.commit({"a": b"22"})
     assert (download(found, ["a"]) / "a").read_bytes() == b"1"  # as listed, though the branch moved
     assert listing(parse_address("hf://datasets/o/n")).commit == second

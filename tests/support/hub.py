@@ -266,6 +266,8 @@ def verify(r: Request, oid: str) -> Reply:
 @route("POST", f"/api/{KIND}/{NAME}/branch/(?P<branch>[^/]+)")
 def branch(r: Request, kind: str, name: str, branch: str) -> Reply:
     repository, branch = r.writable(kind, name), unquote(branch)
+    if re.search(r"\.\.|[\s~^:?*\[\\]", branch):
+        raise Refusal(400, "Invalid reference name")
     if branch in repository.branches:
         raise Refusal(409, "Reference already exists")
     repository.branches[branch] = repository.branches["main"]

@@ -10,6 +10,7 @@ from sipo.cli.benchmarks import geneval, vbench
 from sipo.cli.common import say
 from sipo.cli.data import data
 from sipo.cli.feedback import label, prompts
+from sipo.cli.hub import push
 from sipo.cli.judging import compare, generate, report, score
 from sipo.cli.listing import list_names
 from sipo.cli.mini import mini
@@ -23,7 +24,7 @@ app = typer.Typer(
     name="sipo", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Align diffusion models with human preferences: SIPO, DPO-C&M, Diffusion-DPO, SFT.",
 )  # fmt: skip
-for command in (train, generate, score, compare, label, report, export, plan, rehearse, benchmark, study, online):
+for command in (train, generate, score, compare, label, report, export, push, plan, rehearse, benchmark, study, online):
     app.command()(command)
 app.command("list")(list_names)
 for name, group in {

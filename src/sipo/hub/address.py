@@ -1,7 +1,7 @@
 """`hf://datasets/OWNER/NAME@REVISION/PATH`: the hub's own way to write where something lies."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import unquote
 
@@ -26,6 +26,9 @@ class Address:
     repo: str  # OWNER/NAME
     revision: str | None = None
     path: str = ""
+
+    def at(self, commit: str) -> "Address":
+        return replace(self, revision=commit)
 
     def __str__(self) -> str:
         revision = f"@{self.revision}" if self.revision else ""

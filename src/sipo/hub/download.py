@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,6 @@ class Listing:
         path = self.address.path
         return file.rpartition("/")[2] if file == path else file[len(path) + 1 if path else 0 :]
 
-    @property
-    def pinned(self) -> Address:
-        """The same, at this very commit."""
-        return replace(self.address, revision=self.commit)
-
 
 def listing(address: Address, ask: bool = True) -> Listing:
     """What lies at an address now. Where the hub is out of reach, what lay there when it was last asked, or what its
@@ -68,7 +63,7 @@ def listing(address: Address, ask: bool = True) -> Listing:
         try:
             files = _list(address, commit, ask)
         except OutOfReach as error:
-            return _cached(replace(address, revision=commit), error)
+            return _cached(address.at(commit), error)
         write_atomic(known, json.dumps({"files": files}))
     return Listing(address, commit, files)
 

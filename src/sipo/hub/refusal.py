@@ -52,7 +52,7 @@ def _told(what: str, error: BaseException | None) -> UserError | None:
     names = {cls.__name__ for cls in type(error).__mro__}
     if "OfflineModeIsEnabled" in names:
         return OutOfReach(f"{what}: the hub may not be asked, because HF_HUB_OFFLINE is set")
-    if "TransportError" in names:  # of whichever HTTP library the hub's client uses
+    if "TransportError" in names or isinstance(error, ConnectionError):  # of whichever HTTP library the client uses
         return OutOfReach(f"{what}: the hub is out of reach ({first_line(error)})")
     return _told(what, error.__cause__)  # the client wraps some of them
 
