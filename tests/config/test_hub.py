@@ -26,7 +26,9 @@ def test_the_config_of_a_run(hub, address):
 
 
 def test_a_file_of_a_revision(hub):
-    put(hub, RAW, "more/other.yaml").commit({"more/other.yaml": yaml.safe_dump(RAW | {"run": "second"}).encode()}, "next")
+    put(hub, RAW, "more/other.yaml").commit(
+        {"more/other.yaml": yaml.safe_dump(RAW | {"run": "second"}).encode()}, "next"
+    )
     assert load_config("hf://o/run@next/more/other.yaml").run == "second"
     assert load_config("hf://o/run/more/other.yaml").run == "runs/x"
 
@@ -61,7 +63,12 @@ def test_what_only_its_user_may_decide_is_refused(hub, override, fault):
     with pytest.raises(UsageError, match=rf"hf://o/run is a config of the hub.*\n  {fault}.*\nGive values of your own"):
         load_config("hf://o/run")
     key, _, _ = override.partition("=")
-    own = {"train.keep_best.worker": "null", "train.keep_best.scorer": "hpsv2", "loss.name": "dpo_cm", "kernel.name": "ddim"}
+    own = {
+        "train.keep_best.worker": "null",
+        "train.keep_best.scorer": "hpsv2",
+        "loss.name": "dpo_cm",
+        "kernel.name": "ddim",
+    }
     load_config("hf://o/run", [f"{key}={own.get(key, 'here')}"])
 
 

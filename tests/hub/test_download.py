@@ -42,7 +42,9 @@ def test_addresses(text, meant):
     assert parse_address(str(meant).replace("feature/one", "feature%2Fone")) == meant
 
 
-@pytest.mark.parametrize("text", ["hf://datasets/a", "hf://", "hf://a", "hf://spaces/a/b", "hf://a/b/../c", "hf://a/b//c", "hf://a/b@"])
+@pytest.mark.parametrize(
+    "text", ["hf://datasets/a", "hf://", "hf://a", "hf://spaces/a/b", "hf://a/b/../c", "hf://a/b//c", "hf://a/b@"]
+)
 def test_what_is_no_address(text):
     with pytest.raises(UsageError, match="is no address of the hub; expected hf://datasets/OWNER/NAME"):
         parse_address(text)
@@ -106,7 +108,9 @@ def test_offline_it_is_what_it_was(hub, monkeypatch, how):
     assert fetched("hf://datasets/o/n/data") == before
     with pytest.raises(OutOfReach, match=f"hf://datasets/o/n: .*{AWAY[how]}"):
         fetched("hf://datasets/o/n")  # README.md was listed, never downloaded
-    with pytest.raises(OutOfReach, match=f"hf://datasets/o/new: .*{AWAY[how]}.*, and it is not in the cache of this machine"):
+    with pytest.raises(
+        OutOfReach, match=f"hf://datasets/o/new: .*{AWAY[how]}.*, and it is not in the cache of this machine"
+    ):
         fetched("hf://datasets/o/new")
 
 
@@ -138,7 +142,11 @@ def test_unless_it_may_be_asked_it_is_not(hub):
 @pytest.mark.parametrize(
     ("address", "token", "message"),
     [
-        ("o/absent", None, "the hub has no such repository, or it is private and not shown without a token; check the name, or log in with"),
+        (
+            "o/absent",
+            None,
+            "the hub has no such repository, or it is private and not shown without a token; check the name, or log in with",
+        ),
         ("o/absent", MINE, "private and not shown to the owner of this token"),
         ("me/private", READER, "private and not shown to the owner of this token"),
         ("me/private", None, "set HF_TOKEN"),

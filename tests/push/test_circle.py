@@ -41,9 +41,15 @@ def test_there_and_back(tiny_sd, tiny_pairs, tmp_path):
             assert done.returncode == status, done.stdout + done.stderr
             return done.stdout + done.stderr
 
-        base = {file.relative_to(tiny_sd).as_posix(): file.read_bytes() for file in Path(tiny_sd).rglob("*") if file.is_file()}
+        base = {
+            file.relative_to(tiny_sd).as_posix(): file.read_bytes()
+            for file in Path(tiny_sd).rglob("*")
+            if file.is_file()
+        }
         hub.model("o/base", base)
-        commit = hub.data_set("o/pairs", {"data/train-00000-of-00001.parquet": tiny_pairs.read_bytes()}).branches["main"]
+        commit = hub.data_set("o/pairs", {"data/train-00000-of-00001.parquet": tiny_pairs.read_bytes()}).branches[
+            "main"
+        ]
 
         printed = python("-m", "sipo", "train", "hf://datasets/o/pairs", *KEYS)
         assert f"hf://datasets/o/pairs at commit {commit}" in printed
@@ -67,10 +73,15 @@ def test_there_and_back(tiny_sd, tiny_pairs, tmp_path):
         assert int(python("-c", difference, "ours.png", "base.png")) > 3
 
         python("-m", "sipo", "train", "hf://me/aligned", "run=again")
-        one, two = (load_file(tmp_path / run / "weights" / "pytorch_lora_weights.safetensors") for run in ("runs/pairs", "again"))
+        one, two = (
+            load_file(tmp_path / run / "weights" / "pytorch_lora_weights.safetensors")
+            for run in ("runs/pairs", "again")
+        )
         assert one.keys() == two.keys()
         assert all(one[key].equal(two[key]) for key in one)
 
-        refused = python("-m", "sipo", "train", "hf://me/aligned", "run=x", status=1, HF_TOKEN="hf_unknownUnknownUnknown")
+        refused = python(
+            "-m", "sipo", "train", "hf://me/aligned", "run=x", status=1, HF_TOKEN="hf_unknownUnknownUnknown"
+        )
         assert "Traceback" not in refused
         assert "the hub does not know this token" in refused

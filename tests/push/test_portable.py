@@ -18,7 +18,7 @@ KNOWN = Portable([HOME, "/srv/my pairs/a b.parquet", "/"], ["the-value-of-a-toke
         ("data: /home/me", "data: me"),
         ("/home/mean/", "mean"),  # another one's home
         ('"/srv/my pairs/a b.parquet", row 3', '"a b.parquet", row 3'),
-        (html.escape('<dd>/srv/my pairs/a b.parquet</dd>'), html.escape("<dd>a b.parquet</dd>")),
+        (html.escape("<dd>/srv/my pairs/a b.parquet</dd>"), html.escape("<dd>a b.parquet</dd>")),
         ("<dd>/mnt/data/x.png</dd>", "<dd>x.png</dd>"),
         ("/mnt/data/: not found", "data: not found"),
         ("(/mnt/data/x.png:17)", "(x.png:17)"),
@@ -56,7 +56,13 @@ def test_what_stays(text):
 
 
 def test_values():
-    value = {"a": "/x", "b": ["~/y z/w", 1, None, True, 0.5], "c": {"d": "C:\\x\\y", "e": "see /mnt/a/b"}, "f": "/", "g": "two\n/lines"}
+    value = {
+        "a": "/x",
+        "b": ["~/y z/w", 1, None, True, 0.5],
+        "c": {"d": "C:\\x\\y", "e": "see /mnt/a/b"},
+        "f": "/",
+        "g": "two\n/lines",
+    }
     assert KNOWN.value(value) == {
         "a": "x", "b": ["w", 1, None, True, 0.5], "c": {"d": "y", "e": "see b"}, "f": "/", "g": "two\n/lines",
     }  # fmt: skip

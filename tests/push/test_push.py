@@ -36,7 +36,10 @@ def made(tmp_path_factory, tiny_sd, tiny_pairs):
     run = train_raw(raw)
     write_evaluation(run.path, 4)
     with run.metrics.open("a") as file:
-        file.write(json.dumps({"kind": "warning", "step": 4, "message": f"{folder}/x.png: {SECRET} at /mnt/data/pairs/1.png"}) + "\n")
+        file.write(
+            json.dumps({"kind": "warning", "step": 4, "message": f"{folder}/x.png: {SECRET} at /mnt/data/pairs/1.png"})
+            + "\n"
+        )
     return run
 
 
@@ -104,7 +107,9 @@ def test_the_settings_are_those_of_the_run_without_its_places(mine, made, monkey
 
 def test_the_card(mine, made, monkeypatch, capsys):
     push(monkeypatch, capsys, made, "aligned", "--revision", "four")  # of one's own
-    files = mine.repositories["models", "me/aligned"].commits[mine.repositories["models", "me/aligned"].branches["four"]]
+    files = mine.repositories["models", "me/aligned"].commits[
+        mine.repositories["models", "me/aligned"].branches["four"]
+    ]
     card = files["README.md"].decode()
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["pipeline_tag"] == "text-to-image"
@@ -251,7 +256,9 @@ def test_full_weights_name_no_path(mine, raw_config, monkeypatch, capsys, tmp_pa
     run = reported(train_raw(changed(raw_config, "policy={kind: full}", "train.num_steps=1")))
     assert push(monkeypatch, capsys, run, "me/full")[0] == 0
     files = mine.repositories["models", "me/full"].files
-    own = {file.relative_to(run.weights).as_posix(): file.read_bytes() for file in run.weights.rglob("*") if file.is_file()}
+    own = {
+        file.relative_to(run.weights).as_posix(): file.read_bytes() for file in run.weights.rglob("*") if file.is_file()
+    }
     assert own.keys() <= files.keys()
     places = [str(tmp_path).encode(), raw_config["model"]["path"].encode()]
     assert any(place in content for content in own.values() for place in places)  # diffusers writes where it read
@@ -266,7 +273,9 @@ def test_pairs_of_the_hub_are_named_by_commit(mine, raw_config, tiny_pairs, monk
     run = reported(train_raw(changed(raw_config, "data.path=hf://datasets/o/pairs", "train.num_steps=1")))
     assert push(monkeypatch, capsys, run, "me/x")[0] == 0
     files = mine.repositories["models", "me/x"].files
-    assert yaml.safe_load(files["config.yaml"])["data"]["path"] == f"hf://datasets/o/pairs@{repository.branches['main']}"
+    assert (
+        yaml.safe_load(files["config.yaml"])["data"]["path"] == f"hf://datasets/o/pairs@{repository.branches['main']}"
+    )
     assert yaml.safe_load(files["README.md"].decode().split("---\n")[1])["datasets"] == ["o/pairs"]
 
 

@@ -210,7 +210,12 @@ def tree(r: Request, kind: str, name: str, revision: str, path: str | None) -> R
         parts = file[len(below) :].split("/")
         for depth in range(1, len(parts)):
             folder = below + "/".join(parts[:depth])
-            found[folder] = {"type": "directory", "path": folder, "oid": hashlib.sha1(folder.encode()).hexdigest(), "size": 0}
+            found[folder] = {
+                "type": "directory",
+                "path": folder,
+                "oid": hashlib.sha1(folder.encode()).hexdigest(),
+                "size": 0,
+            }
         found[file] = {"type": "file", "path": file, "size": len(content), **identity(content)}
     deep = r.query.get("recursive", ["false"])[0].lower() in ("true", "1")
     return Reply([entry for name, entry in found.items() if deep or "/" not in name[len(below) :]])
@@ -387,14 +392,14 @@ def connect(monkeypatch, hub: Hub, cache, token: str | None = None) -> None:
     from huggingface_hub.utils import _http
 
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "own"))  # ports come again, and what was remembered of them with it
+    monkeypatch.setenv(
+        "XDG_CACHE_HOME", str(cache / "own")
+    )  # ports come again, and what was remembered of them with it
     monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None))  # between attempts
     if token:
         monkeypatch.setenv("HF_TOKEN", token)

@@ -13,7 +13,12 @@ data = typer.Typer(no_args_is_help=True, help="Look at preference pairs before t
 
 @data.command("check")
 def data_check(
-    path: Annotated[str, typer.Argument(help="Parquet shards, a datasets folder, a JSONL manifest, or miniature.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="Parquet shards, a datasets folder, a JSONL manifest, hf://datasets/OWNER/NAME, or miniature."
+        ),
+    ],
     ties: Annotated[str, typer.Option(help="drop: left out; error: reported as bad rows.")] = "drop",
     max_pairs: Annotated[int | None, typer.Option(help="Read only the first N rows.")] = None,
     max_pixels: Annotated[int, typer.Option(help="Larger images and frames are reported, not decoded.")] = 64_000_000,

@@ -14,7 +14,9 @@ from sipo.errors import UsageError
 
 def push(
     run: RunFolder,
-    repo: Annotated[str, typer.Argument(help="OWNER/NAME on the hub; NAME alone is one of your own.", show_default=False)],
+    repo: Annotated[
+        str, typer.Argument(help="OWNER/NAME on the hub; NAME alone is one of your own.", show_default=False)
+    ],
     private: Annotated[bool, typer.Option("--private", help="A new repository that only you see.")] = False,
     revision: Annotated[str | None, typer.Option(help="A branch, made where it is missing; default: main.")] = None,
     step: Annotated[int | None, typer.Option(help="The weights of a kept checkpoint; default: RUN/weights.")] = None,

@@ -65,7 +65,9 @@ def pack(run: RunDir, weights: Path, repo: str, revision: str | None, staging: P
         raise UserError(f"{weights} holds no weights of a run: it has no {CARD}")
     table = [(prompt, *(str(picture_of(Path(file))) for file in files)) for prompt, *files in samples]
     result = read_result(run.evaluation)
-    items.append(make(CARD, lambda: portable.text(hub_card(read_text(card), shown, repo, revision, result, table, is_video))))
+    items.append(
+        make(CARD, lambda: portable.text(hub_card(read_text(card), shown, repo, revision, result, table, is_video)))
+    )
     items += _weights(weights, make)
     if run.metrics.is_file():
         items.append(make.lines("metrics.jsonl", run.iter_metrics()))
@@ -102,7 +104,10 @@ class Maker:
     def _noted(self, path: str) -> Iterator[None]:
         paths, tokens = self.portable.paths, self.portable.tokens
         yield
-        changes = ((self.portable.paths - paths, "path", "made a name"), (self.portable.tokens - tokens, "token", "removed"))
+        changes = (
+            (self.portable.paths - paths, "path", "made a name"),
+            (self.portable.tokens - tokens, "token", "removed"),
+        )
         said = [f"{count} {what}{'s' * (count > 1)} {done}" for count, what, done in changes if count]
         if said:
             self.notes.append(f"{path}: {', '.join(said)}")
@@ -161,6 +166,8 @@ def _samples(run: RunDir) -> tuple[list[tuple[str, str, str]], list[Item]]:
         for name, folder, sample in (("first", first, before), ("last", last, match)):
             files = {folder / sample.file, folder / sample.picture}
             paths.append(f"samples/{name}/{number:02d}{Path(sample.file).suffix}")
-            items += [Item(f"samples/{name}/{number:02d}{file.suffix}", file) for file in sorted(files) if file.is_file()]
+            items += [
+                Item(f"samples/{name}/{number:02d}{file.suffix}", file) for file in sorted(files) if file.is_file()
+            ]
         found.append((before.prompt, *paths))
     return found, items

@@ -83,7 +83,11 @@ def is_absolute(text: str) -> bool:
     if "\n" in text or len(text) < 2:
         return False
     posix, windows = PurePosixPath(text), PureWindowsPath(text)
-    return (posix.is_absolute() and len(posix.parts) > 1) or windows.is_absolute() or re.match(r"~[\w.-]*/", text) is not None
+    return (
+        (posix.is_absolute() and len(posix.parts) > 1)
+        or windows.is_absolute()
+        or re.match(r"~[\w.-]*/", text) is not None
+    )
 
 
 def name_of(path: str) -> str:

@@ -15,7 +15,9 @@ from sipo.push.contents import Parcel
 def require_name(repo: str) -> None:
     """Raises UsageError for what is neither OWNER/NAME nor NAME."""
     if not re.fullmatch(f"{REPOSITORY.pattern}|{NAME}", repo):
-        raise UsageError(f"REPO: {shown(repo)} is no name of a repository; expected OWNER/NAME, or NAME for one of your own")
+        raise UsageError(
+            f"REPO: {shown(repo)} is no name of a repository; expected OWNER/NAME, or NAME for one of your own"
+        )
 
 
 def full_name(repo: str) -> str:

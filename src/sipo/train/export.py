@@ -80,7 +80,7 @@ def export(
         raise UserError(f"{out} would be one checkpoint file: add --merge, or name a folder for the adapters")
     steps = saved_steps(run.checkpoints)
     if not steps:
-        raise UserError(f"{run.path} has no checkpoint yet")
+        raise UserError(f"{run.path} has no checkpoint yet: `sipo train` writes one every train.checkpoint_every steps")
     if out.exists():
         raise UserError(f"{out} exists already; choose another folder")
     if best:

@@ -17,7 +17,9 @@ from sipo.train.inputs import Rows
 from sipo.train.policy import start_folder
 
 SAMPLES = 64  # values of each tensor
-COMMIT = "the commit of "  # then the key: where its content lay on the hub, which does not decide whether it is the same
+COMMIT = (
+    "the commit of "  # then the key: where its content lay on the hub, which does not decide whether it is the same
+)
 
 
 def identity(config: Config, train: Rows, validation: Rows | None, backbone: Backbone) -> dict[str, str]:

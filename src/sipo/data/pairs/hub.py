@@ -77,7 +77,9 @@ def _require_one(found: Listing) -> None:
     top = [name for name in found.names if "/" not in name]
     manifests = [name for name in top if name.endswith(MANIFESTS)]
     if len(manifests) > 1 and "state.json" not in top:
-        raise UserError(f"{found.address} holds several manifests ({', '.join(manifests)}): add the name of the one to use")
+        raise UserError(
+            f"{found.address} holds several manifests ({', '.join(manifests)}): add the name of the one to use"
+        )
     if not manifests and not {"dataset_dict.json", "state.json"} & set(top):
         listed = ", ".join(sorted(found.names)[:5]) or "nothing"
         raise UserError(f"{found.address} holds no pairs that can be read: {EXPECTED}; found {listed}")

@@ -18,9 +18,7 @@ ACCEPTED = (
 )
 
 
-def open_pairs(
-    path: str | Path, ties: Ties = "drop", max_pairs: int | None = None, ask_hub: bool = True
-) -> PairSource:
+def open_pairs(path: str | Path, ties: Ties = "drop", max_pairs: int | None = None, ask_hub: bool = True) -> PairSource:
     """Open preference pairs; nothing is decoded yet.
 
     path: see `ACCEPTED`; a miniature's name stands for the pairs that come with it, and `hf://datasets/OWNER/NAME` for
