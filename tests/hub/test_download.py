@@ -125,6 +125,27 @@ def test_offline_what_another_program_downloaded(hub, monkeypatch):
         fetched("hf://datasets/o/n/nothing")
 
 
+def test_offline_a_part_is_never_taken_for_the_whole(hub, monkeypatch):
+    commit = hub.data_set("o/n", FILES).branches["main"]
+    fetched("hf://datasets/o/n/data/train.bin")
+    go_away(hub, monkeypatch, "offline")
+    for address in ("hf://datasets/o/n", "hf://datasets/o/n/data", f"hf://datasets/o/n@{commit}"):
+        with pytest.raises(OutOfReach, match="and what lies there was not listed before"):
+            fetched(address)
+    assert fetched("hf://datasets/o/n/data/train.bin") == {"data/train.bin": b"small"}
+
+
+def test_offline_what_was_listed_tells_what_is_missing(hub, monkeypatch):
+    hub.data_set("o/n", FILES)
+    found = listing(parse_address("hf://datasets/o/n"))
+    download(found, ["data/train.bin"])
+    go_away(hub, monkeypatch, "offline")
+    assert set(listing(parse_address("hf://datasets/o/n/data")).files) == {"data/train.bin", "data/deep/large.bin"}
+    with pytest.raises(OutOfReach, match="hf://datasets/o/n/data: the hub may not be asked"):
+        fetched("hf://datasets/o/n/data")
+    assert fetched("hf://datasets/o/n/data/train.bin") == {"data/train.bin": b"small"}
+
+
 def test_unless_it_may_be_asked_it_is_not(hub):
     hub.data_set("o/n", FILES)
     address = parse_address("hf://datasets/o/n")

@@ -31,8 +31,8 @@ def test_a_run_resumes_on_the_commit_that_it_has_read(hub, raw_config, monkeypat
 
     repository.commit({"README.md": b"# now with a card"})  # the pairs are what they were
     train_raw(more)
-    assert json.loads(run.inputs.read_text())["the commit of data.path"] == (second := repository.branches["main"])
-    assert second != first
+    second = repository.branches["main"]
+    assert json.loads(run.inputs.read_text())["the commit of data.path"] == second != first
 
     third = repository.commit({"data/train-00000-of-00001.parquet": table(9)})
     more = changed(raw, "train.num_steps=4")

@@ -49,7 +49,7 @@ def listing(address: Address, ask: bool = True) -> Listing:
 
     Raises UserError where the repository, its revision or the path is not there, or nothing of it is on this machine.
     """
-    asked = _memory("commit", address, address.revision)
+    asked = _memory(address, "revision", address.revision)
     try:
         commit = _resolve(address, ask)
         write_atomic(asked, json.dumps({"commit": commit}))
@@ -57,15 +57,29 @@ def listing(address: Address, ask: bool = True) -> Listing:
         commit = _remembered(asked, "commit", str)
         if commit is None:
             return _cached(address, error)
-    known = _memory("files", address, commit, address.path)
-    files = _remembered(known, "files", dict)
+    listed = _memory(address, "commit", commit)
+    paths = _remembered(listed, "paths", dict) or {}
+    files = _part(paths, address.path)
     if files is None:
         try:
             files = _list(address, commit, ask)
         except OutOfReach as error:
+            if paths:  # what is in the cache may be a part, which this program downloaded
+                raise OutOfReach(f"{error}, and what lies there was not listed before") from error
             return _cached(address.at(commit), error)
-        write_atomic(known, json.dumps({"files": files}))
+        write_atomic(listed, json.dumps({"paths": {**paths, address.path: files}}))
     return Listing(address, commit, files)
+
+
+def _part(paths: dict[str, dict[str, int]], path: str) -> dict[str, int] | None:
+    """The files at `path` out of what was listed there, or above; None where that tells nothing."""
+    above = path
+    while above not in paths and above:
+        above = above.rpartition("/")[0]
+    files = paths.get(above, {})
+    return {
+        file: size for file, size in files.items() if not path or file == path or file.startswith(f"{path}/")
+    } or None
 
 
 def _resolve(address: Address, ask: bool) -> str:
@@ -86,19 +100,21 @@ def _list(address: Address, commit: str, ask: bool) -> dict[str, int]:
     from huggingface_hub.hf_api import RepoFile
 
     _require_leave(address, ask)
-
     parent, _, name = address.path.rpartition("/")
     with refusals(str(address)):
-        tree = HfApi().list_repo_tree
-        options = {"revision": commit, "repo_type": address.kind}
-        beside = {each.path: each for each in tree(address.repo, parent or None, **options)} if name else {}
+        beside = {}
+        if name:
+            entries = HfApi().list_repo_tree(address.repo, parent or None, revision=commit, repo_type=address.kind)
+            beside = {each.path: each for each in entries}
         found = beside.get(address.path)
         if name and found is None:
             known = [path.rpartition("/")[2] for path in beside]
             raise UserError(f"{address}: {parent or 'the repository'} has no {name}{did_you_mean(name, known)}")
         if isinstance(found, RepoFile):
             return {address.path: int(found.size)}
-        every = tree(address.repo, address.path or None, recursive=True, **options)
+        every = HfApi().list_repo_tree(
+            address.repo, address.path or None, recursive=True, revision=commit, repo_type=address.kind
+        )
         return {each.path: int(each.size) for each in every if isinstance(each, RepoFile)}
 
 
@@ -107,10 +123,10 @@ def _require_leave(address: Address, ask: bool) -> None:
         raise OutOfReach(f"{address}: the hub is not asked here")
 
 
-def _memory(what: str, address: Address, *more: str | None) -> Path:
+def _memory(address: Address, what: str, which: str | None) -> Path:
     from huggingface_hub.constants import ENDPOINT
 
-    return own_cache("hub") / f"{what}-{digest([ENDPOINT, address.kind, address.repo, *more])}.json"
+    return own_cache("hub") / f"{what}-{digest([ENDPOINT, address.kind, address.repo, which])}.json"
 
 
 def _remembered(file: Path, key: str, kind: type) -> Any:
@@ -148,10 +164,9 @@ def download(found: Listing, files: Sequence[str], ask: bool = True) -> Path:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     address, folder = found.address, None
-    where = {"repo_id": address.repo, "repo_type": address.kind, "revision": found.commit}
-    missing = []
+    repo, kind, commit, missing = address.repo, address.kind, found.commit, []
     for file in files:
-        place = try_to_load_from_cache(filename=file, **where)
+        place = try_to_load_from_cache(repo, file, repo_type=kind, revision=commit)
         if isinstance(place, str):
             folder = _root(place, file)
         else:
@@ -161,7 +176,7 @@ def download(found: Listing, files: Sequence[str], ask: bool = True) -> Path:
     with refusals(str(address)), ThreadPoolExecutor(AT_ONCE) as pool, _bar(found, missing) as bar:
 
         def fetch(file: str) -> str:
-            place = hf_hub_download(filename=file, **where)
+            place = hf_hub_download(repo, file, repo_type=kind, revision=commit)
             bar.advance(bar.task_ids[0], found.files[file])
             return place
 

@@ -2,9 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from sipo.errors import UserError, printable
 from sipo.files import is_disk_full
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
 
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
@@ -57,7 +61,7 @@ def _told(what: str, error: BaseException | None) -> UserError | None:
     return _told(what, error.__cause__)  # the client wraps some of them
 
 
-def _answer(what: str, error: "errors.HfHubHTTPError") -> UserError:  # noqa: F821
+def _answer(what: str, error: "HfHubHTTPError") -> UserError:
     """What a status says."""
     status, message = error.response.status_code, getattr(error, "server_message", None)
     said = f"{status}: {printable(message)[:300]}" if message else f"{status}"

@@ -26,7 +26,7 @@ FILES = """## Files
 
 def hub_card(
     text: str, config: dict[str, Any], repo: str, revision: str | None, result: str,
-    samples: Sequence[tuple[str, str, str]], is_video: bool | None,
+    samples: Sequence[tuple[str, ...]], is_video: bool | None,
 ) -> str:  # fmt: skip
     """text: the card beside the weights. result: the Markdown of the run's comparison, "" without one.
 
@@ -39,7 +39,7 @@ def hub_card(
     if not is_hub_id(front.get("base_model")):  # the hub refuses others
         front.pop("base_model", None)
     data = (config.get("data") or {}).get("path")
-    if is_address(data):
+    if isinstance(data, str) and is_address(data):
         front["datasets"] = [parse_address(data).repo]
     if is_video is not None:
         front["pipeline_tag"] = "text-to-video" if is_video else "text-to-image"
@@ -67,7 +67,7 @@ def _deeper(text: str) -> str:
     return re.sub(r"^(#+ )", r"#\1", text, flags=re.MULTILINE)
 
 
-def _samples(samples: Sequence[tuple[str, str, str]]) -> str:
+def _samples(samples: Sequence[tuple[str, ...]]) -> str:
     if not samples:
         return ""
     rows = [(prompt, Markdown(f"![before]({first})"), Markdown(f"![after]({last})")) for prompt, first, last in samples]

@@ -63,7 +63,7 @@ def pack(run: RunDir, weights: Path, repo: str, revision: str | None, staging: P
     card = weights / CARD
     if not card.is_file():
         raise UserError(f"{weights} holds no weights of a run: it has no {CARD}")
-    table = [(prompt, *(str(picture_of(Path(file))) for file in files)) for prompt, *files in samples]
+    table = [(prompt, *(picture_of(Path(file)).as_posix() for file in files)) for prompt, *files in samples]
     result = read_result(run.evaluation)
     items.append(
         make(CARD, lambda: portable.text(hub_card(read_text(card), shown, repo, revision, result, table, is_video)))
