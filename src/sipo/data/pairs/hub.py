@@ -89,10 +89,10 @@ def _shards(found: Listing, tables: list[str], max_pairs: int | None, ask: bool)
     """The folder with all of the tables; with `max_pairs`, with the first ones that have so many rows together."""
     if max_pairs is None:
         return download(found, tables, ask)
-    rows = 0
+    rows, taken = 0, []
     for table in tables:
-        folder = download(found, [table], ask)
-        rows += parquet_schema(folder / table)[1]
+        taken.append(table)
+        rows += parquet_schema(download(found, taken, ask) / table)[1]
         if rows >= max_pairs:
             break
-    return folder
+    return download(found, taken, ask)
