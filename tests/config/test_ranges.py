@@ -137,10 +137,10 @@ def bomb(levels: int, merge: bool = False) -> str:
 )
 def test_alias_bombs_and_depths_end_at_once(text, tmp_path):
     (tmp_path / "c.yaml").write_text(text)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(UsageError) as error:
         load_config(tmp_path / "c.yaml")
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     assert len(str(error.value)) < 2000
 
 
