@@ -37,6 +37,7 @@ HOMES = {  # library -> the only units that may import it
     "transformers": {"backbones", "scorers", "geneval.detectors", "mini"},
     "peft": {"backbones.lora"},
     "huggingface_hub": {"hub", "push", "backbones"},
+    "trl": {"text.trainer"},
     "accelerate": set(),  # its launcher starts trainings, diffusers and peft load with it
 }
 
@@ -78,7 +79,7 @@ def violation(module: str, imported: str) -> str | None:
     if here == "annotate" and library == "torch":
         return "a page of votes needs no torch"
     if library != "sipo":
-        if here in CORE and library != "torch" and library not in sys.stdlib_module_names:
+        if (here in CORE or home == "text.loss") and library != "torch" and library not in sys.stdlib_module_names:
             return "the core needs torch alone"
         if library in HOMES and not any(home == place or home.startswith(place + ".") for place in HOMES[library]):
             return f"{library} belongs to {HOMES[library]}"
@@ -108,6 +109,8 @@ def test_the_rules_catch_what_they_should():
         ("sipo.losses.sipo", "sipo.config"),
         ("sipo.data.pairs.open", "diffusers"),
         ("sipo.train.policy", "peft"),
+        ("sipo.text.loss", "transformers"),
+        ("sipo.losses.sipo", "sipo.text.loss"),
         ("sipo.train.loop", "sipo.plan.plan"),
         ("sipo.backbones.flux", "accelerate.utils"),
         ("sipo.evaluate.report.report", "sipo.mini.world"),
@@ -166,6 +169,7 @@ def test_the_core_loads_torch_and_nothing_else():
         "peft",
         "accelerate",
         "datasets",
+        "trl",
         "pandas",
         "scipy",
         "PIL",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for editors and type checkers
         training_target,
     )
     from sipo.terms import Branch, ImportanceWeight, PairTerms, pair_terms, term_metrics
+    from sipo.text import sipo_text_loss
     from sipo.timesteps import TIMESTEPS, LogitNormal, Uniform, draw_timesteps
 
 _NAMES = {
@@ -29,6 +30,7 @@ _NAMES = {
     "kernels": ("DDIM", "FlowSDE", "KERNELS", "Gaussian", "transition", "step_coefficient", "log_importance_weight"),
     "terms": ("ImportanceWeight", "Branch", "PairTerms", "pair_terms", "term_metrics"),
     "losses": ("SFT", "DiffusionDPO", "DPOCM", "SIPO", "LOSSES", "resolve_horizon", "beta_equivalents"),
+    "text": ("sipo_text_loss",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
