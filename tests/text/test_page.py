@@ -1,6 +1,5 @@
 """The code that docs/text.md shows, run as it stands but for the model's name; the table is that of the study's lines."""
 
-import csv
 import json
 import re
 from pathlib import Path
@@ -27,7 +26,9 @@ def test_the_trainer_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = TRAINER.replace("Qwen/Qwen3-0.6B", str(tmp_path / "model"))
     names: dict = {}
-    exec(code.replace('"runs/text", ', '"runs/text", use_cpu=True, max_steps=1, logging_steps=1, report_to=[], '), names)
+    exec(
+        code.replace('"runs/text", ', '"runs/text", use_cpu=True, max_steps=1, logging_steps=1, report_to=[], '), names
+    )
     logged = names["trainer"].state.log_history[0]
     assert abs(logged["loss"] - 0.6931) < 1e-3  # the policy is the reference
     assert logged["sipo/weight"] == 1

@@ -53,7 +53,7 @@ def test_a_run_writes_its_files_and_continues(modules, monkeypatch, tmp_path):
     monkeypatch.setattr(study, "base", cache(sorting.base))
     grid = [("SFT", 0.0), ("DPO", 2.0), ("SIPO, token", 0.1)]
     monkeypatch.setattr(study, "GRID", grid)
-    options = "--pretrain 80 --pairs 20 --held-out 20 --steps 2 --every 1 --seeds 0".split()
+    options = ["--pretrain", "80", "--pairs", "20", "--held-out", "20", "--steps", "2", "--every", "1", "--seeds", "0"]
     monkeypatch.setattr(sys, "argv", ["study.py", "--out", str(tmp_path), *options])
     study.main()
     text = (tmp_path / "text.csv").read_text()

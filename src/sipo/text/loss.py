@@ -42,7 +42,7 @@ def sipo_text_loss(
     ratio, mask = _log_ratios(logps, ref_logps, mask)
     of_unit = _sequence if unit == "sequence" else _token
     found = of_unit(ratio, mask, beta, clip_range, prune_threshold, detach_weights)
-    return found.loss, preference_metrics(beta, *ratio.sum(1).chunk(2), found)
+    return found.loss, preference_metrics(beta, *_sides(ratio.sum(1)), found)
 
 
 def _log_ratios(logps: Tensor, ref_logps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,7 +56,7 @@ def _log_ratios(logps: Tensor, ref_logps: Tensor, mask: Tensor) -> tuple[Tensor,
 def _sequence(ratio: Tensor, mask: Tensor, beta: float, e: float, tau: float, detach_weights: bool) -> Preference:
     rho = ratio.sum(1)  # log p_theta(y) / p_ref(y), (B,)
     log_w = rho / mask.sum(1).clamp(min=1)  # of the mean token, (B,)
-    return formulas.sipo(*rho.chunk(2), *log_w.chunk(2), beta, e, tau, detach_weights)
+    return formulas.sipo(*_sides(rho), *_sides(log_w), beta, e, tau, detach_weights)
 
 
 def _token(ratio: Tensor, mask: Tensor, beta: float, e: float, tau: float, detach_weights: bool) -> Preference:
@@ -64,16 +64,21 @@ def _token(ratio: Tensor, mask: Tensor, beta: float, e: float, tau: float, detac
     wi = formulas.clip_log(-log_w, e).exp()  # clip(1 / w_t), (B, T)
     keep = formulas.keep_mask(log_w, tau)
     s = (keep * wi * ratio).sum(1)  # A15, a term a token, (B,)
-    loss, logit, *_ = formulas.diffusion_dpo(*s.chunk(2), beta)
+    loss, logit, *_ = formulas.diffusion_dpo(*_sides(s), beta)
     tokens = _of_pairs(mask).clamp(min=1)
-    means = (_of_pairs(mask * x) / tokens for x in (wi.detach(), keep, formulas.is_clipped(-log_w, e)))
-    return Preference(loss, logit, *means)
+    weight, kept, clipped = (_of_pairs(mask * x) / tokens for x in (wi.detach(), keep, formulas.is_clipped(-log_w, e)))
+    return Preference(loss, logit, weight, kept, clipped)
 
 
 def _of_pairs(x: Tensor) -> Tensor:
     """The sum over the tokens of both members of each pair, (B, T) -> (B / 2,)."""
-    chosen, rejected = x.sum(1).chunk(2)
+    chosen, rejected = _sides(x.sum(1))
     return chosen + rejected
+
+
+def _sides(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the chosen and of the rejected responses, (B,) -> (B / 2,) each."""
+    return x[: len(x) // 2], x[len(x) // 2 :]
 
 
 def _check_shapes(logps: Tensor, ref_logps: Tensor, mask: Tensor) -> None:

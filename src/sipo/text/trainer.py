@@ -7,12 +7,13 @@ and `sipo_text_loss` of them takes the place of TRL's loss.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 from sipo.text.loss import Unit, check_values, sipo_text_loss
 
 try:
-    from trl import DPOConfig, DPOTrainer
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
 except ImportError as error:
     raise ImportError(f"sipo.text.trainer needs TRL ({error}): pip install 'sipo[trl]'") from error
 
@@ -39,7 +40,7 @@ class SIPOConfig(DPOConfig):
 
     clip_range: float = field(default=0.1, metadata={"help": "e: weights are clipped to [1 - e, 1 + e]."})
     prune_threshold: float = field(default=0.9, metadata={"help": "tau: what weighs less is left out; 0: nothing."})
-    unit: str = field(default="sequence", metadata={"help": "What has a weight.", "choices": list(get_args(Unit))})
+    unit: Unit = field(default="sequence", metadata={"help": "What has a weight."})
     detach_weights: bool = field(default=False, metadata={"help": "Stop the gradient through the weights."})
 
     def __post_init__(self):
@@ -88,9 +89,10 @@ class SIPOTrainer(DPOTrainer):
         loss = losses.mean()
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * policy.aux_loss
-        logged = self._metrics["train" if self.model.training else "eval"]
+        logged = self._metrics["train" if model.training else "eval"]
         for name in ("weight", "pruned", "clipped"):
-            logged[f"sipo/{name}"].append(self.accelerator.gather(metrics[name]).mean().item())
+            gathered: Any = self.accelerator.gather(metrics[name])
+            logged[f"sipo/{name}"].append(gathered.mean().item())
         return (loss, result[1]) if return_outputs else loss
 
     @contextmanager
@@ -102,7 +104,8 @@ class SIPOTrainer(DPOTrainer):
             if getattr(output, "log_probs", None) is not None:
                 found.append(output)
 
-        hooks = [model.register_forward_hook(keep) for model in (self.model, self.ref_model) if model is not None]
+        models: list[Any] = [self.model, self.ref_model]  # with LoRA the first runs twice, and the second is None
+        hooks = [model.register_forward_hook(keep) for model in models if model is not None]
         try:
             yield found
         finally:
