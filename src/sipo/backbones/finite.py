@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 from torch import nn
 from torch.distributed.tensor import DTensor
 
@@ -26,5 +27,5 @@ def nonfinite_weight(part: str, network: nn.Module, trained: bool) -> str | None
 def lacks_a_channel(medium: Media) -> bool:
     """Whether a channel of a picture, or of all frames of a video, is 0 everywhere: what is left of NaN."""
     frames = medium if isinstance(medium, list) else [medium]
-    brightest = [[high for _, high in frame.convert("RGB").getextrema()] for frame in frames]
-    return not all(map(max, zip(*brightest, strict=True)))
+    brightest = np.max([np.asarray(frame.convert("RGB")).max(axis=(0, 1)) for frame in frames], axis=0)  # (3,)
+    return not brightest.all()
