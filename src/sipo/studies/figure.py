@@ -40,6 +40,8 @@ def _panel(study: Study, place, rows: Sequence[Row], name: str) -> None:
         if study.x not in STEPS:
             mine = [row for row in mine if row.at == last]
         points = _points(study, mine, name)
+        if not points:
+            continue  # a study under way
         xs = list(points)
         place.plot(
             xs, [points[x].mean for x in xs], label=curve, color=f"C{number}", marker="o", markersize=3, linewidth=1.3
