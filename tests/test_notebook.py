@@ -23,16 +23,16 @@ COMMAND = re.compile(r"^( *)!(.+)$", re.MULTILINE)
 # What a notebook brings: `display`, and the shell behind `!`.
 BEGIN = """
 import json, os, subprocess, sys, types
-shown = []
+_shown = []
 module = types.ModuleType("IPython.display")
-module.display = lambda *things: shown.extend([type(thing).__name__, *thing.size] for thing in things)
+module.display = lambda *things: _shown.extend([type(thing).__name__, *thing.size] for thing in things)
 sys.modules |= {"IPython": types.ModuleType("IPython"), "IPython.display": module}
 def _shell(line):
     print("$", line, flush=True)
     subprocess.run(line, shell=True, check=True)
 """
 END = """
-print("shown:", json.dumps(shown))
+print("shown:", json.dumps(_shown))
 """
 
 
