@@ -22,19 +22,20 @@ from transformers import LlamaForCausalLM
 from sipo import sipo_text_loss
 from sipo.files import write_atomic
 
-OBJECTIVES: dict[str, dict] = {  # beside beta; None stands for fitting the chosen answers
+OBJECTIVES: dict[str, dict] = {  # beside beta; SFT fits the chosen answers alone
     "DPO": {"clip_range": 0.0, "prune_threshold": 0.0},
     "SIPO, sequence": {"unit": "sequence"},
     "SIPO, token": {"unit": "token"},
     "SIPO, sequence, no pruning": {"unit": "sequence", "prune_threshold": 0.0},
     "SIPO, token, no pruning": {"unit": "token", "prune_threshold": 0.0},
+    "pruning alone, sequence": {"unit": "sequence", "clip_range": 0.0},
+    "pruning alone, token": {"unit": "token", "clip_range": 0.0},
 }
 GRID = [
     ("SFT", 0.0),
     *[("DPO", beta) for beta in (0.02, 0.1, 0.5, 2.0, 5.0)],
     *[(name, beta) for name in ("SIPO, sequence", "SIPO, token") for beta in (0.02, 0.1, 2.0)],
-    ("SIPO, sequence, no pruning", 0.1),
-    ("SIPO, token, no pruning", 0.1),
+    *[(name, 0.1) for name in OBJECTIVES if "pruning" in name],
 ]
 COLUMNS = ["objective", "beta", "seed", "step", "right", "chosen", "rejected", "pruned"]
 BATCH, LEARNING_RATE = 32, 1e-4

@@ -1,4 +1,4 @@
-"""The code that docs/text.md shows, run as it stands but for the model's name; the table is that of the study's lines."""
+"""The code that docs/text.md shows, run as it stands but for the model's name."""
 
 import json
 import re

@@ -68,3 +68,11 @@ def test_a_run_writes_its_files_and_continues(modules, monkeypatch, tmp_path):
     monkeypatch.setattr(study, "draw", lambda *args: None)
     study.main()
     assert (tmp_path / "text.csv").read_text() == text
+
+
+def test_the_page_prints_the_table_of_the_committed_lines(modules):
+    _, study = modules
+    with (ROOT / "docs/results/text.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 7 * 3 * len(study.GRID)
+    assert study.table(lines) in (ROOT / "docs/text.md").read_text()
