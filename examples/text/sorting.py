@@ -83,7 +83,7 @@ def share_right(model: LlamaForCausalLM, asked: list[list[int]], seed: int) -> f
 
 
 def base(seed: int, steps: int, wrong: float = 0.5) -> LlamaForCausalLM:
-    """A Llama of 150,000 parameters, trained on answers of which the share `wrong` holds a mistake."""
+    """A Llama of 160,000 parameters, trained on answers of which the share `wrong` holds a mistake."""
     torch.manual_seed(seed)
     draw = random.Random(seed)
     model = LlamaForCausalLM(
