@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, exit codes, no tracebacks."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"  # a file, where a fo
 
 
 def sipo(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "sipo", *arguments], capture_output=True, text=True)
+    """In the environment of a notebook's kernel, whose backend of matplotlib is not installed."""
+    env = {**os.environ, "MPLBACKEND": "module://some_notebook.backend_inline"}
+    return subprocess.run([sys.executable, "-m", "sipo", *arguments], env=env, capture_output=True, text=True)
 
 
 def test_every_command_has_help():

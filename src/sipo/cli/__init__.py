@@ -1,6 +1,7 @@
 """The command line: thin commands over the packages, which it alone connects."""
 
 import io
+import os
 import sys
 
 import typer
@@ -41,6 +42,7 @@ for name, group in {
 def main() -> None:
     """Entry point: a user's mistake is a message and an exit code, never a traceback."""
     sys.argv[1:] = map(at_home, sys.argv[1:])
+    os.environ["MPLBACKEND"] = "agg"  # a notebook hands its own, which may be missing here, to what it starts
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # half a character in a name must not end the command
