@@ -108,7 +108,7 @@ def arrow_cache(tmp_path_factory):
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """A stand-in for the hub, which this process talks to; nobody is logged in."""
-    from support.hub import connect, stand_in
+    from support.hub_server import connect, stand_in
 
     with stand_in() as found:
         connect(monkeypatch, found, tmp_path / "hub-cache")

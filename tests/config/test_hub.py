@@ -50,7 +50,7 @@ def test_the_address_of_pairs_is_a_training_on_them(hub):
         ("train.keep_best.scorer=pickscore=/etc/x", r"train\.keep_best\.scorer: 'pickscore=/etc/x' is a path outside"),
         ("loss.name='module:Loss'", r"loss\.name: 'module:Loss' names code"),
         ("kernel.name='module:Loss'", r"kernel\.name: 'module:Loss' names code"),
-        ("run=/root/x", r"run: '/root/x' is a path outside this folder"),
+        ("run=/elsewhere/x", r"run: '/elsewhere/x' is a path outside this folder"),
         ("run=../x", r"run: '\.\./x' is a path outside this folder"),
         ("data.cache=a/../../x", r"data\.cache: 'a/\.\./\.\./x' is a path outside this folder"),
         ("data.cache=~/x", r"data\.cache: '/.*/x' is a path outside this folder"),

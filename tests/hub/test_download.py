@@ -1,8 +1,9 @@
 """Files of the hub, from the stand-in: bytes, commits, what is asked again, what is found offline, what a refusal says."""
 
 import pytest
-from huggingface_hub import constants, snapshot_download
-from support.hub import LFS_FROM, MINE, READER, connect
+from huggingface_hub import snapshot_download
+from support.hub import LFS_FROM
+from support.hub_server import MINE, READER, connect, go_away
 
 from sipo.errors import UsageError, UserError
 from sipo.hub.address import Address, is_address, parse_address
@@ -87,15 +88,6 @@ AWAY = {
     "closed": "the hub is out of reach",
     "broken": "the hub answers 503: The hub is down for maintenance. Try again later",
 }
-
-
-def go_away(hub, monkeypatch, how: str) -> None:
-    if how == "offline":
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    elif how == "closed":
-        hub.close()
-    else:
-        hub.broken = 503
 
 
 @pytest.mark.parametrize("how", AWAY)

@@ -179,7 +179,7 @@ def test_the_shipped_pairs():
 
 
 def test_compressed_pairs_are_ranked_as_they_are_read(artist, tmp_path):
-    plain, jpeg = PairSettings(30, 6), PairSettings(30, 6, jpeg_quality=40, max_pairs=25)
+    plain, jpeg = PairSettings(30, 6), PairSettings(30, 6, jpeg_quality=40)
     sizes = {}
     for settings in (plain, jpeg):
         number = make_pairs(tmp_path / "p.parquet", artist, MADE_BY, settings)
@@ -193,5 +193,4 @@ def test_compressed_pairs_are_ranked_as_they_are_read(artist, tmp_path):
         assert {Image.open(io.BytesIO(row["jpg_0"])).format for row in rows} == {
             "JPEG" if settings.jpeg_quality else "PNG"
         }
-    assert sizes[40] == 25 < sizes[None]
-    assert len({row["caption"] for row in rows}) > 10  # a draw of all, not their beginning
+    assert 0 < sizes[40] < sizes[None]  # some do not survive so low a quality

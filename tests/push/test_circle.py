@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from support.hub import MINE, stand_in
+from support.hub_server import MINE, stand_in
 
 pytestmark = pytest.mark.slow
 

@@ -7,16 +7,16 @@ import pytest
 
 from sipo.push.portable import Portable, is_absolute
 
-HOME = "/home/me"
+HOME = "/users/me"
 KNOWN = Portable([HOME, "/srv/my pairs/a b.parquet", "/"], ["the-value-of-a-token", "short"])
 
 
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
-        ("data: /home/me/pairs/x.parquet", "data: x.parquet"),
-        ("data: /home/me", "data: me"),
-        ("/home/mean/", "mean"),  # another one's home
+        ("data: /users/me/pairs/x.parquet", "data: x.parquet"),
+        ("data: /users/me", "data: me"),
+        ("/users/mean/", "mean"),  # another one's home
         ('"/srv/my pairs/a b.parquet", row 3', '"a b.parquet", row 3'),
         (html.escape("<dd>/srv/my pairs/a b.parquet</dd>"), html.escape("<dd>a b.parquet</dd>")),
         ("<dd>/mnt/data/x.png</dd>", "<dd>x.png</dd>"),

@@ -12,7 +12,8 @@ from markdown_it import MarkdownIt
 from safetensors.torch import load_file
 from support.command_line import run as sipo
 from support.configs import changed
-from support.hub import LFS_FROM, MINE, READER, connect, stand_in
+from support.hub import LFS_FROM
+from support.hub_server import MINE, READER, connect, go_away, stand_in
 from support.runs import train_raw
 from support.synthetic_run import write_evaluation
 
@@ -220,18 +221,13 @@ def test_refusals(hub, made, monkeypatch, capsys, tmp_path, token, arguments, st
 
 @pytest.mark.parametrize("how", ["closed", "offline", "broken"])
 def test_out_of_reach(mine, made, monkeypatch, capsys, how):
-    if how == "offline":
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    elif how == "closed":
-        mine.close()
-    else:
-        mine.broken = 502
+    go_away(mine, monkeypatch, how)
     status, _, complaints = push(monkeypatch, capsys, made, "me/x")
     assert status == 1
     assert {
         "closed": "me/x: the hub is out of reach (",
         "offline": "me/x: the hub may not be asked, because HF_HUB_OFFLINE is set",
-        "broken": "me/x: the hub answers 502",
+        "broken": "me/x: the hub answers 503",
     }[how] in complaints
 
 

@@ -7,11 +7,12 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageStat
+from support.serving import served
 
 
 @dataclass
@@ -102,13 +103,6 @@ def stand_in(answer: Callable[[Seen], Reply]) -> Iterator[StandIn]:
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found = StandIn(f"http://127.0.0.1:{server.server_port}/v1")
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with served(Handler) as (url, _):
+        found = StandIn(f"{url}/v1")
         yield found
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

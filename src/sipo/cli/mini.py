@@ -67,7 +67,6 @@ def mini_pairs(
     jpeg_quality: Annotated[
         int | None, typer.Option(min=1, max=100, help="Write pictures as JPEGs of this quality; default: as they are.")
     ] = None,
-    max_pairs: Annotated[int | None, typer.Option(min=1, help="Keep a draw of this many pairs.")] = None,
 ) -> None:
     """Sample pictures from the miniature, score them, and pair the better with the worse."""
     quiet_libraries()
@@ -76,9 +75,7 @@ def mini_pairs(
 
     kind = _kind(name)
     prompts, _ = split_prompts(kind.prompts(), kind.held_out)
-    settings = PairSettings(
-        num_prompts, candidates, contrast=contrast, seed=seed, jpeg_quality=jpeg_quality, max_pairs=max_pairs
-    )
+    settings = PairSettings(num_prompts, candidates, contrast=contrast, seed=seed, jpeg_quality=jpeg_quality)
     if jpeg_quality and kind.miniature.detector is None:
         raise UsageError(f"--jpeg-quality: {name} makes videos")
     number = pairs_of_model(out, model or name, settings, bf16, console(), kind.miniature, prompts)

@@ -167,6 +167,8 @@ def benchmark(
     """Seconds per step, split by part: SIPO against Diffusion-DPO, with and without a cache; two configs, or objectives, in turn."""
     from sipo.config import load_config
 
+    if sum(each is not None for each in (pairs, against, objectives)) > 1:
+        raise UsageError("--pairs, --against and --objectives measure different things: give one of them")
     counts = (pairs or "").replace(" ", "").split(",") if pairs is not None else []
     if not all(count.isdecimal() and int(count) >= 100 for count in counts):
         raise UsageError(f"--pairs: {pairs!r} should be numbers of at least 100, such as 1000,100000")

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
@@ -37,7 +36,6 @@ class PairSettings:
     margin: scores (in [0, 2]) that differ by less are a tie, which is dropped.
     jpeg_quality: writes pictures as JPEGs of this quality (chroma at full resolution), which take half the room of PNGs of
     noisy pictures; a pair that is none by the scores of its JPEGs is dropped.
-    max_pairs: keeps a draw of that many.
     """
 
     num_prompts: int = 1000
@@ -46,7 +44,6 @@ class PairSettings:
     contrast: Contrast = "both"
     seed: int = 0
     jpeg_quality: int | None = None
-    max_pairs: int | None = None
 
 
 def pairs_of_model(
@@ -99,9 +96,6 @@ def make_pairs(
     if settings.jpeg_quality:
         read = partial(as_jpeg, quality=settings.jpeg_quality)
         pairs = _still_pairs(pairs, read, import_object(miniature.scorer)(), settings.margin)
-    if settings.max_pairs and settings.max_pairs < len(pairs):
-        kept = np.random.default_rng([settings.seed, 8]).choice(len(pairs), settings.max_pairs, replace=False)
-        pairs = [pairs[number] for number in sorted(kept)]
     write_pairs(pairs, out, settings.seed, read)
     return len(pairs)
 

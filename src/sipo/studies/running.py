@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -55,19 +56,37 @@ def run_missing(
 
     `finished` is called after every run. Ctrl-C, SIGTERM or SIGHUP end the processes, which save; the same command continues them.
     """
-    waiting, running, failed = [cell for cell in cells if cell not in done], [], []
-    total, seconds = len(waiting), []
+    waiting = [cell for cell in cells if cell not in done]
+    total = len(waiting)
     if waiting:
         console.print(
             f"{len(cells) - total} of {len(cells)} runs are done; {total} to run, {jobs} at once, logs beside them"
         )
-    _encode_caches(waiting, console)
-    before = {number: signal.signal(number, _interrupt) for number in SIGNALS}
+    with _interruptible():
+        _encode_caches(waiting, console)
+        failed = _run(study, cells, waiting, jobs, console, finished)
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {total} runs failed; the first: {failed[0].log}:\n{_last_lines(failed[0].log)}"
+        )
+
+
+def _run(
+    study: Study,
+    cells: Sequence[Cell],
+    waiting: list[Cell],
+    jobs: int,
+    console: Console,
+    finished: Callable[[], object],
+) -> list[Job]:
+    """Run all `waiting` ones of the study's cells; returns those that failed."""
+    running, failed, seconds, total = [], [], [], len(waiting)
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 cell = waiting.pop(0)
                 running.append(_start(study, cell, base_samples(cell, cells)))
+                console.print(f"running {cell.name}, {running[-1].log}", highlight=False, markup=False)
             time.sleep(0.2)
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
@@ -88,12 +107,18 @@ def run_missing(
             job.process.terminate()
         for job in running:
             job.process.wait()
+    return failed
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """In this context SIGTERM and SIGHUP act as Ctrl-C does, so that no process that was started is left behind."""
+    before = {number: signal.signal(number, _interrupt) for number in SIGNALS}
+    try:
+        yield
+    finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if failed:
-        raise UserError(
-            f"{len(failed)} of {total} runs failed; the first: {failed[0].log}:\n{_last_lines(failed[0].log)}"
-        )
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -106,7 +131,12 @@ def _encode_caches(cells: Sequence[Cell], console: Console) -> None:
     for cache, cell in first_of.items():
         config, log = _write_config(cell)
         console.print(f"encoding into {cache}, where it is not encoded yet", highlight=False, markup=False)
-        if _launch([sys.executable, "-m", "sipo", "data", "encode", str(config)], log).wait():
+        process = _launch([sys.executable, "-m", "sipo", "data", "encode", str(config)], log)
+        try:
+            code = process.wait()
+        finally:
+            process.terminate()  # does nothing once it has ended
+        if code:
             raise UserError(f"the pairs could not be encoded into {cache}: {log}:\n{_last_lines(log)}")
 
 

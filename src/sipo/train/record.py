@@ -64,7 +64,7 @@ class Recorder:
         falling, idle = self.falling.update(update.step, line), self.idle.update(update.pairs, update.grad_norm)
         for warning in filter(None, (falling, idle)):
             self.write({"kind": "warning", "step": update.step, "message": warning})
-            self.console.print(f"step {update.step}: {warning}", style="yellow")
+            self.console.print(f"step {update.step}: {warning}", style="yellow", soft_wrap=not self.console.is_terminal)
         self.progress.update(update.step, line)
 
 
@@ -156,7 +156,7 @@ class TrainingProgress:
         self.bar.update(self.task, completed=step, numbers=numbers)
         if not self.console.is_terminal and (time.monotonic() - self.printed > 30 or step == self.num_steps):
             self.printed = time.monotonic()
-            self.console.print(f"step {step}/{self.num_steps}  {numbers}", highlight=False)
+            self.console.print(f"step {step}/{self.num_steps}  {numbers}", highlight=False, soft_wrap=True)
 
 
 class Clock:

@@ -157,8 +157,8 @@ def _inconsistency(plan: CachePlan) -> str | None:
     sizes = (plan.pairs_per_shard, plan.prompts_per_shard)
     if not all(isinstance(size, int) and size > 0 for size in sizes):
         return f"its shards hold {shown(sizes)} pairs and prompts"
-    if not isinstance(plan.made_by, dict):
-        return f"made_by is {shown(plan.made_by, 60)}"
+    if not isinstance(plan.made_by, dict) or not isinstance(plan.made_by.get("flip"), bool):
+        return f"made_by is {shown(plan.made_by, 60)}, and does not tell whether pictures are flipped"
     if not isinstance(plan.prompts, list) or not all(isinstance(prompt, str) for prompt in plan.prompts):
         return "its prompts are not a list of texts"
     if len(plan.rows) != len(plan.prompt_of):

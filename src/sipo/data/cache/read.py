@@ -65,7 +65,7 @@ class Cache:
         self.plan = read_plan(self.path)
         self.made_by: dict[str, Any] = self.plan.made_by
         self.checksums = read_manifest(self.path, self.plan.shards)
-        self.orientations = 2 if self.made_by.get("flip") else 1
+        self.orientations = 2 if self.made_by["flip"] else 1
         self._open: dict[str, Shard] = {}
         for name, checksum in self.checksums.items():
             file = self.path / name
