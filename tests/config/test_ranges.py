@@ -7,6 +7,7 @@ import yaml
 
 from sipo.config import load_config, parse_config
 from sipo.errors import UsageError
+from sipo.losses import SFT
 
 MINIMAL = {"run": "runs/x", "model": {"path": "miniature"}, "data": {"path": "miniature"}, "loss": {"name": "sipo"}}
 INF, NAN = float("inf"), float("nan")
@@ -119,9 +120,16 @@ def test_the_nearest_key_over_all_levels(key, meant):
     assert f"{key}: unknown key; did you mean {meant}?" in str(error.value)
 
 
-def test_a_key_of_another_choice_is_named_as_that():
-    with pytest.raises(UsageError, match=r"loss\.beta: unknown key; another loss has it, this one has: no keys$"):
-        parse_config({**MINIMAL, "loss": {"name": "sft", "beta": 1}})
+def test_a_key_of_another_choice_is_named_as_that_with_a_way_out(tmp_path):
+    """`loss.name=sft` alone leaves the other objective's keys where they were."""
+    file = tmp_path / "my.yaml"
+    file.write_text(yaml.safe_dump({**MINIMAL, "loss": {"name": "sipo", "beta": 1}}))
+    with pytest.raises(
+        UsageError, match=r"loss\.beta: unknown key; another loss has it, this one has: no keys"
+    ) as error:
+        load_config(file, ["loss.name=sft"])
+    assert "(loss='{name: NAME}' replaces the whole section)" in str(error.value)
+    assert load_config(file, ["loss={name: sft}"]).loss == SFT()
 
 
 def bomb(levels: int, merge: bool = False) -> str:

@@ -46,7 +46,10 @@ def hint(section: str, key: object, known: list[str]) -> str:
     name = str(key)
     elsewhere = _every_key()
     if f"{section}.{name}" in elsewhere:  # of a component that was not chosen
-        return f"; another {section} has it, this one has: {', '.join(known) or 'no keys'}"
+        return (
+            f"; another {section} has it, this one has: {', '.join(known) or 'no keys'} "
+            f"({section}='{{name: NAME}}' replaces the whole section)"
+        )
     equal = [path for path in elsewhere if path.rpartition(".")[2] == name]
     if here := FOREIGN.get(section, {}).get(name.lower()) or (None if equal else _near(name, known)):
         return f"; did you mean {here}?"
