@@ -103,7 +103,7 @@ def test_an_endpoint_that_fails_again_and_again_ends_the_command():
         pytest.raises(UserError, match="8 requests in a row failed; the last: HTTP 503: overloaded"),
     ):
         endpoint(server, retries=0, concurrency=2).ask_all([TEXT] * 40)
-    assert len(server.seen) < 14
+    assert len(server.seen) <= 8 + 1  # the other of the two was on its way
 
 
 @pytest.mark.parametrize(

@@ -110,10 +110,15 @@ class Endpoint:
         raise AssertionError
 
     def _answer_or_reason(self, content: list[dict]) -> Answer | Refused:
+        if self._stopped.is_set():
+            return Refused("not asked: the command ends")
         try:
             return self.ask(content)
         except Refused as error:
             return error
+        except BaseException:
+            self._stopped.set()
+            raise
 
     def _pause(self, attempt: int, wanted: float | None) -> float:
         return min(self.pause * 2**attempt if wanted is None else wanted, MOST_PAUSE)
@@ -122,6 +127,8 @@ class Endpoint:
         with self._lock:
             self._failed_in_a_row += 1
             lost = self._failed_in_a_row >= PATIENCE
+            if lost:
+                self._stopped.set()  # before any other request ends, so that none is sent after it
         return (
             UserError(f"{self.url}: {PATIENCE} requests in a row failed; the last: {reason}")
             if lost
