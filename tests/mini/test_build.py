@@ -11,6 +11,7 @@ from rich.console import Console
 from sipo.errors import UserError
 from sipo.mini import build as build_module
 from sipo.mini.build import build
+from sipo.mini.flow.networks import make_networks as make_flow_networks
 from sipo.mini.kinds import STILL_KIND
 from sipo.mini.pictures import encode_pool
 from sipo.mini.pipeline import load_pipeline
@@ -18,7 +19,7 @@ from sipo.mini.recipe import Flaws, Recipe, Schedule
 from sipo.mini.train_text import train_text
 from sipo.mini.train_unet import draw_timesteps, make_networks, snr_weight, train_unet
 from sipo.mini.train_vae import train_vae
-from sipo.mini.training import learning_rate
+from sipo.mini.training import make_optimizers, share_of_rate
 
 TINY = Recipe(
     vae=Schedule(3, 2),
@@ -131,12 +132,27 @@ def test_the_denoiser_starts_from_the_stages_before(tmp_path, monkeypatch):
 
 
 def test_learning_rate_rises_holds_and_falls():
-    schedule = Schedule(100, 1, learning_rate=2.0, warmup_steps=10, decay_share=0.2)
-    rates = [learning_rate(step, schedule) for step in range(100)]
-    assert rates[0] == pytest.approx(0.2)
-    assert rates[9:80] == [2.0] * 71
-    assert rates[90] == pytest.approx(1.0)
-    assert 0 < rates[99] == pytest.approx(0.1)
+    schedule = Schedule(100, 1, warmup_steps=10, decay_share=0.2)
+    shares = [share_of_rate(step, schedule) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1)
+    assert shares[9:80] == [1.0] * 71
+    assert shares[90] == pytest.approx(0.5)
+    assert 0 < shares[99] == pytest.approx(0.05)
+
+
+def test_muon_takes_the_matrices_inside_the_blocks_and_adamw_the_rest():
+    networks = make_flow_networks(0, "cpu")
+    (alone,) = make_optimizers(networks, Schedule(2, 1))
+    adamw, muon = make_optimizers(networks, Schedule(2, 1, learning_rate=1e-3, muon=1e-2))
+    assert (adamw.defaults["lr"], muon.defaults["lr"]) == (1e-3, 1e-2)
+    rest, matrices = ({id(weight) for weight in each.param_groups[0]["params"]} for each in (adamw, muon))
+    assert {id(weight) for weight in alone.param_groups[0]["params"]} == rest | matrices
+    assert not rest & matrices
+    transformer = networks["transformer"]
+    assert id(transformer.single_transformer_blocks[0].proj_out.weight) in matrices
+    assert id(transformer.x_embedder.weight) in rest
+    assert id(transformer.single_transformer_blocks[0].proj_out.bias) in rest
+    assert {id(weight) for weight in networks["text_encoder"].parameters()} <= rest
 
 
 @pytest.mark.parametrize(("power", "above_950"), [(1.0, 0.05), (2.0, 0.05**0.5)])

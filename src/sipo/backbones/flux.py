@@ -95,8 +95,11 @@ class Flux(PictureVae):
         guidance: float,
         size: Size,
     ) -> Sequence[Media]:
+        """`guidance` is what a guidance-distilled network is told; for another it is the pipeline's `true_cfg_scale`."""
+        is_guided = guidance > 1 and not self.transformer["guidance_embeds"]
         return pipeline(
-            prompts, generator=generators, num_inference_steps=steps, guidance_scale=guidance,
+            prompts, negative_prompt=[""] * len(prompts) if is_guided else None, generator=generators,
+            num_inference_steps=steps, guidance_scale=guidance, true_cfg_scale=guidance if is_guided else 1.0,
             height=size.height, width=size.width, max_sequence_length=self.max_tokens,
         ).images  # fmt: skip
 

@@ -23,12 +23,15 @@ def mini_build(
     work: Annotated[Path | None, typer.Option(help="Folder for checkpoints and logs; default: OUT.build.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 (worth it with AMX or a GPU).")] = True,
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Compile transformer blocks; needs a C++ compiler.")
+    ] = False,
 ) -> None:
     """Train a miniature from nothing. Run the same command again to resume."""
     quiet_libraries()
     from sipo.mini.build import build
 
-    build(_kind(name), out, work, device=device, bf16=bf16, console=console())
+    build(_kind(name), out, work, device=device, bf16=bf16, compiled=compiled, console=console())
 
 
 @mini.command("prompts")

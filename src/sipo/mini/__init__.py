@@ -26,10 +26,9 @@ STILL = Miniature(
 FLOW = replace(
     STILL,
     name="miniature-flow",
-    about="FLUX in small: the same pictures by flow matching, sampled without guidance",
+    about="FLUX in small: the same pictures by flow matching, with classifier-free guidance",
     weights=FOLDER / "flow" / "weights",
     pairs=FOLDER / "flow" / "pairs.parquet",
-    guidance_scale=1.0,
 )
 
 VIDEO = Miniature(

@@ -53,6 +53,7 @@ def build(
     recipe: Any = None,
     device: str = "cpu",
     bf16: bool = True,
+    compiled: bool = False,
     snapshot_every: int = 500,
     num_scored: int = 1020,
     console: Console | None = None,
@@ -62,7 +63,7 @@ def build(
     `work` (default: `out` with ".build" added) has one folder for each stage, with its checkpoint, its log and, for the
     denoiser, its pool of pictures, scores and a snapshot. The same call resumes from it. A call with another recipe is
     a `UserError`, unless the stages that differ have been removed; the numbers of steps may change. `bf16` computes in
-    bfloat16 under autocast (weights stay float32).
+    bfloat16 under autocast (weights stay float32), `compiled` as `train_jointly`.
     """
     out, recipe, console = Path(out), recipe or kind.recipe(), console or Console()
     stages = Stages(Path(work or out.with_name(out.name + ".build")), recipe, kind.stages, console)
@@ -76,7 +77,7 @@ def build(
         pool = kind.encode_pool(folder / "pool.safetensors", vae, recipe, flaws, device, bf16)
         snapshot = _snapshots(kind, folder, vae, bf16, snapshot_every, console)
         schedule, guided = getattr(recipe, name), name == "clean"
-        networks = kind.train_denoiser(networks, recipe, schedule, pool, folder, log, bf16, snapshot, guided)
+        networks = kind.train_denoiser(networks, recipe, schedule, pool, folder, log, bf16, snapshot, guided, compiled)
         trained[name] = networks
     export(kind, vae, networks, out)
     record = _record(kind, stages, vae, trained, device, bf16, num_scored)

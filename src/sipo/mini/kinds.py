@@ -56,7 +56,7 @@ FLOW_KIND = Kind(
     recipe=FlowRecipe,
     stages={
         **_OF_MEDIA,
-        "clean": ("clean", "shift", "guide_weight", "lookup_heads", "pool_size"),
+        "clean": ("clean", "shift", "prompt_dropout", "guide_weight", "lookup_heads", "pool_size"),
         "noisy": ("noisy", "noisy_data"),
     },
     train_vae=train_vae,

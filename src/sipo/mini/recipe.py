@@ -25,7 +25,8 @@ class Schedule:
     """One stage of training with AdamW.
 
     The learning rate is constant after warm-up and falls linearly to zero over the last `decay_share` of the steps;
-    `ema` is the decay per step of the averaged weights (0: the last weights).
+    `ema` is the decay per step of the averaged weights (0: the last weights). `muon`: the learning rate of Muon (Jordan 2024),
+    which then trains the matrices inside a transformer's blocks (0: AdamW trains all).
     """
 
     num_steps: int
@@ -35,6 +36,7 @@ class Schedule:
     decay_share: float = 0.4
     weight_decay: float = 0.0
     ema: float = 0.0
+    muon: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def train_unet(
     autocast: bool,
     snapshot: Callable[[int, nn.Module], None] = lambda step, average: None,
     guided: bool = False,
+    compiled: bool = False,
     save_every: int = 100,
 ) -> nn.ModuleDict:
     """Stages `clean` (guided) and `noisy`, see `train_jointly`."""
@@ -81,4 +82,4 @@ def train_unet(
         return {**found, "lookup": lookup_loss(seen, recipe.lookup_heads)} if guided else found
 
     weight = recipe.guide_weight if guided else None
-    return train_jointly(start, schedule, terms, weight, folder, report, snapshot, save_every)
+    return train_jointly(start, schedule, terms, weight, folder, report, snapshot, compiled, save_every)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sipo.files import write_atomic
 from sipo.jsonl import append_jsonl, read_jsonl
@@ -31,26 +32,28 @@ def train(
     checkpoint is written.
     """
     average = copy.deepcopy(networks).requires_grad_(False)
-    optimizer = torch.optim.AdamW(
-        networks.parameters(), schedule.learning_rate, (0.9, 0.99), weight_decay=schedule.weight_decay, fused=True
-    )
+    optimizers = make_optimizers(networks, schedule)
     state = load_state(path) or {"step": 0, "seconds": 0.0}
     if state["step"]:
         networks.load_state_dict(state["networks"])
         average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
     start = time.monotonic() - state["seconds"]
     for step in range(state["step"], schedule.num_steps):
-        optimizer.param_groups[0]["lr"] = learning_rate(step, schedule)
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * share_of_rate(step, schedule)
         terms = loss(step)
         terms["loss"].backward()
         norm = nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         _follow(average, networks, min(schedule.ema, (step + 1) / (step + 10)))
         report(step + 1, {name: float(term.detach()) for name, term in (terms | {"grad_norm": norm}).items()})
         if (step + 1) % save_every == 0 or step + 1 == schedule.num_steps:
-            state = {"step": step + 1, "seconds": time.monotonic() - start, "optimizer": optimizer.state_dict()}
+            state = {"step": step + 1, "seconds": time.monotonic() - start}
+            state |= {"optimizers": [optimizer.state_dict() for optimizer in optimizers]}
             save_state(path, state | {"networks": networks.state_dict(), "average": average.state_dict()})
             snapshot(step + 1, average)
     return average.eval()
@@ -64,14 +67,19 @@ def train_jointly(
     folder: Path,
     report: Callable[[int, dict[str, float]], None],
     snapshot: Callable[[int, nn.Module], None] = lambda step, average: None,
+    compiled: bool = False,
     save_every: int = 100,
 ) -> nn.ModuleDict:
     """Train a copy of `start`, or resume from `folder`; returns the averaged (EMA) networks.
 
     `terms` returns a step's losses (scalars) of the networks given, the denoiser's first. `guide_weight` adds the others
     (that the encoder says what stands where, and that the denoiser's places look it up); None leaves them out.
+    compiled: transformer blocks run as torch compiles them, which needs a C++ compiler.
     """
     networks = copy.deepcopy(start).train().requires_grad_(True)
+    for name, module in networks.named_modules():
+        if compiled and name.split(".")[-2:-1] and name.split(".")[-2].endswith("transformer_blocks"):
+            module.compile()
 
     def loss(step: int) -> dict[str, Tensor]:
         found = terms(networks, step)
@@ -80,7 +88,10 @@ def train_jointly(
             return {"loss": denoising}
         return {"loss": denoising + guide_weight * sum(guides), **found}
 
-    average = train(networks, schedule, loss, folder / "state.pt", report, snapshot, save_every)
+    with sdpa_kernel(
+        SDPBackend.MATH
+    ):  # the backward pass of torch's fused attention on CPUs takes several times as long
+        average = train(networks, schedule, loss, folder / "state.pt", report, snapshot, save_every)
     assert isinstance(average, nn.ModuleDict)
     return average
 
@@ -91,11 +102,27 @@ def _follow(average: nn.Module, networks: nn.Module, decay: float) -> None:
         mean.lerp_(latest, 1 - decay)
 
 
-def learning_rate(step: int, schedule: Schedule) -> float:
-    """Linear warm-up, constant, then linear to zero over the last `decay_share` of the steps. `step` counts from 0."""
+def make_optimizers(networks: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon for the matrices inside transformer blocks if the schedule has a learning rate for it."""
+    matrices = [
+        weight
+        for name, weight in networks.named_parameters()
+        if schedule.muon and weight.ndim == 2 and "transformer_blocks." in name
+    ]
+    taken = set(map(id, matrices))
+    rest = [weight for weight in networks.parameters() if id(weight) not in taken]
+    decay = schedule.weight_decay
+    adamw = torch.optim.AdamW(rest, schedule.learning_rate, (0.9, 0.99), weight_decay=decay, fused=True)
+    if not matrices:
+        return [adamw]
+    return [adamw, torch.optim.Muon(matrices, schedule.muon, decay, adjust_lr_fn="match_rms_adamw")]
+
+
+def share_of_rate(step: int, schedule: Schedule) -> float:
+    """Linear warm-up, 1, then linear to zero over the last `decay_share` of the steps. `step` counts from 0."""
     up = (step + 1) / schedule.warmup_steps
     down = (schedule.num_steps - step) / max(1.0, schedule.decay_share * schedule.num_steps)
-    return schedule.learning_rate * min(1.0, up, down)
+    return min(1.0, up, down)
 
 
 def save_state(path: Path, state: dict) -> None:

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline, FluxPipeline
@@ -30,6 +31,7 @@ TINY = FlowRecipe(
     noisy=Schedule(2, 2, ema=0.9),
     pool_size=6,
 )
+EMPTY = tokenize(make_tokenizer(), [""])
 PROMPTS = ["a photo of a star", "a photo of two red circles"]
 
 
@@ -68,6 +70,23 @@ def test_plain_diffusers_loads_and_samples_it(folder):
     assert images.shape == (2, 64, 64, 3)
 
 
+def test_guidance_is_that_of_the_pipelines_unconditional_prediction(folder):
+    """No guidance was distilled into it: told one, the network would not change its pictures."""
+    backbone = load_backbone(ModelConfig(str(folder)))
+    backbone.pipeline.set_progress_bar_config(disable=True)
+
+    def plain(**guidance):
+        generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
+        return backbone.pipeline(PROMPTS, height=64, width=64, num_inference_steps=2, generator=generators, **guidance,
+                                 max_sequence_length=32).images  # fmt: skip
+
+    pictures = {scale: [np.array(each) for each in backbone.sampler(2, scale)(PROMPTS, [5, 6])] for scale in (1.0, 4.0)}
+    assert not np.array_equal(pictures[1.0], pictures[4.0])
+    np.testing.assert_array_equal(pictures[1.0], [np.array(each) for each in plain()])
+    guided = plain(true_cfg_scale=4.0, negative_prompt=["", ""])
+    np.testing.assert_array_equal(pictures[4.0], [np.array(each) for each in guided])
+
+
 def test_what_is_trained_is_what_the_family_predicts(folder, networks):
     """The toolkit's own encoding of prompts and forward pass, on the exported files, against those of the training."""
     backbone = load_backbone(ModelConfig(str(folder)))
@@ -96,16 +115,29 @@ def test_the_loss_is_the_error_of_the_velocity(networks, pool, monkeypatch):
 
     def true(networks, xt, s, tokens):
         seen.update(xt=xt, s=s)
-        rows = [int((pool["tokens"] == row).all(1).nonzero()[0]) for row in tokens]
+        rows = [int((pool["tokens"] == row).all(1).nonzero()[0]) for row in tokens]  # no caption of step 3 is dropped
         x0 = pool["latents"][rows].float()
         s = s.view(-1, 1, 1, 1)
         return train.pack((xt - x0) / s), torch.zeros(len(rows), 32, 128)  # x_s - x_0 = s (eps - x_0)
 
     monkeypatch.setattr(train, "velocity", true)
     assert len({tuple(row.tolist()) for row in pool["tokens"]}) == len(pool["tokens"])
-    assert float(flow_terms(networks, TINY, 4, pool, 3)["flow"]) < 1e-6
+    assert float(flow_terms(networks, TINY, 4, pool, EMPTY, 3)["flow"]) < 1e-6
     monkeypatch.setattr(train, "velocity", lambda *given: (torch.zeros(4, 64, 16), torch.zeros(4, 32, 128)))
-    assert float(flow_terms(networks, TINY, 4, pool, 3)["flow"]) > 0.5
+    assert float(flow_terms(networks, TINY, 4, pool, EMPTY, 3)["flow"]) > 0.5
+
+
+def test_the_share_of_empty_captions(networks, pool, monkeypatch):
+    seen = []
+
+    def remember(networks, xt, s, tokens):
+        seen.append((tokens == EMPTY).all(1))
+        return torch.zeros(len(tokens), 64, 16), torch.zeros(len(tokens), 32, 128)
+
+    monkeypatch.setattr(train, "velocity", remember)
+    for step in range(20):
+        flow_terms(networks, TINY, 100, pool, EMPTY, step)
+    assert float(torch.cat(seen).float().mean()) == pytest.approx(TINY.prompt_dropout, abs=0.03)
 
 
 def test_attentions_are_seen_as_the_network_computes_them(networks):
@@ -113,11 +145,11 @@ def test_attentions_are_seen_as_the_network_computes_them(networks):
     transformer, tokens = networks["transformer"], tokenize(make_tokenizer(), PROMPTS)
     with torch.no_grad(), normed_attentions(transformer) as seen:
         velocity(networks, torch.randn(2, 4, 16, 16), torch.tensor([0.5, 0.9]), tokens)
-        assert len(seen) == 5
-        assert [("norm_added_k" in passed) for passed in seen] == [True] * 2 + [False] * 3
-        assert seen[0]["norm_q"].shape == (2, 64, 4, 32)
-        assert seen[0]["norm_added_k"].shape == (2, 32, 4, 32)
-        assert seen[3]["norm_q"].shape == (2, 96, 4, 32)
+        assert len(seen) == 7
+        assert [("norm_added_k" in passed) for passed in seen] == [True] + [False] * 6
+        assert seen[0]["norm_q"].shape == (2, 64, 5, 32)
+        assert seen[0]["norm_added_k"].shape == (2, 32, 5, 32)
+        assert seen[3]["norm_q"].shape == (2, 96, 5, 32)
         chance = lookup_loss(transformer, seen, 2, 64)
     assert float(chance) == pytest.approx(torch.log(torch.tensor(32.0)), abs=1.0)
 

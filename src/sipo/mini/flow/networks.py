@@ -16,10 +16,10 @@ def make_transformer() -> FluxTransformer2DModel:
     return FluxTransformer2DModel(
         patch_size=1,
         in_channels=16,
-        num_layers=2,
-        num_single_layers=3,
+        num_layers=1,
+        num_single_layers=6,
         attention_head_dim=32,
-        num_attention_heads=4,
+        num_attention_heads=5,
         joint_attention_dim=TEXT_WIDTH,
         pooled_projection_dim=TEXT_WIDTH,
         guidance_embeds=False,

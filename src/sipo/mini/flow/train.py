@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sipo.mini.flow.recipe import FlowRecipe
 from sipo.mini.lookup import lookup_cross_entropy, normed_attentions
 from sipo.mini.recipe import Schedule
+from sipo.mini.tokenizer import make_tokenizer, tokenize
 from sipo.mini.train_text import reading_loss
 from sipo.mini.training import train_jointly
 from sipo.schedule import FlowSchedule, add_noise
@@ -44,19 +45,22 @@ def draw_noise_levels(number: int, shift: float, generator: torch.Generator) -> 
 
 
 def flow_terms(
-    networks: nn.ModuleDict, recipe: FlowRecipe, batch_size: int, pool: dict[str, Tensor], step: int
+    networks: nn.ModuleDict, recipe: FlowRecipe, batch_size: int, pool: dict[str, Tensor], empty: Tensor, step: int
 ) -> dict[str, Tensor]:
     """The velocity's and the encoder's reading loss (scalars) of a step, every draw by (recipe.seed, step)."""
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + 17 + step)
     device = next(networks.parameters()).device
     rows = torch.randint(len(pool["tokens"]), (batch_size,), generator=generator)
     x0 = pool["latents"][rows].float()  # (B, 4, 16, 16)
+    dropped = torch.rand(batch_size, generator=generator)[:, None] < recipe.prompt_dropout
+    tokens = torch.where(dropped, empty, pool["tokens"][rows]).to(device)  # (B, 32)
+    cells = pool["cells"][rows].masked_fill(dropped, -100).to(device)  # (B, 16)
     s = draw_noise_levels(batch_size, recipe.shift, generator)
     eps = torch.randn(x0.shape, generator=generator)
     xt = add_noise(FlowSchedule(), x0, eps, 1000 * s)
-    predicted, states = velocity(networks, xt.to(device), s.to(device), pool["tokens"][rows].to(device))
+    predicted, states = velocity(networks, xt.to(device), s.to(device), tokens)
     flow = (predicted - pack(eps - x0).to(device)).square().mean()
-    return {"flow": flow, "reading": reading_loss(networks["head"], states, pool["cells"][rows].to(device))}
+    return {"flow": flow, "reading": reading_loss(networks["head"], states, cells)}
 
 
 def lookup_loss(transformer: nn.Module, seen: list[dict[str, Tensor]], heads: int, places: int) -> Tensor:
@@ -88,10 +92,12 @@ def train_transformer(
     autocast: bool,
     snapshot: Callable[[int, nn.Module], None] = lambda step, average: None,
     guided: bool = False,
+    compiled: bool = False,
     save_every: int = 100,
 ) -> nn.ModuleDict:
     """Stages `clean` (guided) and `noisy`, see `train_jointly`."""
     device = next(start.parameters()).device
+    empty = tokenize(make_tokenizer(), [""])  # (1, 32)
     places = pool["latents"].shape[-1] * pool["latents"].shape[-2] // 4
 
     def terms(networks: nn.ModuleDict, step: int) -> dict[str, Tensor]:
@@ -99,7 +105,7 @@ def train_transformer(
             torch.autocast(device.type, torch.bfloat16, enabled=autocast),
             normed_attentions(networks["transformer"]) as seen,
         ):
-            found = flow_terms(networks, recipe, schedule.batch_size, pool, step)
+            found = flow_terms(networks, recipe, schedule.batch_size, pool, empty, step)
         return (
             {**found, "lookup": lookup_loss(networks["transformer"], seen, recipe.lookup_heads, places)}
             if guided
@@ -107,4 +113,4 @@ def train_transformer(
         )
 
     weight = recipe.guide_weight if guided else None
-    return train_jointly(start, schedule, terms, weight, folder, report, snapshot, save_every)
+    return train_jointly(start, schedule, terms, weight, folder, report, snapshot, compiled, save_every)

@@ -102,6 +102,7 @@ def train_transformer(
     autocast: bool,
     snapshot: Callable[[int, nn.Module], None] = lambda step, average: None,
     guided: bool = False,
+    compiled: bool = False,
     save_every: int = 100,
 ) -> nn.ModuleDict:
     """Stages `clean` (guided) and `noisy`, see `train_jointly`."""
@@ -116,7 +117,7 @@ def train_transformer(
         return {**found, "lookup": lookup_loss(seen, recipe.lookup_heads, pool["tokens"].shape[1])} if guided else found
 
     weight = recipe.guide_weight if guided else None
-    return train_jointly(start, schedule, terms, weight, folder, report, snapshot, save_every)
+    return train_jointly(start, schedule, terms, weight, folder, report, snapshot, compiled, save_every)
 
 
 def lookup_loss(seen: list[dict[str, Tensor]], heads: int, num_tokens: int) -> Tensor:
