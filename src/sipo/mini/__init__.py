@@ -33,7 +33,7 @@ FLOW = replace(
 
 VIDEO = Miniature(
     name="miniature-video",
-    about="CogVideoX in small: clips of moving shapes, 9 frames of 64 x 64 pixels, sampled without guidance",
+    about="CogVideoX in small: clips of moving shapes, 9 frames of 64 x 64 pixels",
     weights=FOLDER / "video" / "weights",
     pairs=FOLDER / "video" / "pairs.parquet",
     train_prompts=FOLDER / "video" / "prompts" / "train.jsonl",
@@ -43,7 +43,7 @@ VIDEO = Miniature(
     detector=None,
     world=None,
     num_inference_steps=20,
-    guidance_scale=1.0,
+    guidance_scale=4.0,
 )
 
 MINIATURES = {each.name: each for each in (STILL,)}

@@ -74,7 +74,7 @@ VIDEO_KIND = Kind(
     recipe=VideoRecipe,
     stages={
         **_OF_MEDIA,
-        "clean": ("clean", "guide_weight", "lookup_heads", "pool_size"),
+        "clean": ("clean", "prompt_dropout", "guide_weight", "lookup_heads", "pool_size"),
         "noisy": ("noisy", "noisy_data"),
     },
     train_vae=video_train.train_vae,

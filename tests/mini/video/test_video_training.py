@@ -36,6 +36,7 @@ TINY = VideoRecipe(
     noisy=Schedule(2, 2, ema=0.9),
     pool_size=4,
 )
+EMPTY = tokenize(video_tokenizer(), [""])
 PROMPTS = ["a video of a star", "a video of a red circle moving slowly left"]
 
 
@@ -112,9 +113,9 @@ def test_the_loss_is_the_error_of_v(networks, pool, monkeypatch):
 
     assert len({tuple(row.tolist()) for row in pool["tokens"]}) == len(pool["tokens"])
     monkeypatch.setattr(train, "velocity", true)
-    assert float(video_terms(networks, TINY, 4, pool, 3)["v"]) < 1e-3
+    assert float(video_terms(networks, TINY, 4, pool, EMPTY, 3)["v"]) < 1e-3
     monkeypatch.setattr(train, "velocity", lambda *given: (torch.zeros(4, 3, 8, 8, 8), torch.zeros(4, 32, 128)))
-    assert float(video_terms(networks, TINY, 4, pool, 3)["v"]) > 0.3
+    assert float(video_terms(networks, TINY, 4, pool, EMPTY, 3)["v"]) > 0.3
 
 
 def test_cells_say_what_stands_where_in_the_first_middle_and_last_frame():
@@ -130,8 +131,8 @@ def test_cells_say_what_stands_where_in_the_first_middle_and_last_frame():
 def test_places_of_every_frame_look_up_their_own_cell(networks):
     with torch.no_grad(), normed_attentions(networks["transformer"]) as seen:
         velocity(networks, torch.randn(2, 3, 8, 8, 8), torch.tensor([5, 900]), tokenize(video_tokenizer(), PROMPTS))
-    assert len(seen) == 5
-    assert {name: tuple(x.shape) for name, x in seen[0].items()} == dict.fromkeys(("norm_q", "norm_k"), (2, 4, 80, 32))
+    assert len(seen) == 6
+    assert {name: tuple(x.shape) for name, x in seen[0].items()} == dict.fromkeys(("norm_q", "norm_k"), (2, 5, 80, 32))
     keys, queries = torch.zeros(1, 4, 80, 32), torch.zeros(1, 4, 80, 32)
     keys[0, :, :32] = 10 * torch.eye(32)  # one direction for each token of the text
     queries[0, :, 32:] = 10 * torch.eye(32)[own_tokens(16, AFTER)].repeat(3, 1)

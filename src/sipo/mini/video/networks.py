@@ -40,13 +40,13 @@ def make_vae() -> Autoencoder:
 def make_transformer() -> CogVideoXTransformer3DModel:
     """Predicts v of latents (B, 3, 8, 8, 8), in patches of 2 x 2: 48 tokens beside 32 tokens of text."""
     return CogVideoXTransformer3DModel(
-        num_attention_heads=4,
+        num_attention_heads=5,
         attention_head_dim=32,
         in_channels=CHANNELS,
         out_channels=CHANNELS,
         time_embed_dim=128,
         text_embed_dim=TEXT_WIDTH,
-        num_layers=5,
+        num_layers=6,
         sample_width=LATENT_SIDE,
         sample_height=LATENT_SIDE,
         sample_frames=FRAMES,

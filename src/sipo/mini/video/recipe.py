@@ -17,7 +17,8 @@ class VideoRecipe:
     clean: denoiser and text encoder, jointly, on `pool_size` flawless clips with right captions; with the weight
     `guide_weight` the encoder goes on to say what stands where, and `lookup_heads` heads of every attention learn to look it
     up. noisy: the same networks on `pool_size` clips with the flaws of `noisy_data` (`wrong_scene`: another clip's caption),
-    which the model then shows: it is sampled without guidance, so a wrong caption of the data is a wrong clip of the model.
+    which the model then shows. The share `prompt_dropout` of the captions is empty: the model is sampled with classifier-free
+    guidance.
     The loss is CogVideoX's: the mean square error of v at uniform timesteps of a schedule with zero terminal SNR.
     """
 
@@ -29,13 +30,16 @@ class VideoRecipe:
     text: Schedule = field(default_factory=lambda: Schedule(1500, 128, weight_decay=0.01))
     clean: Schedule = field(
         default_factory=lambda: Schedule(
-            6000, 32, learning_rate=1e-3, warmup_steps=300, decay_share=0.4, weight_decay=0.01, ema=0.998
+            6000, 32, learning_rate=1e-3, warmup_steps=200, decay_share=0.4, weight_decay=0.01, ema=0.998, muon=1e-2
         )
     )
     noisy: Schedule = field(
-        default_factory=lambda: Schedule(2000, 32, learning_rate=3e-4, decay_share=0.5, weight_decay=0.01, ema=0.998)
+        default_factory=lambda: Schedule(
+            1500, 32, learning_rate=3e-4, decay_share=0.5, weight_decay=0.01, ema=0.998, muon=3e-3
+        )
     )
-    noisy_data: Flaws = field(default_factory=lambda: Flaws(wrong_attribute=0.2, wrong_scene=0.2, degraded=0.5))
+    noisy_data: Flaws = field(default_factory=lambda: Flaws(wrong_attribute=0.25, wrong_scene=0.25, degraded=0.5))
+    prompt_dropout: float = 0.1
     guide_weight: float = 0.2
     lookup_heads: int = 2
     pool_size: int = 12_000

@@ -73,7 +73,12 @@ def velocity(networks: nn.ModuleDict, xt: Tensor, t: Tensor, tokens: Tensor) -> 
 
 
 def video_terms(
-    networks: nn.ModuleDict, recipe: VideoRecipe, batch_size: int, pool: dict[str, Tensor], step: int
+    networks: nn.ModuleDict,
+    recipe: VideoRecipe,
+    batch_size: int,
+    pool: dict[str, Tensor],
+    empty: Tensor,
+    step: int,
 ) -> dict[str, Tensor]:
     """The loss of v and the encoder's reading loss (scalars) of a step, every draw by (recipe.seed, step).
 
@@ -83,13 +88,16 @@ def video_terms(
     device = next(networks.parameters()).device
     rows = torch.randint(len(pool["tokens"]), (batch_size,), generator=generator)
     x0 = pool["latents"][rows].float()  # (B, 3, 8, 8, 8)
+    dropped = torch.rand(batch_size, generator=generator)[:, None] < recipe.prompt_dropout
+    tokens = torch.where(dropped, empty, pool["tokens"][rows]).to(device)  # (B, 32)
+    cells = pool["cells"][rows].masked_fill(dropped[..., None], -100).to(device)  # (B, 16, 3)
     u = (torch.arange(batch_size) + torch.rand(batch_size, generator=generator)) / batch_size
     t = (schedule.num_train_timesteps * u).long().clamp(max=schedule.num_train_timesteps - 1)
     eps = torch.randn(x0.shape, generator=generator)
     xt = add_noise(schedule, x0, eps, t)
-    predicted, states = velocity(networks, xt.to(device), t.to(device), pool["tokens"][rows].to(device))
+    predicted, states = velocity(networks, xt.to(device), t.to(device), tokens)
     error = (predicted - training_target(schedule, x0, eps, t).to(device)).square().mean()
-    return {"v": error, "reading": reading_loss(networks["head"], states, pool["cells"][rows].to(device))}
+    return {"v": error, "reading": reading_loss(networks["head"], states, cells)}
 
 
 def train_transformer(
@@ -107,13 +115,14 @@ def train_transformer(
 ) -> nn.ModuleDict:
     """Stages `clean` (guided) and `noisy`, see `train_jointly`."""
     device = next(start.parameters()).device
+    empty = tokenize(video_tokenizer(), [""])  # (1, 32)
 
     def terms(networks: nn.ModuleDict, step: int) -> dict[str, Tensor]:
         with (
             torch.autocast(device.type, torch.bfloat16, enabled=autocast),
             normed_attentions(networks["transformer"]) as seen,
         ):
-            found = video_terms(networks, recipe, schedule.batch_size, pool, step)
+            found = video_terms(networks, recipe, schedule.batch_size, pool, empty, step)
         return {**found, "lookup": lookup_loss(seen, recipe.lookup_heads, pool["tokens"].shape[1])} if guided else found
 
     weight = recipe.guide_weight if guided else None
