@@ -193,6 +193,14 @@ def test_a_worker_scores_files_and_its_details_are_kept(any_folder, tmp_path):
     assert lines[1]["TA"] == 2
 
 
+def test_a_silent_worker_is_ended_when_patience_is(any_folder, tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text("import time\nprint('loading', flush=True)\ntime.sleep(600)\n")
+    command = f"reward={sys.executable} {script}"
+    result = run(any_folder, "--worker", command, "--patience", 2, "--prompts", any_folder / "prompts.txt")
+    assert "neither output nor an answer for 2 seconds:\nloading" in str(result.exception)
+
+
 def test_the_miniatures_scorer_too(tmp_path):
     from sipo.samples.folder import PromptItem
 

@@ -61,6 +61,9 @@ def score(
     worker: Annotated[
         list[str] | None, typer.Option(help="NAME=COMMAND of a scorer in its own environment; see docs/scorers.md.")
     ] = None,
+    patience: Annotated[
+        float, typer.Option(min=0.1, help="Seconds of silence after which a --worker is ended.")
+    ] = 3600,
     prompts: Annotated[
         str | None, typer.Option(help="The folder's prompts: .txt, or .jsonl with file and prompt.")
     ] = None,
@@ -78,7 +81,7 @@ def score(
     from sipo.evaluate.scores.table import print_scores, score_folders
     from sipo.scorers.choice import choose_scorers
 
-    chosen = choose_scorers(scorer or (), weights or (), worker or (), device, dtype, batch_size, frames)
+    chosen = choose_scorers(scorer or (), weights or (), worker or (), device, dtype, batch_size, frames, patience)
     with together() as (processes, screen):
         scorers = chosen.load_all()
         results = score_folders(find_media(path, prompts), scorers, batch_size, screen, out, processes)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from sipo import registry
 from sipo.errors import UsageError
 from sipo.scorers.base import DetailedScorer, FileScorer, Scorer, VideoScorer
+from sipo.scorers.worker import PATIENCE, WorkerScorer
 
 
 @dataclass(frozen=True)
@@ -13,13 +14,14 @@ class ScorerChoice:
     """Scorers by the names under which their scores are kept, and what they are made with; None: their own defaults.
 
     sources: `module:attribute`, or the file of a judge, of the names that were chosen so. workers: commands, by name
-    (`sipo.scorers.worker`). pair_judges: files of judges that compare two samples; they give no scores.
+    (`sipo.scorers.worker`), each ended after `patience` seconds of silence. pair_judges: files of judges that compare two samples; they give no scores.
     """
 
     names: tuple[str, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     workers: Mapping[str, str] = field(default_factory=dict)
+    patience: float = PATIENCE
     device: str | None = None
     dtype: str | None = None
     batch_size: int = 16
@@ -33,9 +35,7 @@ class ScorerChoice:
     def load(self, name: str) -> Scorer | FileScorer:
         """The scorer, whose weights are read when they are needed. Raises UsageError for an unknown one."""
         if name in self.workers:
-            from sipo.scorers.worker import WorkerScorer
-
-            return WorkerScorer(name, self.workers[name])
+            return WorkerScorer(name, self.workers[name], patience=self.patience)
         return load_scorer(
             self.sources.get(name, name), self.weights.get(name), self.device, self.dtype, self.batch_size,
             self.num_frames,
@@ -58,6 +58,7 @@ def choose_scorers(
     dtype: str | None = None,
     batch_size: int = 16,
     num_frames: int = 8,
+    patience: float = PATIENCE,
 ) -> ScorerChoice:
     """From the command line: NAME, NAME=WEIGHTS or a judge's file of `scorers`, NAME=WEIGHTS, and NAME=COMMAND of `workers`.
 
@@ -83,7 +84,7 @@ def choose_scorers(
         weights={called[entry]: path for entry, path in (chosen | given).items() if path},
         sources={name: entry for entry, name in called.items() if name != entry},
         workers=commands, device=device, dtype=dtype, batch_size=batch_size, num_frames=num_frames,
-        pair_judges=pair_judges,
+        pair_judges=pair_judges, patience=patience,
     )  # fmt: skip
 
 
