@@ -176,6 +176,39 @@ def test_two_processes_make_the_cache_of_one(source: PairSource, tmp_path: Path)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
+def slow_encodes_in_one_shard(processes: Processes, source: PairSource, out: Path) -> int:
+    """As `slow_encodes`, of a shard that is never whole before a kill; every batch of two pairs is kept at once."""
+    backbone = Slow()
+    encode(source, out, backbone, processes, batch_size=2, pairs_per_shard=26, keep_every=0.0)
+    return backbone.pictures
+
+
+def test_a_kill_within_a_shard_costs_a_batch(source: PairSource, tmp_path: Path) -> None:
+    encode(source, tmp_path / "whole", batch_size=2, pairs_per_shard=26)
+    assert not list((tmp_path / "whole").glob("*.part-*"))
+    out = tmp_path / "killed"
+    in_one(slow_encodes_in_one_shard, source, out, kill=Kill(0, 4, ".part-"))  # while the fourth is written
+    assert not list(out.glob("pairs-*.seal"))
+    assert len(list(out.glob("pairs-*.part-*"))) == 3
+    damaged = out / "pairs-00000.safetensors.part-0002"
+    damaged.write_bytes(damaged.read_bytes()[:-5])
+    (encoded,) = in_one(slow_encodes_in_one_shard, source, out)
+    assert encoded == (26 - 2 * 2) * 4  # two parts are sound
+    assert contents(out) == contents(tmp_path / "whole")
+    Cache(out).verify()
+
+
+def test_parts_of_other_pairs_are_not_used(source: PairSource, tmp_path: Path) -> None:
+    encode(source, tmp_path / "whole", pairs_per_shard=26)
+    out = tmp_path / "killed"
+    in_one(slow_encodes_in_one_shard, source, out, kill=Kill(0, 3, ".part-"))
+    first, second = (out / f"pairs-00000.safetensors.part-000{n}" for n in (0, 1))
+    first.unlink()
+    second.rename(first)  # its ids are those of the third and fourth pair
+    assert encode(source, out, pairs_per_shard=26).pictures == 26 * 4
+    assert contents(out) == contents(tmp_path / "whole")
+
+
 @pytest.mark.parametrize(("first", "then"), [(in_two, in_one), (in_one, in_two)])
 def test_a_kill_costs_a_shard_and_any_number_of_processes_goes_on(source, tmp_path, first, then) -> None:
     encode(source, tmp_path / "one")

@@ -13,13 +13,14 @@ import torch
 from rich.console import Console
 from torch.utils.data import DataLoader, Dataset
 
+from sipo.data.cache.parts import EncodedPairs, joined, portions, read_parts, remove_parts, write_part
 from sipo.data.cache.plan import PLAN, CachePlan, EncodeRequest, made_by, make_plan, read_plan, require_same, write_plan
 from sipo.data.cache.shards import (
     MANIFEST,
     DecodedPair,
     Encoder,
+    encode_pairs,
     narrowed,
-    pair_shard,
     read_checksum,
     text_shard,
     write_shard,
@@ -45,7 +46,7 @@ def encode_cache(
 ) -> None:
     """Encode what `request` describes into the folder `out`, which `Cache` then opens. A console shows a progress bar.
 
-    Run it again after an interruption to resume: finished shards are never encoded again. All `processes` call it, each
+    Run it again after an interruption to resume: what was kept, of finished shards and others, is not encoded again. All `processes` call it, each
     encodes its share of the shards that are missing, and all return when the cache is complete.
 
     Raises UserError where `out` holds a cache made by something else, where a member fails to decode (with its row),
@@ -66,9 +67,9 @@ def encode_cache(
             write_plan(out, plan)
         todo = _unfinished(out, plan.shards)
         processes.barrier()  # all know what is missing before one of them adds to it
-        total = plan.num_items(plan.shards)
+        total, mine = plan.num_items(plan.shards), todo[processes.rank :: processes.world]
         with processes.progress(console, "encoding", total, total - plan.num_items(todo)) as advance:
-            _encode_shards(backbone, request, out, plan, todo[processes.rank :: processes.world], advance)
+            _encode_shards(backbone, request, out, plan, mine, advance)
     if processes.is_main:
         checksums = {name: read_checksum(out, name) for name in plan.shards}
         write_atomic(out / MANIFEST, json.dumps({"made_by": made, "shards": checksums}, indent=1))
@@ -130,17 +131,32 @@ def _encode_shards(
     """One shard after another. Workers decode ahead, across shards, which are dealt out beforehand for that."""
     texts = set(plan.text_shards)
     at_once = max(min(request.batch_size, request.batch_bytes // (4 * math.prod(request.size.pixel_shape))), 1)
-    rows = {name: batches([plan.rows[n] for n in plan.contents(name)], at_once) for name in todo if name not in texts}
+
+    def kept(name: str) -> list[EncodedPairs]:
+        return read_parts(out, name, [request.source.id(plan.rows[n]) for n in plan.contents(name)])
+
+    rows: dict[str, list[Sequence[int]]] = {}
+    for name in todo:
+        if name not in texts:
+            done = sum(len(part.ids) for part in kept(name))
+            advance(done)
+            rows[name] = batches([plan.rows[n] for n in plan.contents(name)][done:], at_once)
     decoded = _decode(request, list(itertools.chain(*rows.values())))
     with worker_errors():
         for name in todo:
             if name in texts:
                 prompts = batches([plan.prompts[n] for n in plan.contents(name)], request.batch_size)
-                content = text_shard(backbone, _counted(prompts, advance), request.dtype)
-            else:
-                pairs = itertools.islice(decoded, len(rows[name]))
-                content = pair_shard(backbone, _counted(pairs, advance), request.flip, request.dtype)
-            write_shard(out, name, content)
+                write_shard(out, name, text_shard(backbone, _counted(prompts, advance), request.dtype))
+                continue
+            parts, pairs = kept(name), _counted(itertools.islice(decoded, len(rows[name])), advance)
+            on_disk = len(parts)
+            for portion in portions(pairs, request.keep_every):
+                if len(parts) > on_disk:  # the one before; the last one goes into the shard at once
+                    write_part(out, name, on_disk, parts[on_disk])
+                    on_disk += 1
+                parts.append(encode_pairs(backbone, portion, request.flip, request.dtype))
+            write_shard(out, name, joined(parts).content())
+            remove_parts(out, name)
 
 
 def _decode(request: EncodeRequest, rows: list[Sequence[int]]) -> Iterator[list[DecodedPair]]:

@@ -30,6 +30,7 @@ class EncodeRequest:
     dtype: of what would be stored in float32. batch_size and num_workers (which decode) do not change the content.
     pairs_per_shard, prompts_per_shard: at most; fewer where a shard would exceed `shard_bytes`, but one at least.
     batch_bytes: of the pixels that are encoded at once, whatever the batch size, but one item at least.
+    keep_every: seconds after which what is encoded of an unfinished shard is kept.
     """
 
     source: PairSource
@@ -46,6 +47,7 @@ class EncodeRequest:
     prompts_per_shard: int = 128
     shard_bytes: int = 256_000_000
     batch_bytes: int = 128_000_000
+    keep_every: float = 30.0
 
 
 def made_by(backbone: dict[str, str], request: EncodeRequest) -> dict[str, Any]:

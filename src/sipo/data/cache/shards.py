@@ -5,6 +5,7 @@ text-00000.safetensors        one tensor (n, ...) per kind of conditioning, up t
 pairs-00000.safetensors       up to 512 pairs: chosen, rejected (n, orientations, 2, ...); chosen_geometry,
                               rejected_geometry (n, orientations, 4), their micro-conditioning; strength (n,); header: ids
 <shard>.seal                  its sha256 and size: a shard with this file is finished
+<shard>.part-0000             pairs of one that is not, as in the shard (`parts`)
 manifest.json                 made_by and all checksums; a cache without it is not complete
 
 A shard holds fewer where its content is large: about 256 MB at most, or a single pair. With `data.cache_dtype`, moments, and
@@ -23,6 +24,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from sipo.data.cache.parts import EncodedPairs
 from sipo.data.cache.plan import CacheType
 from sipo.data.media.pictures import to_floats
 from sipo.errors import UserError
@@ -79,10 +81,10 @@ def text_shard(backbone: Encoder, batches: Iterable[list[str]], dtype: CacheType
 
 
 @torch.no_grad()
-def pair_shard(
+def encode_pairs(
     backbone: Encoder, batches: Iterable[list[DecodedPair]], flip: bool, dtype: CacheType = "float32"
-) -> bytes:
-    """The content of a shard of pairs. Raises UserError that names the pairs of which the VAE makes NaN or infinity."""
+) -> EncodedPairs:
+    """What a shard holds of these pairs. Raises UserError that names the pairs of which the VAE makes NaN or infinity."""
     pairs: list[tuple[str, float, Tensor]] = []
     moments: list[Tensor] = []
     for batch in batches:
@@ -104,7 +106,7 @@ def pair_shard(
     for name, crops in zip(moments_of, torch.stack(conditionings, dim=1), strict=True):
         tensors[f"{name}_geometry"] = crops.contiguous()
     tensors["strength"] = torch.tensor(strengths)
-    return safetensors.torch.save(tensors, {"ids": json.dumps(ids)})
+    return EncodedPairs(tensors, list(ids))
 
 
 def narrowed(tensors: dict[str, Tensor], dtype: CacheType) -> tuple[dict[str, Tensor], dict[str, str] | None]:
