@@ -25,12 +25,12 @@ class FlowRecipe:
     text: Schedule = field(default_factory=lambda: Schedule(1500, 128, weight_decay=0.01))
     clean: Schedule = field(
         default_factory=lambda: Schedule(
-            9000, 32, learning_rate=1e-3, warmup_steps=200, decay_share=0.4, weight_decay=0.01, ema=0.998, muon=1e-2
+            7000, 32, learning_rate=1e-3, warmup_steps=200, decay_share=0.4, weight_decay=0.01, ema=0.998, muon=1e-2
         )
     )
     noisy: Schedule = field(
         default_factory=lambda: Schedule(
-            2000, 32, learning_rate=3e-4, decay_share=0.5, weight_decay=0.01, ema=0.998, muon=3e-3
+            1200, 32, learning_rate=3e-4, decay_share=0.5, weight_decay=0.01, ema=0.998, muon=3e-3
         )
     )
     noisy_data: Flaws = field(default_factory=lambda: Flaws(wrong_attribute=0.25, wrong_scene=0.25, degraded=0.5))
