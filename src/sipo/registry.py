@@ -191,6 +191,7 @@ families: Registry[Any] = Registry(
         "ZImagePipeline": "sipo.backbones.z_image:Z_IMAGE",
         "CogVideoXPipeline": "sipo.backbones.cogvideox:COGVIDEOX",
         "WanPipeline": "sipo.backbones.wan:WAN",
+        "HunyuanVideo15Pipeline": "sipo.backbones.hunyuan_video_15:HUNYUAN_VIDEO_15",
     },
     "sipo.backbones",
 )

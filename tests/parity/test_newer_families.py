@@ -34,7 +34,7 @@ from sipo.train.loop import train
 
 SEED, STEPS, PAIRS, BATCH, BETA, LEARNING_RATE, K = 7, 3, 4, 2, 100, 1e-3, 50
 EPSILON = 1e-3  # so that AdamW does not divide what rounding leaves of a vanishing gradient by itself
-PROMPTS = ["a cat", "a dog that sits on a mat", "two birds", "a"]
+PROMPTS = ["a cat", 'a dog that sits on a "mat"', "two birds", '"a"']
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,10 @@ def sd3_velocity(pipeline, networks, xt, t, prompts):
 
 def one_scale(pipeline, latents):
     return (latents - pipeline.vae.config.shift_factor) * pipeline.vae.config.scaling_factor
+
+
+def by_scale(pipeline, latents):
+    return latents * pipeline.vae.config.scaling_factor
 
 
 def qwen_velocity(pipeline, networks, xt, t, prompts):
@@ -92,6 +96,15 @@ def wan_velocity(pipeline, networks, xt, t, prompts):
     return torch.cat(samples)
 
 
+def hunyuan_velocity(pipeline, networks, xt, t, prompts):
+    text, mask, glyphs, of_glyphs = pipeline.encode_prompt(prompts, batch_size=len(prompts))
+    first_frame = pipeline.prepare_cond_latents_and_mask(xt, xt.dtype, xt.device)
+    return networks["transformer"](
+        torch.cat([xt, *first_frame], 1), t, text, mask, encoder_hidden_states_2=glyphs, encoder_attention_mask_2=of_glyphs,
+        image_embeds=torch.zeros(len(xt), pipeline.vision_num_semantic_tokens, pipeline.vision_states_dim), return_dict=False,
+    )[0]  # fmt: skip
+
+
 def in_patches(pipeline, latents):
     bn = pipeline.vae.bn
     patches = pipeline._patchify_latents(latents)
@@ -110,6 +123,7 @@ PLAIN = {
     "z-image": Plain(one_scale, z_velocity, 6.0),
     "wan2.2-5b": Plain(channel_by_channel, wan_velocity, 5.0),
     "wan2.2-14b": Plain(channel_by_channel, wan_velocity, 3.0),
+    "hunyuan-video-1.5": Plain(by_scale, hunyuan_velocity, 5.0),
     "qwen-image": Plain(channel_by_channel, qwen_velocity, math.exp(0.5 + 0.4 * (16 - 256) / (8192 - 256))),
 }
 
@@ -176,6 +190,8 @@ def transcription(plain: Plain, base: Path, pixels: list[list[Tensor]], parts: l
 
 def x0_of(plain: Plain, pipeline: Any, given: Tensor, step: int, slot: Tensor, name: str) -> Tensor:
     one_frame = type(pipeline.vae).__name__ == "AutoencoderKLQwenImage"
+    if type(pipeline).__name__ == "HunyuanVideo15Pipeline":
+        pipeline.vae.enable_slicing()  # its mask of attention is of one video's shape
     posterior = pipeline.vae.encode(given.unsqueeze(2) if one_frame else given).latent_dist
     mean, std = (each.squeeze(2) if one_frame else each for each in (posterior.mean, posterior.std))
     shape, in_patches = mean.shape[1:], hasattr(pipeline, "_unpatchify_latents")

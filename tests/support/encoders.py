@@ -7,6 +7,8 @@ from transformers import (
     CLIPTokenizer,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLTextConfig,
+    Qwen2_5_VLTextModel,
     Qwen2Tokenizer,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -39,8 +41,8 @@ def t5_tokenizer(length: int) -> T5Tokenizer:
     return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=length)
 
 
-def t5(config=T5Config, model=T5EncoderModel):
-    return model(config(vocab_size=128, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
+def t5(config=T5Config, model=T5EncoderModel, vocab_size: int = 128):
+    return model(config(vocab_size=vocab_size, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
                         feed_forward_proj="gated-gelu"))  # fmt: skip
 
 
@@ -56,6 +58,26 @@ def qwen_tokenizer() -> Qwen2Tokenizer:
         "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
     )
     return Qwen2Tokenizer(vocab=vocab, merges=[], additional_special_tokens=SPECIAL[1:], chat_template=template)
+
+
+def chat_tokenizer() -> Qwen2Tokenizer:
+    """The same with a chat template for messages of several roles, as Qwen 2.5's, and padding on the right."""
+    found = qwen_tokenizer()
+    found.chat_template = (
+        "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    found.padding_side = "right"
+    return found
+
+
+def qwen25_vl_text() -> Qwen2_5_VLTextModel:
+    """The language model of a Qwen2.5-VL, as HunyuanVideo-1.5 has it; the last layer but two is the first of three."""
+    return Qwen2_5_VLTextModel(Qwen2_5_VLTextConfig(
+        vocab_size=len(SPECIAL) + len(CHARACTERS), hidden_size=16, intermediate_size=16, num_hidden_layers=3,
+        num_attention_heads=2, num_key_value_heads=2,
+        rope_scaling={"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"},
+    ))  # fmt: skip
 
 
 def qwen25_vl() -> Qwen2_5_VLForConditionalGeneration:

@@ -6,11 +6,15 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLHunyuanVideo15,
     AutoencoderKLQwenImage,
     AutoencoderKLWan,
+    ClassifierFreeGuidance,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
+    HunyuanVideo15Pipeline,
+    HunyuanVideo15Transformer3DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
@@ -23,15 +27,17 @@ from diffusers import (
 )
 from support.encoders import (
     Qwen3ForCausalLM,
+    chat_tokenizer,
     qwen3,
     qwen25_vl,
+    qwen25_vl_text,
     qwen_tokenizer,
     t5,
     t5_tokenizer,
     text_encoder,
     tokenizer,
 )
-from transformers import UMT5Config, UMT5EncoderModel
+from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
 
 
 def kl(scaling_factor: float, shift_factor: float) -> AutoencoderKL:
@@ -161,6 +167,27 @@ def wan22_14b(folder: Path) -> Path:
     return wan_pipeline(folder, 3.0, **networks, vae=wan_vae(), boundary_ratio=0.875)
 
 
+def hunyuan_video_15(folder: Path) -> Path:
+    """A HunyuanVideo-1.5-type checkpoint, text to video, of 4 x 4 x 4; use it at 5 frames of 16 x 16 pixels."""
+    torch.manual_seed(0)
+    transformer = HunyuanVideo15Transformer3DModel(
+        in_channels=9, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=2, num_refiner_layers=2,
+        mlp_ratio=2.0, text_embed_dim=16, text_embed_2_dim=32, image_embed_dim=8, rope_axes_dim=(4, 6, 6), target_size=64,
+        task_type="t2v",
+    )  # fmt: skip
+    HunyuanVideo15Pipeline(
+        transformer=transformer,
+        vae=AutoencoderKLHunyuanVideo15(
+            latent_channels=4, block_out_channels=(8, 16, 16), layers_per_block=1, spatial_compression_ratio=4,
+            temporal_compression_ratio=4,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0), guider=ClassifierFreeGuidance(guidance_scale=6.0),
+        text_encoder=qwen25_vl_text(), tokenizer=chat_tokenizer(),
+        text_encoder_2=t5(vocab_size=384), tokenizer_2=ByT5Tokenizer(),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
 NEWER = {  # as `support.checkpoints.FAMILIES`
     "sd3": (sd3, {}),
     "qwen-image": (qwen_image, {"resolution": 16}),
@@ -168,4 +195,5 @@ NEWER = {  # as `support.checkpoints.FAMILIES`
     "flux2-klein": (flux2_klein, {"resolution": 16}),
     "wan2.2-5b": (wan22_5b, {"resolution": 32, "num_frames": 5, "fps": 16}),
     "wan2.2-14b": (wan22_14b, {"resolution": 16, "num_frames": 5}),
+    "hunyuan-video-1.5": (hunyuan_video_15, {"resolution": 16, "num_frames": 5, "fps": 16}),
 }

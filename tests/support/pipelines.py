@@ -3,7 +3,15 @@
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import ClassifierFreeGuidance, DiffusionPipeline
+
+
+def load_lora(pipeline: Any, folder: Any) -> None:
+    """A folder's LoRA, as diffusers loads it for this pipeline; HunyuanVideo-1.5's leaves it to the network."""
+    if type(pipeline).__name__ == "HunyuanVideo15Pipeline":
+        pipeline.transformer.load_lora_adapter(folder, use_safetensors=True)
+    else:
+        pipeline.load_lora_weights(folder)
 
 
 def call(pipeline: DiffusionPipeline, prompts: list[str], size: Any, guidance: float, steps: int, **keys: Any) -> Any:
@@ -17,6 +25,9 @@ def call(pipeline: DiffusionPipeline, prompts: list[str], size: Any, guidance: f
         keys["max_sequence_length"] = pipeline.transformer.config.max_text_seq_length
     if type(pipeline).__name__ == "QwenImagePipeline":
         keys |= {"true_cfg_scale": guidance, "negative_prompt": [" "] * len(prompts) if guidance > 1 else None}
+    elif type(pipeline).__name__ == "HunyuanVideo15Pipeline":
+        pipeline.guider = ClassifierFreeGuidance(guidance_scale=guidance)
+        pipeline.vae.enable_slicing()  # its mask of attention is of one video's shape
     else:  # Z-Image's pipeline counts from 0
         keys["guidance_scale"] = guidance - 1 if type(pipeline).__name__ == "ZImagePipeline" else guidance
     return pipeline(prompt=list(prompts), height=size.height, width=size.width, num_inference_steps=steps, **keys)[0]

@@ -38,6 +38,7 @@ FAMILIES = (
     "flux2_klein",
     "cogvideox",
     "wan",
+    "hunyuan_video_15",
 )  # imported by name, when a checkpoint is opened
 context.set_forkserver_preload(
     ["sipo.train.loop", "sipo.rounds.loop", *(f"sipo.backbones.{name}" for name in FAMILIES), "support.runs"]

@@ -8,7 +8,7 @@ from support.configs import changed
 from support.runs import CLIP
 from support.videos import noise, video
 
-VIDEO = {"cogvideox-2b", "cogvideox-5b", "wan", "wan2.2-5b", "wan2.2-14b"}
+VIDEO = {"cogvideox-2b", "cogvideox-5b", "wan", "wan2.2-5b", "wan2.2-14b", "hunyuan-video-1.5"}
 
 
 @pytest.fixture(scope="session")

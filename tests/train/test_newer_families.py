@@ -6,7 +6,7 @@ from diffusers import DiffusionPipeline
 from peft import LoraConfig
 from support.configs import changed
 from support.newer_checkpoints import NEWER
-from support.pipelines import call
+from support.pipelines import call, load_lora
 from support.runs import assert_same_results, train_raw
 
 from sipo.backbones import read_architecture
@@ -68,7 +68,7 @@ def test_trains_and_plain_diffusers_makes_the_policys_own_media(family_config, n
     untrained = plain(DiffusionPipeline.from_pretrained(checkpoint), size)
     pipeline = DiffusionPipeline.from_pretrained(run.weights if kind == "full" else checkpoint)
     if kind == "lora":
-        pipeline.load_lora_weights(run.weights)
+        load_lora(pipeline, run.weights)
         if name == "wan2.2-14b":
             pipeline.load_lora_weights(run.weights / "transformer_2", load_into_transformer_2=True)
     theirs = plain(pipeline, size)

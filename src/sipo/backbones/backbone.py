@@ -45,7 +45,7 @@ class Backbone:
         self.schedule = self.adapter.schedule(size)
         self.pipeline = self._load({} if encoders else dict.fromkeys(self.family.encoders))
         parts = {part: getattr(self.pipeline, part) for part in self.family.denoisers}
-        self.denoiser: nn.Module = denoisers.join(parts, self.adapter.boundaries)
+        self.denoiser: nn.Module = denoisers.join(self.family.prepared(parts), self.adapter.boundaries)
         self.lora: list[tuple[str, Fitted]] = []
         if self.model.lora:
             self.merge_lora(self.model.lora)

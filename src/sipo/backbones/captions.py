@@ -59,7 +59,8 @@ def overlong(
 
 def _count(architecture: Architecture, folder: Path, different: list[str]) -> list[Overlong]:
     found, windows = [], architecture.model.caption_windows
-    for part, padded in architecture.adapter.tokens.items():
+    whole = {part: n for part, n in architecture.adapter.tokens.items() if part not in architecture.family.excerpts}
+    for part, padded in whole.items():
         room = padded // windows - 2  # of a window, between its start and its end
         limit = windows * room + 2 if windows > 1 else padded - architecture.family.template
         name = part.replace("text_encoder", "tokenizer")

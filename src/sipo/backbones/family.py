@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from diffusers import DiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
+from diffusers.loaders.lora_base import LoraBaseMixin
 from PIL import Image
 from torch import Tensor, nn
 
@@ -159,7 +160,8 @@ class Family:
     for that of the other frozen weights. tiled_vae: encode and decode in slices and, above the VAE's own size, in tiles.
     template: tokens of a chat template, which take room from a prompt. idle_weights: the denoiser has weights that its
     prediction does not depend on, which never get a gradient. encoder_layers: so many of a text encoder's layers the
-    pipeline reads, so that a rehearsal keeps them.
+    pipeline reads, so that a rehearsal keeps them. excerpts: text encoders that read parts of a prompt, so that its own length
+    is not what they cut. prepare: what is done to a denoiser when it was loaded, or built without weights.
     """
 
     pipeline: type[DiffusionPipeline]
@@ -176,6 +178,8 @@ class Family:
     template: int = 0
     idle_weights: bool = False
     encoder_layers: int = 1
+    excerpts: tuple[str, ...] = ()
+    prepare: Callable[[nn.Module], None] = lambda network: None
 
     UNUSED: ClassVar = ("safety_checker", "feature_extractor", "image_encoder")  # parts that are never loaded
 
@@ -188,6 +192,17 @@ class Family:
         """What a cache of latents and text embeddings replaces: the VAE, the text encoders, their tokenizers."""
         tokenizers = (part.replace("text_encoder", "tokenizer") for part in self.text_encoders)
         return ("vae", *self.text_encoders, *tokenizers)
+
+    @property
+    def loads_lora(self) -> bool:
+        """Whether the pipeline has `load_lora_weights`; networks of all others have `load_lora_adapter`."""
+        return issubclass(self.pipeline, LoraBaseMixin)
+
+    def prepared(self, parts: dict[str, nn.Module]) -> dict[str, nn.Module]:
+        """The denoisers, each after `prepare`."""
+        for network in parts.values():
+            self.prepare(network)
+        return parts
 
     def of(self, index: dict[str, Any]) -> "Family":
         """With those denoisers that a checkpoint's model_index.json names, of the optional ones."""

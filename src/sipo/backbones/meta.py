@@ -42,7 +42,7 @@ class MetaBackbone:
 def meta_backbone(architecture: Architecture, size: Size, dtype: torch.dtype = torch.float32) -> MetaBackbone:
     """The denoiser of an architecture at one size. Raises UserError where its config is not valid."""
     parts = {part: _meta(architecture, part, cls, dtype) for part, cls in architecture.family.denoisers.items()}
-    return MetaBackbone(architecture, size, join(parts, architecture.adapter.boundaries))
+    return MetaBackbone(architecture, size, join(architecture.family.prepared(parts), architecture.adapter.boundaries))
 
 
 def meta_vae(architecture: Architecture, dtype: torch.dtype = torch.float32) -> nn.Module:

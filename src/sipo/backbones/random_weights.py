@@ -44,7 +44,9 @@ def write_random_checkpoint(model: ModelConfig, folder: Path, dtype: torch.dtype
         part, tokenizer = name.replace("text_encoder", "tokenizer"), _tokenizer(configs[name])
         tokenizer.save_pretrained(folder / part)
         tokenizers[part] = ["transformers", type(tokenizer).__name__]
-    shutil.copytree(source / "scheduler", folder / "scheduler", dirs_exist_ok=True)
+    for part in ("scheduler", "guider"):  # parts without weights
+        if part in index:
+            shutil.copytree(source / part, folder / part, dirs_exist_ok=True)
     (folder / "model_index.json").write_text(json.dumps({**index, **tokenizers}), encoding="utf-8")
 
 
@@ -59,8 +61,8 @@ def _shallow(encoder: dict[str, Any], layers: int) -> dict[str, Any]:
             "text_config": {**encoder["text_config"], **less},
             "vision_config": {**encoder["vision_config"], "depth": 1},
         }
-    thin = {"num_attention_heads": 1, "num_key_value_heads": 1, "intermediate_size": 8} if layers > 1 else {}
-    return {**less, **thin}
+    heads = {"num_attention_heads": 1, "num_key_value_heads": 1} if "head_dim" in encoder else {}
+    return {**less, **({**heads, "intermediate_size": 8} if layers > 1 else {})}
 
 
 def _tokenizer(encoder: dict[str, Any]) -> PreTrainedTokenizerBase:

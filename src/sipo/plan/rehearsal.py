@@ -91,8 +91,8 @@ def _noise_pairs(folder: Path, size: Size) -> Path:
             content = encode_video(frames, size.fps) if size.fps else encode_png(frames[0])
             write_atomic(folder / names[member], content)
         lines.append(
-            json.dumps({"prompt": f"noise {number} " + "of all sorts " * 512, **names})
-        )  # longer than any encoder reads
+            json.dumps({"prompt": f'noise {number} "{"of all sorts " * 512}"', **names})
+        )  # longer than any encoder reads, those for quoted texts too
     write_atomic(manifest, "\n".join(lines) + "\n")
     return manifest
 

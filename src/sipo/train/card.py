@@ -3,6 +3,7 @@
 import json
 
 from sipo.backbones import Backbone
+from sipo.backbones.family import Family
 from sipo.backbones.lora_names import Form
 from sipo.backbones.single_file import is_single_file
 from sipo.config import Config, ModelConfig
@@ -82,25 +83,30 @@ def snippet(model: ModelConfig, backbone: Backbone, is_lora: bool) -> str:
         lines.append(f"pipeline = {used}.from_pretrained({literal(where + model.path)}{keys}{given})")
     parts = list(backbone.family.denoisers)
     if model.lora:
-        first, *others = _loading(model.lora, parts)
+        first, *others = _loading(backbone.family, model.lora)
         both = "" if not others else f"components={json.dumps(parts)}"
-        lines += [
-            f"{first}  # what the base was before training",
-            *others,
-            f"pipeline.fuse_lora({both})",
-            "pipeline.unload_lora_weights()",
-        ]
-    lines += _loading("path/to/this/folder", parts)
+        lines += [f"{first}  # what the base was before training", *others]
+        if backbone.family.loads_lora:
+            lines += [f"pipeline.fuse_lora({both})", "pipeline.unload_lora_weights()"]
+        else:
+            lines += [
+                line for part in parts for line in (f"pipeline.{part}.fuse_lora()", f"pipeline.{part}.unload_lora()")
+            ]
+    lines += _loading(backbone.family, "path/to/this/folder")
     names = f"{vae}, {used}" if model.vae else used
     return f"from diffusers import {names}\n\n" + "\n".join(lines) + "\n"
 
 
-def _loading(where: str, parts: list[str]) -> list[str]:
+def _loading(family: Family, where: str) -> list[str]:
     """A line for each denoiser; the files of later ones lie in folders named like the parts, beside the first one's."""
+    first, *others = family.denoisers
+    if not family.loads_lora:
+        assert not others, "no family has several denoisers and a pipeline that loads no LoRA"
+        return [f"pipeline.{first}.load_lora_adapter({literal(where)}, use_safetensors=True)"]
     beside = where.rpartition("/")[0] if where.endswith(".safetensors") else where
     return [
         f"pipeline.load_lora_weights({literal(where)})",
-        *(f"pipeline.load_lora_weights({literal(f'{beside}/{part}')}, load_into_{part}=True)" for part in parts[1:]),
+        *(f"pipeline.load_lora_weights({literal(f'{beside}/{part}')}, load_into_{part}=True)" for part in others),
     ]
 
 

@@ -1,0 +1,90 @@
+"""HunyuanVideo-1.5's transformer for text to video, without the tokens that its own forward masks out.
+
+diffusers' forward gives every sample 729 image tokens and all padding of its texts, and masks them by a matrix of tokens x tokens
+for each sample (2.5 GB at 121 frames of 480 x 848), whatever is masked. It also reads masks on the host. Nothing of that reaches
+the prediction, so here texts are cut to the longest of the batch, and attention gets a mask of keys where others are shorter, or none.
+"""
+
+from types import MethodType
+from typing import Any
+
+import torch
+from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
+from diffusers.models.transformers.transformer_hunyuan_video15 import HunyuanVideo15AttnProcessor2_0
+from torch import Tensor, nn
+
+TEXT, GLYPHS = 0, 1  # rows of the network's table of kinds of tokens; the third is images'
+
+
+class JointAttention(HunyuanVideo15AttnProcessor2_0):
+    """Of video and text tokens, with a mask of keys (B, 1, 1, N), with none, or with diffusers' own mask of text tokens (B, L)."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: Any = None,
+    ) -> Any:
+        of_diffusers = attention_mask is not None and attention_mask.ndim == 2
+        kind = HunyuanVideo15AttnProcessor2_0 if of_diffusers else HunyuanVideoAttnProcessor2_0
+        inputs = hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
+        return kind.__call__(self, attn, *inputs)  # pyright: ignore[reportArgumentType]
+
+
+def prepare(network: Any) -> None:
+    """Let calls with `glyphs` go through `text_to_video`, and all others, as the pipeline's, through diffusers' own forward."""
+    for block in network.transformer_blocks:
+        block.attn.set_processor(JointAttention())
+    network.forward = MethodType(_forward, network)
+
+
+def _forward(network: Any, *args: Any, glyphs: Tensor | None = None, **keys: Any) -> Any:
+    if glyphs is None:
+        return type(network).forward(network, *args, **keys)
+    return text_to_video(network, *args, glyphs=glyphs, **keys)
+
+
+def text_to_video(
+    network: Any, latents: Tensor, timestep: Tensor, text: Tensor, *, glyphs: Tensor, mask: Tensor | None = None,
+    order: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """The velocity, (B, C, f, h, w), of latents (B, C, f, h, w) at timesteps (B,).
+
+    text: (B, L, D) of Qwen2.5-VL, of which `mask` (B, L) has the tokens; None: all. glyphs: (B, G, D') of ByT5. order: (B, N),
+    for each place of the text stream its token, of glyphs and then text side by side, or -1 for padding; None: all G + L.
+    """
+    config = network.config
+    unconditioned = latents.new_zeros(len(latents), config.in_channels - latents.shape[1], *latents.shape[2:])
+    rotary, temb = network.rope(latents), network.time_embed(timestep)
+    video = network.x_embedder(torch.cat([latents, unconditioned], 1))  # (B, f h w, D)
+
+    text = _of_kind(network, network.context_embedder(text, timestep, mask), TEXT)
+    glyphs = _of_kind(network, network.context_embedder_2(glyphs), GLYPHS)
+    stream, keys = torch.cat([glyphs.to(text.dtype), text], 1), None
+    if order is not None:
+        stream = stream.gather(1, order.clamp(min=0).unsqueeze(2).expand(-1, -1, stream.shape[2]))
+        keys = torch.cat([order.new_ones(len(order), video.shape[1]), order >= 0], 1).bool()[:, None, None]
+
+    checkpointed = network.gradient_checkpointing and torch.is_grad_enabled()
+    for block in network.transformer_blocks:
+        inputs = video, stream, temb, keys, rotary
+        video, stream = network._gradient_checkpointing_func(block, *inputs) if checkpointed else block(*inputs)
+
+    patches = network.proj_out(network.norm_out(video, temb))
+    f, h, w = (
+        number // patch
+        for number, patch in zip(
+            latents.shape[2:], (config.patch_size_t, config.patch_size, config.patch_size), strict=True
+        )
+    )
+    sides = config.patch_size_t, config.patch_size, config.patch_size
+    return patches.view(len(latents), f, h, w, -1, *sides).permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(
+        len(latents), -1, *latents.shape[2:]
+    )  # fmt: skip
+
+
+def _of_kind(network: nn.Module, tokens: Tensor, kind: int) -> Tensor:
+    table: Any = network.cond_type_embed
+    return tokens + table(torch.full(tokens.shape[:2], kind, device=tokens.device))
