@@ -22,6 +22,7 @@ SD35M, SD35L = "stabilityai/stable-diffusion-3.5-medium", "stabilityai/stable-di
 QWEN, Z_IMAGE, TURBO = "Qwen/Qwen-Image", "Tongyi-MAI/Z-Image", "Tongyi-MAI/Z-Image-Turbo"
 KLEIN, KLEIN_BASE = (f"black-forest-labs/FLUX.2-klein-{name}" for name in ("4B", "base-4B"))
 WAN5, WAN14 = (f"Wan-AI/Wan2.2-{name}-Diffusers" for name in ("TI2V-5B", "T2V-A14B"))
+HUNYUAN = "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v"
 COG2, COG5 = "zai-org/CogVideoX-2b", "zai-org/CogVideoX-5b"
 
 
@@ -41,6 +42,7 @@ COG2, COG5 = "zai-org/CogVideoX-2b", "zai-org/CogVideoX-5b"
         (KLEIN_BASE, 3.88e9, 0.005),
         (WAN5, 5.00e9, 0.005),
         (WAN14, 2 * 14.29e9, 0.005),
+        (HUNYUAN, 8.3e9, 0.005),
     ],
 )
 def test_the_denoisers_have_the_published_number_of_parameters(model, published, within):
@@ -82,13 +84,23 @@ def test_a_forward_of_wan_2_2_takes_the_flops_of_its_blocks(model, layers, width
     assert counted == pytest.approx(layers * 2 * width * (products + attention), rel=0.001)
 
 
+def test_a_forward_of_hunyuan_video_1_5_takes_the_flops_of_its_blocks():
+    """Both streams' products and their joint attention, with 1,000 tokens of text, 256 of glyphs and no image's."""
+    layers, width, hidden, tokens = 54, 2048, 8192, 31 * 30 * 53 + 1000 + 256
+    architecture = read_architecture(ModelConfig(HUNYUAN))
+    backbone = meta_backbone(architecture, architecture.sizes.native)
+    counted = forward_flops(lambda: backbone.predict(backbone.denoiser))
+    products = tokens * (4 * width + 2 * hidden)
+    assert counted == pytest.approx(layers * 2 * width * (products + 2 * tokens * tokens), rel=0.001)
+
+
 def test_the_models_own_sizes():
     own = {model: read_architecture(ModelConfig(model)).sizes.native for model in known_architectures()}
     assert own == {
         SD15: Size(512, 512), SDXL: Size(1024, 1024), FLUX: Size(1024, 1024), WAN: Size(480, 832, 81, 16.0),
         COG2: Size(480, 720, 49, 8.0), COG5: Size(480, 720, 49, 8.0), SD35M: Size(1024, 1024), SD35L: Size(1024, 1024),
         QWEN: Size(1024, 1024), Z_IMAGE: Size(1024, 1024), TURBO: Size(1024, 1024), KLEIN: Size(1024, 1024), KLEIN_BASE: Size(1024, 1024),
-        WAN5: Size(704, 1280, 121, 24.0), WAN14: Size(480, 832, 81, 16.0),
+        WAN5: Size(704, 1280, 121, 24.0), WAN14: Size(480, 832, 81, 16.0), HUNYUAN: Size(480, 848, 121, 24.0),
     }  # fmt: skip
 
 
@@ -104,6 +116,8 @@ def test_encoders_have_the_published_number_of_parameters():
     assert numbers(QWEN)["text_encoder"] == pytest.approx(8.29e9, rel=0.005)
     assert numbers(Z_IMAGE)["text_encoder"] == pytest.approx(4.02e9, rel=0.005)
     assert numbers(KLEIN)["text_encoder"] == pytest.approx(4.02e9, rel=0.005)
+    head = 152_064 * 3_584  # of Qwen2.5-7B, which the encoder does without
+    assert numbers(HUNYUAN)["text_encoder"] == 7_615_616_512 - head
     assert numbers(SD35L)["text_encoder_3"] == pytest.approx(4.76e9, rel=0.005)
     assert sum(p.numel() for p in meta_vae(read_architecture(ModelConfig(SD15))).parameters()) == 83_653_863
 

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from sipo.backbones import Backbone, load_backbone, read_architecture
 from sipo.config import DataConfig, ModelConfig
-from sipo.errors import UserError
 
 PROMPTS = ["a cat", 'a dog that sits on a "mat"']  # of different lengths; HunyuanVideo-1.5 reads what is quoted twice
 close = torch.testing.assert_close
@@ -198,100 +197,6 @@ def test_a_prompt_alone_has_the_embeddings_that_it_has_beside_a_longer_one(tiny_
     close(both["encoder_hidden_states"][:1], alone["encoder_hidden_states"], atol=1e-6, rtol=1e-5)
     assert both["lengths"].diff().tolist() == [len(PROMPTS[1]) - len(PROMPTS[0])]  # a token a character
     assert both["encoder_hidden_states"].shape == (2, 1000 if name == "hunyuan-video-1.5" else 512, 16)
-
-
-HUNYUAN = "hunyuan-video-1.5"
-
-
-def hunyuan(tiny_family) -> Backbone:
-    return load_backbone(ModelConfig(str(tiny_family(HUNYUAN))), size=DataConfig("x", **FAMILIES[HUNYUAN][1]).size)
-
-
-def test_hunyuan_s_texts_are_those_of_the_pipeline(tiny_family):
-    """Both encoders', where the pipeline's own masks have a token; what a mask leaves out is zeros."""
-    backbone, prompts = hunyuan(tiny_family), ['"one" and "two", "one"', "nothing is quoted", ""]
-    pipeline = DiffusionPipeline.from_pretrained(tiny_family(HUNYUAN))
-    found = backbone.encode_prompts(prompts)
-    with torch.no_grad():
-        expected = pipeline.encode_prompt(prompts, batch_size=3)
-    for suffix, (hidden, mask) in zip(("", "_2"), (expected[:2], expected[2:]), strict=True):
-        assert found[f"lengths{suffix}"].tolist() == mask.sum(1).tolist()
-        close(found[f"encoder_hidden_states{suffix}"], hidden * mask.unsqueeze(2), atol=1e-6, rtol=1e-5)
-    assert found["lengths_2"].tolist() == [len('Text "one". Text "two". ') + 1, 0, 0]  # a token a byte, and an end
-
-
-@pytest.mark.parametrize(
-    "prompts", [PROMPTS, PROMPTS[::-1], PROMPTS[1:] * 2, ["nothing", "quoted."], ['"a" b', 'b "a"']]
-)
-def test_hunyuan_s_forward_without_masked_tokens_is_diffusers_own(tiny_family, prompts):
-    """Prediction and gradient of every weight, for texts of equal and of different lengths, against all tokens and their masks."""
-    backbone = hunyuan(tiny_family)
-    network = backbone.denoiser.requires_grad_(True)
-    plain = DiffusionPipeline.from_pretrained(tiny_family(HUNYUAN))
-    xt, t = normal(2, *backbone.adapter.latent_shape(backbone.size)), torch.tensor([900.0, 101.5])
-    ours = backbone.predict(network, xt, t, backbone.encode_prompts(prompts))
-    with torch.no_grad():
-        text, mask, glyphs, of_glyphs = plain.encode_prompt(prompts, batch_size=2)
-    theirs = plain.transformer(
-        torch.cat([xt, *plain.prepare_cond_latents_and_mask(xt, xt.dtype, xt.device)], 1), t, text, mask,
-        encoder_hidden_states_2=glyphs, encoder_attention_mask_2=of_glyphs, image_embeds=torch.zeros(2, 729, 8),
-    ).sample  # fmt: skip
-    close(ours, theirs, atol=2e-6, rtol=1e-5)
-    for prediction in (ours, theirs):
-        prediction.square().mean().backward()
-    own = dict(network.named_parameters())
-    for name, weight in plain.transformer.named_parameters():
-        expected = torch.zeros_like(weight) if weight.grad is None else weight.grad
-        given = torch.zeros_like(weight) if own[name].grad is None else own[name].grad
-        close(given, expected, atol=1e-6, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
-
-
-def test_hunyuan_s_timesteps_are_not_rounded_under_autocast(tiny_family):
-    """bfloat16 has no number between 900 and 904."""
-    backbone, seen = hunyuan(tiny_family), []
-    backbone.denoiser.time_embed.time_proj.register_forward_hook(lambda _, args, output: seen.append(args[0]))
-    xt, text = normal(1, *backbone.adapter.latent_shape(backbone.size)), backbone.encode_prompts(PROMPTS[:1])
-    text = {name: value.bfloat16() if value.is_floating_point() else value for name, value in text.items()}
-    with torch.autocast("cpu", torch.bfloat16):
-        backbone.predict(backbone.denoiser, xt, torch.tensor([901.0]), text)
-    assert seen[0].tolist() == [901.0]
-
-
-@pytest.mark.parametrize("guidance", [1.0, 2.5])
-def test_hunyuan_s_guider_takes_the_scale_of_a_call_and_is_the_checkpoint_s_afterwards(tiny_family, guidance):
-    """Two predictions a step where the scale is not 1; with a scale of 6, which the checkpoint has, other frames."""
-    backbone, calls = hunyuan(tiny_family), []
-    backbone.denoiser.register_forward_pre_hook(lambda *_: calls.append(1))
-    frames = backbone.sampler(2, guidance)(PROMPTS[:1], [0])[0]
-    assert len(calls) == (2 if guidance == 1 else 4)
-    assert backbone.pipeline.guider.config.guidance_scale == 6.0
-    others = backbone.sampler(2, 6.0)(PROMPTS[:1], [0])[0]
-    assert any(np.any(np.asarray(a) != np.asarray(b)) for a, b in zip(frames, others, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("part", "changed", "message"),
-    [
-        ("transformer", {"task_type": "i2v"}, "trained for i2v; text to video .t2v. is supported"),
-        ("transformer", {"use_meanflow": True}, "predicts mean flows"),
-        ("transformer", {"in_channels": 8}, "reads 8 channels; expected 9: twice the VAE's 4, and a mask"),
-        ("transformer", {"target_size": None}, "its configs do not make a HunyuanVideo15Pipeline"),
-    ],
-)
-def test_hunyuans_of_another_kind_are_refused(tiny_family, tmp_path, part, changed, message):
-    folder = shutil.copytree(tiny_family(HUNYUAN), tmp_path / "other")
-    file = folder / part / "config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
-    with pytest.raises(UserError, match=message):
-        load_backbone(ModelConfig(str(folder)))
-
-
-@pytest.mark.parametrize(("target", "sides"), [(640, (480, 848)), (960, (720, 1280))])
-def test_hunyuan_s_native_size_is_the_pipeline_s_choice(target, sides):
-    architecture = read_architecture(ModelConfig("hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v"))
-    configs = {**architecture.configs, "transformer": {**architecture.configs["transformer"], "target_size": target}}
-    native = architecture.family.adapter(configs).sizes.native
-    assert (native.height, native.width, native.num_frames, native.fps) == (*sides, 121, 24.0)
 
 
 @pytest.mark.parametrize(("is_distilled", "steps"), [(False, 50), (True, 4)])

@@ -72,17 +72,11 @@ def text_to_video(
         inputs = video, stream, temb, keys, rotary
         video, stream = network._gradient_checkpointing_func(block, *inputs) if checkpointed else block(*inputs)
 
-    patches = network.proj_out(network.norm_out(video, temb))
-    f, h, w = (
-        number // patch
-        for number, patch in zip(
-            latents.shape[2:], (config.patch_size_t, config.patch_size, config.patch_size), strict=True
-        )
-    )
+    patches = network.proj_out(network.norm_out(video, temb))  # (B, f h w, C p p p)
     sides = config.patch_size_t, config.patch_size, config.patch_size
-    return patches.view(len(latents), f, h, w, -1, *sides).permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(
-        len(latents), -1, *latents.shape[2:]
-    )  # fmt: skip
+    grid = [number // side for number, side in zip(latents.shape[2:], sides, strict=True)]
+    unfolded = patches.view(len(latents), *grid, -1, *sides).permute(0, 4, 1, 5, 2, 6, 3, 7)  # (B, C, f, p, h, p, w, p)
+    return unfolded.reshape(len(latents), -1, *latents.shape[2:])
 
 
 def _of_kind(network: nn.Module, tokens: Tensor, kind: int) -> Tensor:
