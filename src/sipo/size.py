@@ -25,6 +25,11 @@ class Size:
         return (self.num_frames, *frame) if self.is_video else frame
 
     @property
+    def picture(self) -> "Size":
+        """Of a single picture with these sides."""
+        return Size(self.height, self.width)
+
+    @property
     def at_once(self) -> int:
         """How many samples are made at once where nothing says it: 8 pictures, 1 video."""
         return 1 if self.is_video else 8

@@ -15,7 +15,7 @@ KINDS: dict[str, str] = {
     "undecodable": "images or videos that cannot be decoded",
     "too_large": "images or videos over the cap on pixels or frames",
     "too_short": "videos shorter than the model's",
-    "mismatched": "pairs of different length or of an image and a video, videos for a model of images",
+    "mismatched": "pairs of different length or of an image and a video, videos for a model of images or as a source",
     "identical": "pairs whose two members are the same picture or video",
     "duplicate": "duplicates of an earlier pair (same prompt and media, in either order)",
 }

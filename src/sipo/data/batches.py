@@ -77,6 +77,7 @@ class Item:
     strength: float
     times: tuple[float, float] | None = None
     seeds: tuple[int, ...] | None = None
+    source: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ class PairBatch:
 
     encoded False: `chosen`, `rejected` are pixels (B, 3, H, W), of videos (B, F, 3, H, W), float32 in [-1, 1], and
     `conditioning` is None. encoded True: they are the VAE's moments (B, 2, ...), mean and log-variance, float32, and
-    `conditioning` holds the text embeddings as the pipeline passes them, (B, ...) each. `rejected` is None in data for
-    SFT. micro_conditioning: original height and width, crop top and left of chosen and, if there is one, rejected (see
+    `conditioning` holds the text embeddings as the pipeline passes them, and what the model reads of sources, (B, ...)
+    each. `rejected` is None in data for SFT. source: pixels (B, 3, H, W) of data with sources that is not encoded. micro_conditioning: original height and width, crop top and left of chosen and, if there is one, rejected (see
     `Crop.micro_conditioning`). times: of steps of trajectories, from t to s; `chosen` and `rejected` are then x_t and x_s.
     seeds: of the noise that the members were sampled from, where they are trained with that.
     draws: the numbers of the pairs' fixed draws, where these are not the step's. reference_error: as far as known before.
@@ -103,6 +104,7 @@ class PairBatch:
     micro_conditioning: Tensor  # (members, B, 4) float32
     times: Tensor | None = None  # (B, 2) float64
     seeds: Tensor | None = None  # (members, B) int64
+    source: Tensor | None = None  # (B, 3, H, W) float32 in [-1, 1]
     draws: Tensor | None = None  # (B,) int64
     reference_error: Tensor | None = None  # (members, B) float32
 
@@ -122,6 +124,7 @@ def collate(items: list[Item]) -> PairBatch:
     conditioning = {name: torch.stack([text[name] for text in texts]) for name in texts[0]} if texts else None
     times = [item.times for item in items if item.times is not None]
     seeds = [item.seeds for item in items if item.seeds is not None]
+    sources = [item.source for item in items if item.source is not None]
     sides = list(zip(*(item.members for item in items), strict=True))
     media, crops = ([torch.stack([member[part] for member in side]) for side in sides] for part in (0, 1))
     return PairBatch(
@@ -136,4 +139,5 @@ def collate(items: list[Item]) -> PairBatch:
         micro_conditioning=torch.stack(crops),
         times=None if not times else torch.tensor(times, dtype=torch.float64),
         seeds=None if not seeds else torch.tensor(seeds).T,
+        source=None if not sources else torch.stack(sources),
     )

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sipo.data.batches import Item, Slot
 from sipo.data.cache.read import Cache
@@ -53,17 +54,22 @@ class MediaPairs:
     def __getitem__(self, slot: Slot) -> Item:
         row = self.usable[slot.index]
         drawn = draw_augmentation(self.seed, slot.epoch, self.source.id(row), self.flip, self.prompt_dropout)
-        pair, members = load_pair(self.source, row, self.size, self.crop, drawn, self.with_rejected, self.max_pixels)
-        members = [
-            Member(pixels.flip(-1) if drawn.flip else pixels, crops[int(drawn.flip)]) for pixels, crops in members
-        ]
+        pair, members, source = load_pair(
+            self.source, row, self.size, self.crop, drawn, self.with_rejected, self.max_pixels
+        )
+
+        def oriented(pixels: Tensor) -> Tensor:
+            return pixels.flip(-1) if drawn.flip else pixels
+
+        members = [Member(oriented(pixels), crops[int(drawn.flip)]) for pixels, crops in members]
         prompt, seeds = "" if drawn.empty_prompt else pair.prompt, seeds_at(self.seeds, slot)
-        return Item(pair.id, slot.slot, prompt, None, members, pair.strength, seeds=seeds)
+        source = None if source is None else oriented(source)
+        return Item(pair.id, slot.slot, prompt, None, members, pair.strength, seeds=seeds, source=source)
 
 
 @dataclass(frozen=True)
 class CachedPairs:
-    """Pairs from a `Cache`: moments and text embeddings. The crop was fixed at encoding; flip picks an orientation.
+    """Pairs from a `Cache`: moments, text embeddings and what the model reads of sources. The crop was fixed at encoding; flip picks an orientation.
 
     usable: rows of the source, as in `MediaPairs`; each must be in the cache (KeyError otherwise). seeds: as there.
     """
@@ -94,9 +100,12 @@ class CachedPairs:
         prompt = 0 if drawn.empty_prompt else sample.prompt
         members = [Member(moments[int(drawn.flip)], crops[int(drawn.flip)]) for moments, crops in sample.members]
         members = members if self.with_rejected else members[:1]
-        text = self.cache.conditioning(prompt)
+        source = {name: tensor[int(drawn.flip)] for name, tensor in sample.source.items()}
+        conditioning = self.cache.conditioning(prompt) | source
         seeds = seeds_at(self.seeds, slot)
-        return Item(sample.id, slot.slot, self.cache.prompt(prompt), text, members, sample.strength, seeds=seeds)
+        return Item(
+            sample.id, slot.slot, self.cache.prompt(prompt), conditioning, members, sample.strength, seeds=seeds
+        )
 
 
 def seeds_at(seeds: np.ndarray | None, slot: Slot) -> tuple[int, ...] | None:

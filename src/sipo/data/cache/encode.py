@@ -116,8 +116,11 @@ def _item_bytes(backbone: Encoder, request: EncodeRequest) -> tuple[int, int]:
     moments = backbone.encode_media(torch.zeros(1, *request.size.pixel_shape)).float()
     texts, _ = narrowed(backbone.encode_prompts([""]), request.dtype)
     moments = narrowed({"moments": moments}, request.dtype)[0]["moments"]
-    pair = moments.nbytes * (2 if request.flip else 1) * (2 if request.source.has_rejected else 1)
-    return pair, sum(text.nbytes for text in texts.values())
+    pair = moments.nbytes * (2 if request.source.has_rejected else 1)
+    if request.source.has_source:
+        source = backbone.encode_source(torch.zeros(1, *request.size.picture.pixel_shape), [""])
+        pair += sum(tensor.nbytes for tensor in narrowed(source, request.dtype)[0].values())
+    return pair * (2 if request.flip else 1), sum(text.nbytes for text in texts.values())
 
 
 def _encode_shards(
@@ -179,11 +182,11 @@ class _Decoded(Dataset[DecodedPair]):
     def __getitem__(self, row: int) -> DecodedPair:
         request = self.request
         drawn = draw_augmentation(request.seed, 0, request.source.id(row), False, 0.0)
-        pair, members = load_pair(
+        pair, members, source = load_pair(
             request.source, row, request.size, request.crop, drawn, True, request.max_pixels, load_bytes
         )
         pixels, conditioning = (torch.stack(tensors) for tensors in zip(*members, strict=True))
-        return DecodedPair(pair.id, pair.strength, pixels, conditioning)
+        return DecodedPair(pair.id, pair.strength, pixels, conditioning, pair.prompt, source)
 
 
 def _counted(made: Iterable[Sequence[T]], advance: Callable[[int], None]) -> Iterator[list[T]]:

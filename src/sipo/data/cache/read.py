@@ -16,7 +16,7 @@ import safetensors
 from torch import Tensor
 
 from sipo.data.cache.plan import read_plan
-from sipo.data.cache.shards import FLOAT32, MANIFEST, read_manifest
+from sipo.data.cache.shards import FLOAT32, MANIFEST, SOURCE, read_manifest
 from sipo.data.media.load import Member
 from sipo.errors import DiskFull, UserError
 from sipo.files import hash_file, write_atomic
@@ -30,12 +30,14 @@ OPEN_SHARDS = 16_384  # mapped at the same time, of the 65,530 maps that Linux g
 class CachedSample:
     """members: chosen and, if there is one, rejected: moments (orientations, 2, ...) float32, mean and log-variance, and
     micro-conditioning (orientations, 4); orientation 1 is mirrored. prompt: for `Cache.conditioning`; 0 is the empty one.
+    source: what the model reads of the pair's source, (orientations, ...) each; nothing in data without sources.
     """
 
     id: str
     prompt: int
     members: list[Member]
     strength: float
+    source: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,12 @@ class Cache:
             if name in shard.tensors
         ]
         strength = shard.tensors["strength"][within].item()
-        return CachedSample(shard.id(within), self.plan.prompt_of[position], members, strength)
+        source = {
+            key.removeprefix(SOURCE): tensor[within].float() if tensor.is_floating_point() else tensor[within]
+            for key, tensor in shard.tensors.items()
+            if key.startswith(SOURCE)
+        }
+        return CachedSample(shard.id(within), self.plan.prompt_of[position], members, strength, source)
 
     def prompt(self, number: int) -> str:
         return self.plan.prompts[number]

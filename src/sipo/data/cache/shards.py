@@ -3,7 +3,8 @@
 plan.json                     made_by, the rows, the distinct prompts, the prompt of each row
 text-00000.safetensors        one tensor (n, ...) per kind of conditioning, up to 128 prompts; prompt 0 is the empty one
 pairs-00000.safetensors       up to 512 pairs: chosen, rejected (n, orientations, 2, ...); chosen_geometry,
-                              rejected_geometry (n, orientations, 4), their micro-conditioning; strength (n,); header: ids
+                              rejected_geometry (n, orientations, 4), their micro-conditioning; strength (n,); of data with
+                              sources source.NAME (n, orientations, ...), what the model reads of them; header: ids
 <shard>.seal                  its sha256 and size: a shard with this file is finished
 <shard>.part-0000             pairs of one that is not, as in the shard (`parts`)
 manifest.json                 made_by and all checksums; a cache without it is not complete
@@ -32,6 +33,7 @@ from sipo.files import write_atomic
 from sipo.jsonl import read_json, read_object
 
 MANIFEST = "manifest.json"
+SOURCE = "source."  # before the names of what the model reads of sources
 FLOAT32 = "float32"  # in a header: the names of tensors that are stored in half precision and read as float32
 
 
@@ -50,6 +52,11 @@ class Encoder(Protocol):
         """(B, 3, H, W) or (B, F, 3, H, W) in [-1, 1] -> (B, 2, ...) float32: mean and log-variance."""
         ...
 
+    def encode_source(self, pixels: Tensor, prompts: list[str]) -> dict[str, Tensor]:
+        """(B, 3, H, W) in [-1, 1], and the prompts of their pairs -> what the model reads of sources, (B, ...) each;
+        floating-point numbers are float32. Called for data with sources alone."""
+        ...
+
     def fingerprint(self) -> dict[str, str]: ...
 
     def nonfinite_weight(self) -> str | None:
@@ -63,6 +70,8 @@ class DecodedPair:
     strength: float
     pixels: Tensor  # uint8, (members, 3, H, W) or (members, F, 3, H, W): chosen and, where there is one, rejected
     micro_conditioning: Tensor  # (members, 2, 4): see `Crop.micro_conditioning`
+    prompt: str
+    source: Tensor | None  # uint8, (3, H, W)
 
 
 @torch.no_grad()
@@ -87,26 +96,39 @@ def encode_pairs(
     """What a shard holds of these pairs. Raises UserError that names the pairs of which the VAE makes NaN or infinity."""
     pairs: list[tuple[str, float, Tensor]] = []
     moments: list[Tensor] = []
+    sources: list[dict[str, Tensor]] = []
     for batch in batches:
         pairs += [(pair.id, pair.strength, pair.micro_conditioning[:, : 2 if flip else 1]) for pair in batch]
         pixels = torch.stack(
             [pair.pixels for pair in batch], dim=1
         )  # (members, B, 3, H, W), of videos (members, B, F, ...)
-        media = to_floats(pixels)
-        views = [media, media.flip(-1)] if flip else [media]
+        views = _orientations(pixels, flip)
         encoded = [torch.stack([backbone.encode_media(member).float().cpu() for member in view]) for view in views]
         moments.append(torch.stack(encoded, dim=2))  # (members, B, orientations, 2, ...)
+        if pictures := [pair.source for pair in batch if pair.source is not None]:
+            prompts = [pair.prompt for pair in batch]
+            seen = [backbone.encode_source(view, prompts) for view in _orientations(torch.stack(pictures), flip)]
+            sources.append({name: torch.stack([each[name].cpu() for each in seen], dim=1) for name in seen[0]})
     ids, strengths, conditionings = zip(*pairs, strict=True)
     members = torch.cat(moments, dim=1)
     advice = "SDXL's VAE does in fp16: use fp32, or madebyollin/sdxl-vae-fp16-fix"
     for member in members:
         _require_finite(backbone, "the VAE gives", "pairs", member, ids, advice)
     moments_of = {name: latents.contiguous() for name, latents in zip(("chosen", "rejected"), members, strict=False)}
-    tensors, _ = narrowed(moments_of, dtype)
+    of_sources = {SOURCE + name: torch.cat([each[name] for each in sources]) for name in (sources or [{}])[0]}
+    for tensor in of_sources.values():
+        _require_finite(backbone, "the encoders give", "sources", tensor, ids, advice)
+    tensors, _ = narrowed(moments_of | of_sources, dtype)
     for name, crops in zip(moments_of, torch.stack(conditionings, dim=1), strict=True):
         tensors[f"{name}_geometry"] = crops.contiguous()
     tensors["strength"] = torch.tensor(strengths)
     return EncodedPairs(tensors, list(ids))
+
+
+def _orientations(pixels: Tensor, flip: bool) -> list[Tensor]:
+    """Pixels in uint8 as float32, as they are and, where data is flipped, mirrored."""
+    media = to_floats(pixels)
+    return [media, media.flip(-1)] if flip else [media]
 
 
 def narrowed(tensors: dict[str, Tensor], dtype: CacheType) -> tuple[dict[str, Tensor], dict[str, str] | None]:

@@ -16,7 +16,7 @@ from rich.progress import track
 
 from sipo.data.bad_rows import BadRow
 from sipo.data.media.decode_video import Length, measure, read_frames
-from sipo.data.media.kinds import MediaFile, frame_files, media_kind, require_kind
+from sipo.data.media.kinds import MediaFile, describe, frame_files, media_kind, require_kind
 from sipo.data.media.pictures import MAX_PIXELS, decode, probe
 from sipo.data.pairs.open import open_pairs
 from sipo.data.pairs.report import CheckReport, Problem
@@ -24,7 +24,7 @@ from sipo.data.pairs.rows import PairSource, Ties
 from sipo.files import digest, hash_file, own_cache, write_atomic
 from sipo.size import Size
 
-VERSION = 4  # of the rules; part of the key of remembered results
+VERSION = 5  # of the rules; part of the key of remembered results
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Content:
     """A usable row, reduced to what tells duplicates: a digest of the prompt and each encoded medium."""
 
     chosen: bytes
-    pair: bytes  # of the prompt and both members, whichever is preferred
+    pair: bytes  # of the prompt, the source and both members, whichever is preferred
     flat: tuple[str, ...] = ()  # the members of one colour all over
 
 
@@ -129,6 +129,7 @@ def _judge(source: PairSource, row: int, size: Size | None, max_pixels: int, kin
         pair = source[row]
         members = [pair.chosen] if pair.rejected is None else [pair.chosen, pair.rejected]
         found = [_look(media, size, max_pixels, kinds) for media in members]
+        edited = [] if pair.source is None else [_look_at_source(pair.source, max_pixels, kinds)]
         _require_match([look.length for look in found])
         _require_difference(members, found)
     except BadRow as error:
@@ -136,7 +137,8 @@ def _judge(source: PairSource, row: int, size: Size | None, max_pixels: int, kin
     digests = [look.content for look in found]
     prompt = pair.prompt.encode("utf-8", "surrogatepass")
     flat = tuple(name for name, look in zip(("chosen", "rejected"), found, strict=False) if look.flat)
-    return Content(digests[0], hashlib.blake2b(b"".join(sorted(digests)) + prompt, digest_size=16).digest(), flat)
+    whole = b"".join([*sorted(digests), *(look.content for look in edited), prompt])
+    return Content(digests[0], hashlib.blake2b(whole, digest_size=16).digest(), flat)
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,15 @@ def _look(media: MediaFile, size: Size | None, max_pixels: int, kinds: set[str])
     with contextlib.closing(read_frames(media, size.fps if size else None, max_pixels)) as frames:
         flat = all(_is_flat(frame.picture()) for frame in frames)  # the first frame decides for nearly all
     return Look(_content_digest(media), length=length, flat=flat)
+
+
+def _look_at_source(source: MediaFile, max_pixels: int, kinds: set[str]) -> Look:
+    if media_kind(source) != "image":
+        raise BadRow(f"the source: {describe(source)} is a video; expected a picture", "mismatched")
+    try:
+        return _look(source, None, max_pixels, kinds)
+    except BadRow as error:
+        raise BadRow(f"the source: {error}", error.kind) from error
 
 
 def _is_flat(image: Image.Image) -> bool:

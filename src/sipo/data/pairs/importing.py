@@ -40,12 +40,14 @@ Ranking = Literal["best-worst", "all"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Media of one prompt with their ranks, the smallest best; `strength`: how sure the order is."""
+    """Media of one prompt with their ranks, the smallest best; `strength`: how sure the order is; `source`: what they are
+    edits of."""
 
     prompt: str
     media: list[Path]
     ranks: list[float]
     strength: float | None = None
+    source: Path | None = None
 
 
 Found = Iterator[Comparison | str]  # a string: why a row gives no pair
@@ -70,7 +72,8 @@ def import_pairs(source: Path, out: Path, images: Path | None = None, ranking: R
             continue
         for chosen, rejected in _pairs(found, ranking, counts):
             row = {"prompt": found.prompt, "chosen": _spell(chosen, out), "rejected": _spell(rejected, out)}
-            rows.append(row | ({} if found.strength is None else {"strength": found.strength}))
+            row |= {} if found.strength is None else {"strength": found.strength}
+            rows.append(row | ({} if found.source is None else {"source": _spell(found.source, out)}))
     if not rows:
         left = ", ".join(f"{number:,} {why}" for why, number in counts.items()) or "it is empty"
         raise UserError(f"{source}: no pair was found ({left})")
@@ -147,7 +150,10 @@ def _comparison(row: dict[str, Any], images: Path) -> Comparison | str:
     strength = read_number(row.get("strength"))
     for better, worse in (("chosen", "rejected"), ("chosen_file_name", "rejected_file_name")):
         if not is_absent(row.get(better)) and not is_absent(row.get(worse)):
-            return Comparison(prompt, [_media(row[better], images), _media(row[worse], images)], [0, 1], strength)
+            members = [_media(row[better], images), _media(row[worse], images)]
+            source = None if is_absent(row.get("source")) else _media(row["source"], images)
+            is_file = source is not None and os.path.isfile(source)  # or the name of a data set
+            return Comparison(prompt, members, [0, 1], strength, source if is_file else None)
     listed = row.get("image_path") or row.get("images") or row.get("videos")
     if isinstance(listed, list) and len(listed) > 1:
         ranks = row.get("rank") or row.get("ranking") or list(range(len(listed)))

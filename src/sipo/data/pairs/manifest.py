@@ -25,13 +25,17 @@ MOST_LINE = 2**24  # bytes; what a longer line has beyond them counts as lines o
 
 @dataclass(frozen=True, eq=False)
 class ManifestPairs:
-    """`offsets`, `lines`: where each non-blank line starts in the file, and its number from 1."""
+    """`offsets`, `lines`: where each non-blank line starts in the file, and its number from 1.
+
+    has_source: whether the first row that is an object has one; then all must, else none may.
+    """
 
     path: Path
     layout: Schema
     offsets: np.ndarray
     lines: np.ndarray
     has_rejected: bool
+    has_source: bool
     ties: Ties = "drop"
 
     @property
@@ -40,7 +44,8 @@ class ManifestPairs:
 
     @functools.cached_property
     def _scan(self) -> Scan:
-        members = () if self.schema != "pairs" else ("chosen", "rejected") if self.has_rejected else ("chosen",)
+        has = {"chosen": True, "rejected": self.has_rejected, "source": self.has_source}
+        members = [name for name in has if has[name] and self.schema == "pairs"]
         return scan(self.path, self._rows(), self._pair, self.layout.prompt, members)
 
     @functools.cached_property
@@ -71,6 +76,9 @@ class ManifestPairs:
         pair = self.layout.read(row, self.id(index), self.path.parent)
         if self.has_rejected and pair.rejected is None:
             raise BadRow("there is no rejected member, though other rows have one", "malformed")
+        if self.has_source != (pair.source is not None):
+            found, first = ("no source", "one") if self.has_source else ("a source", "none")
+            raise BadRow(f"there is {found}, though the first row has {first}", "malformed")
         return pair
 
     def _row(self, index: int) -> dict[str, Any]:
@@ -128,7 +136,7 @@ def open_manifest(path: Path, ties: Ties, max_pairs: int | None) -> ManifestPair
     offsets, lines, position = array("q"), array("q"), 0
     schema: Schema | None = None
     reason = ""  # why the first line that is none is no object
-    has_rejected = False
+    has_rejected = has_source = False
     _require_lines(path)
     with open_regular(path, MOST_LINES) as file:
         for number, line in enumerate(lines_of(file), start=1):
@@ -143,12 +151,14 @@ def open_manifest(path: Path, ties: Ties, max_pairs: int | None) -> ManifestPair
                     except BadRow as error:
                         row, reason = None, reason or f"line {number}: {error}"
                     if row is not None:
-                        schema = schema or recognise(list(row), f"{path}, line {number},")
+                        if schema is None:
+                            schema = recognise(list(row), f"{path}, line {number},")
+                            has_source = schema.name == "pairs" and row.get("source") is not None
                         has_rejected = schema.name != "pairs" or row.get("rejected") is not None
             position += len(line)
     if schema is None:
         raise UserError(f"{path} holds no line that is a JSON object with prompt and chosen; {reason or 'it is empty'}")
-    return ManifestPairs(path, schema, np.array(offsets), np.array(lines), has_rejected, ties)
+    return ManifestPairs(path, schema, np.array(offsets), np.array(lines), has_rejected, has_source, ties)
 
 
 def _require_lines(path: Path) -> None:

@@ -17,6 +17,7 @@ class Pair:
     id: where it stands, for people and for seeding: "file.parquet:17" (row, from 0) or "pairs.jsonl:17" (line, from 1).
     rejected: None in data without rejected members, which serves SFT alone.
     strength: share of the votes for the chosen member, in [0.5, 1] where votes were counted; 1 where none were.
+    source: the picture that both members are edits of; None in data that is not of edits.
     """
 
     id: str
@@ -24,6 +25,7 @@ class Pair:
     chosen: MediaFile
     rejected: MediaFile | None
     strength: float = 1.0
+    source: MediaFile | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,9 @@ class PairSource(Protocol):
 
     @property
     def has_rejected(self) -> bool: ...
+
+    @property
+    def has_source(self) -> bool: ...
 
     @cached_property
     def fingerprint(self) -> str:

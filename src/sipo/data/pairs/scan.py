@@ -109,7 +109,7 @@ def _files_of_pair(row: Row, index: int, read: Callable[[Row, int], Pair]) -> It
         pair = read(row, index)
     except BadRow:
         return
-    for member in (pair.chosen, pair.rejected):
+    for member in (pair.chosen, pair.rejected, pair.source):
         if not isinstance(member, Path):
             continue
         for path in [member, *frame_files(member)] if is_folder(member) else [member]:

@@ -133,8 +133,8 @@ def read_pairs(row: dict[str, Any], id: str, folder: Path) -> Pair:
     strength = 1.0 if is_absent(row.get("strength")) else read_number(row["strength"])
     if strength is None or not 0 <= strength <= 1:
         raise BadRow(f"the strength is {row['strength']!r}, not a number from 0 to 1", "bad_label")
-    rejected = None if row.get("rejected") is None else media(row["rejected"], folder)
-    return Pair(id, prompt(row.get("prompt")), media(row.get("chosen"), folder), rejected, strength)
+    rejected, source = (None if row.get(key) is None else media(row[key], folder) for key in ("rejected", "source"))
+    return Pair(id, prompt(row.get("prompt")), media(row.get("chosen"), folder), rejected, strength, source)
 
 
 def origin_pick_a_pic(row: dict[str, Any]) -> Origin:
@@ -213,7 +213,7 @@ SCHEMAS = (
         "pairs",
         "prompt",
         ("prompt", "chosen"),
-        ("rejected", "strength"),
+        ("rejected", "strength", "source"),
         read_pairs,
         origin_pairs,
         tuple(f"{member}_{key}" for member in MEMBERS for key in ORIGIN),

@@ -58,6 +58,10 @@ class TablePairs:
     def has_rejected(self) -> bool:
         return self.schema != "pairs" or any("rejected" in table.schema.names for table in self.tables)
 
+    @property
+    def has_source(self) -> bool:
+        return self.schema == "pairs" and any("source" in table.schema.names for table in self.tables)
+
     @functools.cached_property
     def fingerprint(self) -> str:
         return digest([
@@ -79,6 +83,8 @@ class TablePairs:
         pair = self.layout.read(values(row), self.id(index), self.folder)
         if self.has_rejected and pair.rejected is None:
             raise BadRow("there is no rejected member", "malformed")
+        if self.has_source and pair.source is None:
+            raise BadRow("there is no source", "malformed")
         return pair
 
     def _locate(self, index: int) -> tuple[int, int]:
