@@ -1,6 +1,7 @@
 """Shared by all tests: one thread (two busy processes with two threads each crawl), tiny checkpoints, tiny pairs."""
 
 import io
+import json
 import os
 from collections.abc import Callable
 from functools import cache
@@ -45,10 +46,10 @@ def tiny_sdxl(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_family(tmp_path_factory) -> Callable[[str], Path]:
-    """The checkpoint of a family by its name in `tiny.FAMILIES`, made when first asked for."""
+    """The checkpoint of a family by its name in `tiny.FAMILIES` or `tiny.EDITING`, made when first asked for."""
     from support import checkpoints as tiny
 
-    return cache(lambda name: tiny.FAMILIES[name][0](tmp_path_factory.mktemp(name)))
+    return cache(lambda name: {**tiny.FAMILIES, **tiny.EDITING}[name][0](tmp_path_factory.mktemp(name)))
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +71,21 @@ def tiny_pairs(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("pairs") / "pairs.parquet"
     pq.write_table(pa.table(columns), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def editing_pairs(tmp_path_factory) -> Path:
+    """A manifest of 12 pairs of noise pictures that are edits of sources of another shape, 4 prompts."""
+    from support.pictures import picture
+
+    folder, lines = tmp_path_factory.mktemp("edits"), []
+    for i in range(12):
+        names = {member: f"{i}-{member}.png" for member in ("chosen", "rejected", "source")}
+        for place, (member, name) in enumerate(names.items()):
+            (folder / name).write_bytes(picture(3 * i + place, (34, 20) if member == "source" else (20, 24)))
+        lines.append({"prompt": f"prompt {i % 4}", **names})
+    (folder / "edits.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder / "edits.jsonl"
 
 
 @pytest.fixture

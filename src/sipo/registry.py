@@ -186,6 +186,7 @@ families: Registry[Any] = Registry(
         "StableDiffusionXLPipeline": "sipo.backbones.stable_diffusion:STABLE_DIFFUSION_XL",
         "StableDiffusion3Pipeline": "sipo.backbones.stable_diffusion_3:STABLE_DIFFUSION_3",
         "FluxPipeline": "sipo.backbones.flux:FLUX",
+        "FluxKontextPipeline": "sipo.backbones.flux_kontext:FLUX_KONTEXT",
         "QwenImagePipeline": "sipo.backbones.qwen_image:QWEN_IMAGE",
         "Flux2KleinPipeline": "sipo.backbones.flux2_klein:FLUX2_KLEIN",
         "ZImagePipeline": "sipo.backbones.z_image:Z_IMAGE",

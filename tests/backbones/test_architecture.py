@@ -20,6 +20,7 @@ SD15, SDXL = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-
 FLUX, WAN = "black-forest-labs/FLUX.1-dev", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 SD35M, SD35L = "stabilityai/stable-diffusion-3.5-medium", "stabilityai/stable-diffusion-3.5-large"
 QWEN, Z_IMAGE, TURBO = "Qwen/Qwen-Image", "Tongyi-MAI/Z-Image", "Tongyi-MAI/Z-Image-Turbo"
+KONTEXT = "black-forest-labs/FLUX.1-Kontext-dev"
 KLEIN, KLEIN_BASE = (f"black-forest-labs/FLUX.2-klein-{name}" for name in ("4B", "base-4B"))
 WAN5, WAN14 = (f"Wan-AI/Wan2.2-{name}-Diffusers" for name in ("TI2V-5B", "T2V-A14B"))
 HUNYUAN = "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v"
@@ -32,6 +33,7 @@ COG2, COG5 = "zai-org/CogVideoX-2b", "zai-org/CogVideoX-5b"
         (SD15, 859_520_964, 0),
         (SDXL, 2_567_463_684, 0),
         (FLUX, 11.90e9, 0.005),
+        (KONTEXT, 11.90e9, 0.005),
         (COG2, 1.69e9, 0.005),
         (COG5, 5.57e9, 0.005),
         (WAN, 1.419e9, 0.005),
@@ -94,10 +96,20 @@ def test_a_forward_of_hunyuan_video_1_5_takes_the_flops_of_its_blocks():
     assert counted == pytest.approx(layers * 2 * width * (products + 2 * tokens * tokens), rel=0.001)
 
 
+def test_a_forward_of_kontext_takes_the_flops_of_twice_the_image_tokens():
+    """57 blocks, 12 width^2 weights for each token and attention over all; what lies around them is 0.1%."""
+    width, blocks, text = 3072, 57, 512
+    for model, tokens in ((FLUX, text + 4096), (KONTEXT, text + 2 * 4096)):
+        backbone = meta_backbone(read_architecture(ModelConfig(model)), Size(1024, 1024))
+        counted = forward_flops(lambda backbone=backbone: backbone.predict(backbone.denoiser))
+        expected = blocks * (2 * tokens * 12 * width**2 + 4 * tokens**2 * width)
+        assert counted == pytest.approx(expected, rel=0.001)
+
+
 def test_the_models_own_sizes():
     own = {model: read_architecture(ModelConfig(model)).sizes.native for model in known_architectures()}
     assert own == {
-        SD15: Size(512, 512), SDXL: Size(1024, 1024), FLUX: Size(1024, 1024), WAN: Size(480, 832, 81, 16.0),
+        SD15: Size(512, 512), SDXL: Size(1024, 1024), FLUX: Size(1024, 1024), KONTEXT: Size(1024, 1024), WAN: Size(480, 832, 81, 16.0),
         COG2: Size(480, 720, 49, 8.0), COG5: Size(480, 720, 49, 8.0), SD35M: Size(1024, 1024), SD35L: Size(1024, 1024),
         QWEN: Size(1024, 1024), Z_IMAGE: Size(1024, 1024), TURBO: Size(1024, 1024), KLEIN: Size(1024, 1024), KLEIN_BASE: Size(1024, 1024),
         WAN5: Size(704, 1280, 121, 24.0), WAN14: Size(480, 832, 81, 16.0), HUNYUAN: Size(480, 848, 121, 24.0),

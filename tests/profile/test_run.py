@@ -11,6 +11,7 @@ from support.processes import in_two
 from support.videos import noise, video
 
 from sipo.config import parse_config
+from sipo.errors import UsageError
 from sipo.profile.run import ProfileRequest, profile
 from sipo.screen import Screen
 
@@ -142,3 +143,17 @@ def test_the_miniature_tells_its_own_pictures_from_a_foreign_style(raw_config, t
     own, foreign = found.values()
     assert own["ratio"]["value"] < 1 < foreign["ratio"]["low"]
     assert own["harder"]["win_rate"]["value"] < 0.5 < foreign["harder"]["win_rate"]["value"]
+
+
+def test_edits_are_measured_without_samples_of_the_base(raw_config, editing_pairs, tiny_family, tmp_path):
+    """Which would need a source each."""
+    raw = changed(
+        raw_config, f"data.path={editing_pairs}", f"model.path={tiny_family('flux-kontext')}", "data.resolution=16"
+    )
+    config = parse_config(raw)
+    with pytest.raises(UsageError, match=r"need a source each, .*; add --own-samples 0"):
+        profile(ProfileRequest(config, tmp_path / "out", **SMALL), QUIET)
+    assert not (tmp_path / "out").exists()
+    record = profile(ProfileRequest(config, tmp_path / "out", **{**SMALL, "num_own": 0}), QUIET)
+    assert record is not None
+    assert (record["num_pairs"], record["num_measured"]) == (12, 6)

@@ -10,7 +10,9 @@ from diffusers import (
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
     DDIMScheduler,
+    DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
+    FluxKontextPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
     PNDMScheduler,
@@ -62,10 +64,10 @@ def stable_diffusion_xl(folder: Path, second: int = 32) -> Path:
     return folder
 
 
-def flux(folder: Path) -> Path:
+def flux(folder: Path, pipeline: type[DiffusionPipeline] = FluxPipeline) -> Path:
     """A FLUX.1-dev-type checkpoint: dynamic shift, guidance embedding, 4 latent channels; use it at 16 x 16 pixels."""
     torch.manual_seed(0)
-    FluxPipeline(
+    pipeline(
         transformer=FluxTransformer2DModel(
             patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
             num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
@@ -80,6 +82,11 @@ def flux(folder: Path) -> Path:
         text_encoder=text_encoder(), tokenizer=tokenizer(), text_encoder_2=t5(), tokenizer_2=t5_tokenizer(512),
     ).save_pretrained(folder)  # fmt: skip
     return folder
+
+
+def flux_kontext(folder: Path) -> Path:
+    """A FLUX.1-Kontext-type checkpoint: the parts of FLUX.1-dev's; use it at 16 x 16 pixels."""
+    return flux(folder, FluxKontextPipeline)
 
 
 def cogvideox(folder: Path, rotary: bool) -> Path:
@@ -122,3 +129,6 @@ FAMILIES = {
     "wan": (wan, {"resolution": 16, "num_frames": 5}),
     **NEWER,
 }
+
+# Families of models that edit: their pairs have sources.
+EDITING = {"flux-kontext": (flux_kontext, {"resolution": 16})}

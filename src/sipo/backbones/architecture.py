@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
 
 from sipo import registry
-from sipo.backbones.family import Adapter, Configs, Family, Sizes, WindowedAdapter
+from sipo.backbones.family import Adapter, Configs, Family, Sizes, SourceAdapter, WindowedAdapter
 from sipo.backbones.single_file import advice, config_source, is_single_file
 from sipo.config import ModelConfig
 from sipo.errors import UserError, printable
@@ -50,6 +50,11 @@ class Architecture:
         size = asked(self.sizes.native)
         self.sizes.require(size)
         return size
+
+    @property
+    def takes_source(self) -> bool:
+        """Whether the model edits: each of its media is made of a source besides the prompt."""
+        return isinstance(self.adapter, SourceAdapter)
 
     def vae_dtype(self, frozen: torch.dtype) -> torch.dtype:
         """Of the VAE among frozen weights of this dtype. SDXL's config has the flag that half precision overflows it."""

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from sipo.backbones import checkpoint, denoisers, lora
 from sipo.backbones.architecture import Architecture, read_architecture, resolve_path
-from sipo.backbones.family import Conditioning, Media, Sampler
+from sipo.backbones.family import Conditioning, Media, Sampler, SourceAdapter
 from sipo.backbones.finite import lacks_a_channel, nonfinite_weight
 from sipo.backbones.lora_merge import Fitted, merge
 from sipo.backbones.lora_names import Form
@@ -29,6 +29,7 @@ from sipo.backbones.single_file_write import write_single_file
 from sipo.config import ModelConfig, PolicyConfig
 from sipo.errors import UserError
 from sipo.files import hash_files
+from sipo.samples.sources import SourceSampler
 from sipo.size import Size
 
 
@@ -74,6 +75,11 @@ class Backbone:
     def encode_media(self, pixels: Tensor) -> Tensor:
         return self.adapter.encode_media(self.pipeline.vae, pixels)
 
+    @torch.no_grad()
+    def encode_source(self, pixels: Tensor, prompts: list[str]) -> Conditioning:
+        assert isinstance(self.adapter, SourceAdapter), "data with sources is refused for other models"
+        return self.adapter.encode_source(self.pipeline, pixels, prompts, self.size)
+
     def conditioning_of(self, micro_conditioning: Tensor) -> Conditioning:
         return self.adapter.conditioning_of(micro_conditioning, self.size)
 
@@ -101,20 +107,20 @@ class Backbone:
             [torch.randn(shape, generator=torch.Generator().manual_seed(s), dtype=dtype) for s in seeds]
         ).float()
 
-    def sampler(self, num_inference_steps: int, guidance_scale: float) -> Sampler:
+    def sampler(self, num_inference_steps: int, guidance_scale: float) -> Sampler | SourceSampler:
         """Media by the checkpoint's own pipeline and scheduler; a CPU generator a seed, so that devices agree.
 
         What it returns raises UserError where a weight that is not finite made NaN of a medium.
         """
 
         @torch.no_grad()
-        def sample(prompts: list[str], seeds: list[int]) -> Sequence[Media]:
+        def sample(prompts: list[str], seeds: list[int], *sources: Tensor) -> Sequence[Media]:
             generators = [torch.Generator().manual_seed(seed) for seed in seeds]
             training, half = self.denoiser.training, self.dtype != torch.float32
             self.denoiser.eval()
             with self.encoders(), self.in_turn(), torch.autocast(self.device.type, self.dtype, enabled=half):
                 media = self.adapter.sample(
-                    self.pipeline, prompts, generators, num_inference_steps, guidance_scale, self.size
+                    self.pipeline, prompts, generators, num_inference_steps, guidance_scale, self.size, *sources
                 )
                 broken = self.nonfinite_weight() if any(map(lacks_a_channel, media)) else None
             self.denoiser.train(training)
@@ -122,7 +128,7 @@ class Backbone:
                 raise UserError(f"{self.model.path} draws NaN: {broken}. Replace the file, or export the run again")
             return media
 
-        return sample
+        return SourceSampler(self.size.picture, sample) if self.architecture.takes_source else sample
 
     def freeze(self, device: torch.device) -> None:
         """Everything to the device, for inference; training makes its own part trainable again."""

@@ -148,6 +148,36 @@ class WindowedAdapter(Adapter, Protocol):
         ...
 
 
+@runtime_checkable
+class SourceAdapter(Adapter, Protocol):
+    """An adapter of a model that edits: beside the prompt it reads a source, the picture of which its media are edits."""
+
+    def encode_source(self, pipeline: Any, pixels: Tensor, prompts: list[str], size: Size) -> Conditioning:
+        """What the network reads of sources, as the pipeline makes it, (B, ...) each; floating-point numbers in float32.
+
+        pixels (B, 3, H, W) in [-1, 1], of `size`; prompts: those of the pairs, for models whose text encoder sees the
+        source. Names that `encode_prompts` returns too take the place of its own.
+        """
+        ...
+
+    def meta_source(self, batch: int, size: Size) -> Conditioning:
+        """The shapes that `encode_source` returns for `batch` sources, on the meta device."""
+        ...
+
+    def sample(
+        self,
+        pipeline: Any,
+        prompts: list[str],
+        generators: list[torch.Generator],
+        steps: int,
+        guidance: float,
+        size: Size,
+        sources: Tensor | None = None,
+    ) -> Sequence[Media]:
+        """As `Adapter.sample`, of sources (B, 3, H, W) in [-1, 1], which are always given."""
+        ...
+
+
 @dataclass(frozen=True)
 class Family:
     """One model family. What holds of every checkpoint stands here, what depends on its configs in the `adapter`.

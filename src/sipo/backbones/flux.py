@@ -65,19 +65,25 @@ class Flux(PictureVae):
     def predict(
         self, denoiser: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning, size: Size, guidance: float
     ) -> Tensor:
-        """The velocity, (B, C, h, w). The network takes t / 1000, positions of the 2 x 2 packs, and a guidance."""
-        batch, channels, height, width = xt.shape
+        """The velocity, (B, C, h, w)."""
+        height, width = xt.shape[2:]
+        packed = self.run(denoiser, pack(xt), image_ids(height // 2, width // 2, xt.device), t, conditioning, guidance)
+        return unpack(packed, height, width)
+
+    def run(
+        self, denoiser: nn.Module, packed: Tensor, ids: Tensor, t: Tensor, conditioning: Conditioning, guidance: float
+    ) -> Tensor:
+        """The network on tokens (B, L, 4 C) at positions (L, 3). It takes t / 1000, and a guidance if it is distilled."""
         hidden = conditioning["encoder_hidden_states"]
-        packed = denoiser(
-            hidden_states=FluxPipeline._pack_latents(xt.to(hidden.dtype), batch, channels, height, width),
+        return denoiser(
+            hidden_states=packed.to(hidden.dtype),
             timestep=t / 1000,
-            guidance=torch.full((batch,), guidance, device=xt.device) if self.transformer["guidance_embeds"] else None,
+            guidance=torch.full((len(t),), guidance, device=t.device) if self.transformer["guidance_embeds"] else None,
             pooled_projections=conditioning["pooled_projections"],
             encoder_hidden_states=hidden,
-            txt_ids=torch.zeros(hidden.shape[1], 3, device=xt.device),
-            img_ids=image_ids(height // 2, width // 2, xt.device),
+            txt_ids=torch.zeros(hidden.shape[1], 3, device=t.device),
+            img_ids=ids,
         ).sample
-        return unpack(packed, height, width)
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         """`encoder_hidden_states` (B, L, D) of T5, `pooled_projections` (B, D) of CLIP."""
@@ -108,6 +114,11 @@ def image_ids(height: int, width: int, device: torch.device) -> Tensor:
     """(height width, 3): 0, row and column of each 2 x 2 pack, as the pipeline's, built on the device."""
     rows, columns = (torch.arange(length, device=device, dtype=torch.float32) for length in (height, width))
     return torch.cartesian_prod(torch.zeros(1, device=device), rows, columns)
+
+
+def pack(latents: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, h/2 w/2, 4 C), as the pipeline packs."""
+    return FluxPipeline._pack_latents(latents, *latents.shape)
 
 
 def unpack(packed: Tensor, height: int, width: int) -> Tensor:

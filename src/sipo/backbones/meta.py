@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sipo.backbones.architecture import Architecture
 from sipo.backbones.denoisers import join, predict
-from sipo.backbones.family import meta
+from sipo.backbones.family import SourceAdapter, meta
 from sipo.errors import UserError
 from sipo.size import Size
 
@@ -31,6 +31,8 @@ class MetaBackbone:
         adapter = self.architecture.adapter
         xt = meta(batch, *adapter.latent_shape(self.size))
         conditioning = adapter.meta_prompts(batch, dtype) | adapter.conditioning_of(meta(batch, 4), self.size)
+        if isinstance(adapter, SourceAdapter):
+            conditioning |= adapter.meta_source(batch, self.size)
         guidance = self.architecture.model.guidance
         return predict(adapter, denoiser, xt, meta(batch), conditioning, self.size, guidance)
 

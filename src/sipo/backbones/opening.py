@@ -13,13 +13,14 @@ from sipo.config import Config, ModelConfig, SampleConfig, parse_config
 from sipo.errors import UserError
 from sipo.files import hash_files
 from sipo.run import RunDir
+from sipo.samples.sources import SourceSampler
 
 
 @dataclass(frozen=True)
 class Opened:
     """A sampler, the settings that tell its pictures from others, and the model."""
 
-    sampler: Sampler
+    sampler: Sampler | SourceSampler
     settings: dict[str, Any]
     backbone: Backbone
 

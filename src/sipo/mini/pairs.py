@@ -13,6 +13,7 @@ from rich.console import Console
 
 from sipo.backbones import resolve_path
 from sipo.backbones.opening import open_for_sampling
+from sipo.errors import UsageError
 from sipo.evaluate.label.files import PARQUET, require_ending, write_pairs
 from sipo.evaluate.label.label import Candidate, LabelledPair, label
 from sipo.evaluate.scores.score import score
@@ -22,6 +23,7 @@ from sipo.mini.prompts import Groups, draw_prompts, split_prompts
 from sipo.registry import Miniature, import_object
 from sipo.samples.folder import PromptItem
 from sipo.samples.generate import Sampler, generate
+from sipo.samples.sources import SourceSampler
 
 Contrast = Literal["any", "right", "both"]
 
@@ -61,6 +63,8 @@ def pairs_of_model(
     """
     require_ending("--out", out, PARQUET)
     opened = open_for_sampling(model, False, miniature.num_inference_steps, miniature.guidance_scale)
+    if isinstance(opened.sampler, SourceSampler):
+        raise UsageError(f"{model} edits pictures; pairs of the miniature are drawn from prompts alone")
     weights = sorted(Path(resolve_path(model)).rglob("*.safetensors"))
     made_by = {**opened.settings, "weights": hash_files(weights)[:12], "autocast": bf16}
     sampler = _in_bfloat16(opened.sampler) if bf16 else opened.sampler

@@ -27,7 +27,7 @@ class Measured:
     `entries`: of each trained weight. `frozen`: the frozen weights; `linear`: those of linear layers among them, as they are
     and as they are stored. `full`: bytes of all weights as they were loaded; `streamed`, `largest_block`: of the blocks that
     `model.offload` moves, together and the largest. `gathered`: entries of the largest block that FSDP2 gathers.
-    `vae_flops` for a sample, `text_flops` for a pair.
+    `vae_flops` for a sample, `pair_flops` for a pair: of the text encoders, and of the VAE for its source if the model reads one.
     """
 
     architecture: Architecture
@@ -45,7 +45,7 @@ class Measured:
     encoder_parameters: int
     encoder_bytes: int
     vae_flops: int
-    text_flops: int
+    pair_flops: int
 
     @property
     def trained(self) -> int:
@@ -92,6 +92,8 @@ def measure(config: Config) -> Measured:
     vae = meta_vae(architecture, architecture.vae_dtype(frozen))
     texts = meta_text_encoders(architecture, frozen)
     networks = (vae, *texts.values())
+    vae_flops = forward_flops(lambda: backbone.encode_media(vae))
+    text_flops = sum(_text_flops(text, architecture.adapter.tokens[name]) for name, text in texts.items())
     return Measured(
         architecture=architecture,
         size=size,
@@ -107,8 +109,8 @@ def measure(config: Config) -> Measured:
         gathered=gathered,
         encoder_parameters=sum(_numel(network.parameters()) for network in networks),
         encoder_bytes=sum(_bytes(network.parameters()) for network in networks),
-        vae_flops=forward_flops(lambda: backbone.encode_media(vae)),
-        text_flops=sum(_text_flops(text, architecture.adapter.tokens[name]) for name, text in texts.items()),
+        vae_flops=vae_flops,
+        pair_flops=text_flops + (vae_flops if architecture.takes_source else 0),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from sipo.backbones.family import Conditioning, SourceAdapter
 from sipo.backbones.offload import COPIES
 from sipo.config import Config
 from sipo.data.pairs.open import open_pairs
@@ -160,7 +161,7 @@ def _step_flops(config: Config, measured: Measured, samples: int) -> StepFlops:
     settings, counted = config.train, measured.counted
     times = samples * settings.gradient_accumulation
     pairs = settings.batch_size * settings.gradient_accumulation
-    encoders = times * measured.vae_flops + pairs * measured.text_flops
+    encoders = times * measured.vae_flops + pairs * measured.pair_flops
     return StepFlops(
         policy_forward=times * counted.forward,
         policy_backward=times * counted.backward,
@@ -192,7 +193,8 @@ def _traffic(config: Config, measured: Measured) -> tuple[int, int]:
 
 
 def _cache(config: Config, measured: Measured) -> CacheSize | None:
-    """Means and log-variances of both members in both orientations where it flips, and the text embeddings of a prompt."""
+    """Means and log-variances of both members, and what is read of a source, in both orientations where it flips; and the text
+    embeddings of a prompt."""
     data, adapter = config.data, measured.architecture.adapter
     if data.cache is None:
         return None
@@ -204,9 +206,13 @@ def _cache(config: Config, measured: Measured) -> CacheSize | None:
         getattr(torch, data.cache_dtype),
         source.has_rejected if source else config.loss.needs_rejected,
     )
-    members = (2 if has_rejected else 1) * (2 if data.flip else 1)
-    pair = members * 2 * math.prod(adapter.latent_shape(measured.size)) * stored.itemsize
+
+    def stored_bytes(tensors: Conditioning) -> int:
+        return sum(t.numel() * (stored.itemsize if t.dtype == torch.float32 else t.itemsize) for t in tensors.values())
+
+    pair = (2 if has_rejected else 1) * 2 * math.prod(adapter.latent_shape(measured.size)) * stored.itemsize
+    if isinstance(adapter, SourceAdapter):
+        pair += stored_bytes(adapter.meta_source(1, measured.size))
     frozen = config.model.frozen_dtype(config.train.compute_dtype)
-    texts = adapter.meta_prompts(1, frozen).values()
-    prompt = sum(text.numel() * (stored.itemsize if text.dtype == torch.float32 else text.itemsize) for text in texts)
-    return CacheSize(data.cache_dtype, pair, prompt, len(source) if source else None)
+    prompt = stored_bytes(adapter.meta_prompts(1, frozen))
+    return CacheSize(data.cache_dtype, pair * (2 if data.flip else 1), prompt, len(source) if source else None)

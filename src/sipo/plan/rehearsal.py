@@ -45,13 +45,17 @@ def rehearse(config: Config, folder: Path, num_steps: int, console: Console) -> 
     Batch size, precision, policy, objective and size are the config's; a cache is used where it has one, in `folder`.
     Samples, validation and extra logs are off. Raises UserError for a model whose shapes are not known here.
     """
-    size = read_architecture(config.model).size(config.data.size)
+    architecture = read_architecture(config.model)
+    size = architecture.size(config.data.size)
     checkpoint = folder / "checkpoint"
     if not (checkpoint / "model_index.json").is_file():
         dtype = config.model.frozen_dtype(config.train.compute_dtype)
         with console.status(Text(f"writing random weights into {checkpoint}")):
             write_random_checkpoint(config.model, checkpoint, dtype)
-    pairs = _noise_pairs(folder / f"pairs-{size.height}x{size.width}x{size.num_frames}", size)
+    kind = "edits" if architecture.takes_source else "pairs"
+    pairs = _noise_pairs(
+        folder / f"{kind}-{size.height}x{size.width}x{size.num_frames}", size, architecture.takes_source
+    )
     raw = _rehearsed(config.to_dict(), folder, checkpoint, pairs, num_steps)
     with console.status(f"{num_steps} steps at {size}"):
         train(parse_config(raw), Console(quiet=True))
@@ -76,7 +80,7 @@ def _rehearsed(raw: dict[str, Any], folder: Path, checkpoint: Path, pairs: Path,
     }
 
 
-def _noise_pairs(folder: Path, size: Size) -> Path:
+def _noise_pairs(folder: Path, size: Size, with_source: bool) -> Path:
     """Two pairs of noise as a manifest; its path."""
     manifest, rng = folder / "pairs.jsonl", np.random.default_rng(0)
     if manifest.is_file():
@@ -90,6 +94,9 @@ def _noise_pairs(folder: Path, size: Size) -> Path:
             names[member] = f"{number}-{member}.{'mp4' if size.is_video else 'png'}"
             content = encode_video(frames, size.fps) if size.fps else encode_png(frames[0])
             write_atomic(folder / names[member], content)
+        if with_source:
+            names["source"] = f"{number}-source.png"
+            write_atomic(folder / names["source"], encode_png(_noise(rng, size)))
         lines.append(
             json.dumps({"prompt": f'noise {number} "{"of all sorts " * 512}"', **names})
         )  # longer than any encoder reads, those for quoted texts too

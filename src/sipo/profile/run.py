@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from sipo.backbones import read_architecture
+from sipo.backbones import Architecture, read_architecture
 from sipo.backbones.opening import Opened, open_weights
 from sipo.config import Config
 from sipo.data.cache.encode import encode_cache
@@ -51,7 +51,6 @@ from sipo.profile.unlike import Errors
 from sipo.samples.folder import PromptItem, Sample, read_samples
 from sipo.samples.generate import generate
 from sipo.scorers.choice import ScorerChoice
-from sipo.size import Size
 from sipo.train.fit import require_fit
 from sipo.train.identity import sampled
 from sipo.train.inputs import Rows, open_rows
@@ -84,7 +83,12 @@ def profile(request: ProfileRequest, console: Console, processes: Processes = AL
         architecture = read_architecture(config.model)
     size = architecture.size(config.data.size)
     require_fit(config, architecture, size, processes.device)
-    rows, held_out = processes.of_main(lambda: usable_rows(config, size, console))
+    if architecture.takes_source and request.num_own:
+        raise UsageError(
+            f"model.path: samples of a {architecture.family.name} need a source each, which a profile does not give them; add "
+            "--own-samples 0"
+        )
+    rows, held_out = processes.of_main(lambda: usable_rows(config, architecture, console))
     source = rows.source
     chosen = spread(rows.encodable, request.num_pairs)
     files = MediaFiles(source, work / f"data-{digest([source.stamp, rows.encodable])[:12]}")
@@ -124,9 +128,9 @@ def open_base(config: Config) -> Opened:
     return open_weights(config, config.model, start, "start", encoders=False)
 
 
-def usable_rows(config: Config, size: Size, console: Console) -> tuple[Rows, set[int]]:
+def usable_rows(config: Config, architecture: Architecture, console: Console) -> tuple[Rows, set[int]]:
     """All usable rows, and those of them that the config holds out. Raises UsageError for data without rejected members."""
-    train, validation, _ = open_rows(config, size, console)
+    train, validation, _ = open_rows(config, architecture, console)
     if not train.source.has_rejected:
         raise UsageError(
             f"data.path: {config.data.path} has no rejected members; a profile compares chosen with rejected"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sipo.backbones import Architecture
 from sipo.config import Config, differences, parse_config
 from sipo.config.reading import build, read_config
 from sipo.config.sections import Count, FromZero, Positive, Seed
@@ -139,6 +140,15 @@ def require_ready(config: OnlineConfig) -> None:
         raise UsageError(
             f"rounds.held_out: {len(shared)} of these prompts are trained on too, such as {min(shared)!r}; their scores "
             "would not be held out"
+        )
+
+
+def require_no_source(architecture: Architecture) -> None:
+    """Raises UsageError for a model that edits."""
+    if architecture.takes_source:
+        raise UsageError(
+            f"model.path: a {architecture.family.name} edits pictures, and rounds draw media and write pairs of prompts alone: "
+            "train it on pairs with `sipo train`"
         )
 
 

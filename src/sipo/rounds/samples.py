@@ -20,10 +20,11 @@ from sipo.evaluate.scores.score import score
 from sipo.processes import Processes
 from sipo.samples.folder import SAMPLES, PromptItem
 from sipo.samples.generate import Sampler, TracingSampler, generate
+from sipo.samples.sources import SourceSampler
 from sipo.scorers.choice import ScorerChoice
 
 Drawn = tuple[
-    Sampler | TracingSampler, dict[str, Any]
+    Sampler | TracingSampler | SourceSampler, dict[str, Any]
 ]  # a policy's sampler, and the settings that tell its samples from others
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from sipo.data.media.kinds import VIDEO_SUFFIXES
+from sipo.data.media.kinds import VIDEO_SUFFIXES, MediaFile
 from sipo.errors import UserError, shown
 from sipo.jsonl import read_jsonl, read_object
 
@@ -24,11 +24,12 @@ DEPTH = 3  # folders from a medium up to that of its samples.jsonl: GenEval's la
 
 @dataclass(frozen=True)
 class PromptItem:
-    """One picture or video to make: its text, the seed of its noise, and metadata for a judge."""
+    """One picture or video to make: its text, the seed of its noise, metadata for a judge, and the picture to edit."""
 
     prompt: str
     seed: int
     metadata: dict | None = None
+    source: MediaFile | None = None
 
 
 @dataclass(frozen=True)

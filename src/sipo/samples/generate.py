@@ -10,11 +10,13 @@ from PIL import Image
 from rich.console import Console
 
 from sipo.data.media.encode_video import contact_sheet, encode_png, encode_video
+from sipo.data.media.kinds import MediaFile
 from sipo.errors import UserError
 from sipo.files import open_regular, room_in, write_atomic
 from sipo.processes import ALONE, Processes, batches
 from sipo.processes.journal import Journal
 from sipo.samples.folder import PICTURE, SAMPLES, SETTINGS, VIDEO, PromptItem, Sample, read_samples, read_settings
+from sipo.samples.sources import SourceSampler, require_sources
 from sipo.samples.trajectory import Traced, trajectory_of
 from sipo.threads import in_background
 
@@ -25,7 +27,7 @@ TracingSampler = Callable[[list[str], list[int]], Sequence[Traced]]
 
 
 def generate(
-    sampler: Sampler | TracingSampler,
+    sampler: Sampler | TracingSampler | SourceSampler,
     prompts: Sequence[PromptItem],
     out: Path,
     settings: Mapping[str, object],
@@ -42,11 +44,15 @@ def generate(
     or seeds; a longer list of prompts that begins with the old one is fine. Every file is on disk before its line in
     `samples.jsonl`, so that a kill at any moment leaves a folder that is valid as far as it goes.
 
+    A sampler of a model that edits needs the source of every prompt (`require_sources`).
+
     `files` names them, relative to `out` (a benchmark's own layout), instead of 00000.png, 00001.png, ...
 
     All `processes` call it. Each samples whole batches and writes them while it samples the next; the batches, and so
     the files, are those of one process. A kill costs each the batch that it had sampled or was sampling.
     """
+    if isinstance(sampler, SourceSampler):
+        require_sources(prompts, sampler.size)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with processes.main_first():
@@ -55,6 +61,7 @@ def generate(
     suffix = PICTURE if fps is None else VIDEO
     names = files or [f"{i:05d}{suffix}" for i in range(len(prompts))]
     samples = [Sample(f, item.prompt, item.seed, item.metadata) for f, item in zip(names, prompts, strict=True)]
+    sources = {file: item.source for file, item in zip(names, prompts, strict=True) if item.source is not None}
     journal = Journal(out / SAMPLES, processes)
     finished = _require_same(out, journal.begin(), samples)
     if processes.is_main:
@@ -71,12 +78,21 @@ def generate(
         )
         in_turn = stack.enter_context(in_background())
         for batch in processes.share(batches(missing, batch_size)):
-            media = sampler([sample.prompt for sample in batch], [sample.seed for sample in batch])
+            media = _draw(sampler, batch, sources)
             if len(media) != len(batch):
                 raise ValueError(f"The sampler returned {len(media)} samples for {len(batch)} prompts.")
             in_turn(_write_batch, journal, batch, media, fps, advance)
     journal.finish(names)
     return out
+
+
+def _draw(
+    sampler: Sampler | TracingSampler | SourceSampler, batch: Sequence[Sample], sources: Mapping[str, MediaFile]
+) -> Sequence:
+    prompts, seeds = [sample.prompt for sample in batch], [sample.seed for sample in batch]
+    if isinstance(sampler, SourceSampler):
+        return sampler(prompts, seeds, [sources[sample.file] for sample in batch])
+    return sampler(prompts, seeds)
 
 
 def _write_batch(

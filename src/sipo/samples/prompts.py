@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from sipo.errors import UserError, shown
-from sipo.files import read_text
+from sipo.files import expand_home, read_text
 from sipo.registry import miniature, miniatures
 from sipo.samples.folder import PromptItem
 from sipo.samples.prompt_sets import READERS, PromptRow, read_styles
@@ -16,7 +16,8 @@ def read_prompts(
     """The pictures to make from a prompt file: the first `limit` prompts, `images_per_prompt` seeds each.
 
     `path` ends in .txt (a prompt a line; blank lines do not count) or .jsonl (`{"prompt": ..., other keys}`; the other
-    keys become `metadata`, as in GenEval's `evaluation_metadata.jsonl`), is a published prompt set
+    keys become `metadata`, as in GenEval's `evaluation_metadata.jsonl`; a text under "source" is also the path of the picture
+    to edit, which models that edit no picture ignore), is a published prompt set
     (`sipo.samples.prompt_sets`: HPSv2's .json or their folder, Pick-a-Pic's .parquet, PartiPrompts' .tsv, DrawBench's
     .csv), or is a miniature's name: its held-out prompts. Picture i of the list gets the seed
     `seed + i`, so that the same call on two models makes pictures that pair up. Raises `UserError` for a missing, empty
@@ -29,7 +30,16 @@ def read_prompts(
     if not rows:
         raise UserError(f"{source} holds no prompt.")
     repeated = [row for row in rows[:limit] for _ in range(images_per_prompt)]
-    return [PromptItem(prompt, seed + i, metadata) for i, (prompt, metadata) in enumerate(repeated)]
+    return [
+        PromptItem(prompt, seed + i, metadata, _source(metadata, source.parent))
+        for i, (prompt, metadata) in enumerate(repeated)
+    ]
+
+
+def _source(metadata: dict | None, folder: Path) -> Path | None:
+    """The picture to edit, for models that do: a path under "source", relative to the folder of the prompt file."""
+    name = (metadata or {}).get("source")
+    return folder / expand_home(name) if isinstance(name, str) and name else None
 
 
 def _resolve(path: str | Path) -> Path:

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sipo.config import Config, KeepBest
+from sipo.data.media.kinds import MediaFile
 from sipo.errors import UsageError, UserError
 from sipo.files import removed_on_error, room_in, sync_directory
 from sipo.registry import DEFAULT
@@ -102,10 +103,10 @@ def require_held_out(config: Config) -> None:
         read_prompts(keep.prompts)
 
 
-def prompts_to_score(keep: KeepBest, of_pairs: list[str]) -> list[PromptItem]:
-    """The prompts of the config's file, else the first distinct ones of the held-out pairs; a seed an image."""
+def prompts_to_score(keep: KeepBest, of_pairs: Mapping[str, MediaFile | None]) -> list[PromptItem]:
+    """The prompts of the config's file, else the first of the held-out pairs, with their sources; a seed an image."""
     if keep.prompts:
         return read_prompts(keep.prompts, keep.num_prompts, keep.seed, keep.images_per_prompt)
-    distinct = list(dict.fromkeys(of_pairs))[: keep.num_prompts]
-    repeated = [prompt for prompt in distinct for _ in range(keep.images_per_prompt)]
-    return [PromptItem(prompt, keep.seed + i) for i, prompt in enumerate(repeated)]
+    first = list(of_pairs.items())[: keep.num_prompts]
+    repeated = [each for each in first for _ in range(keep.images_per_prompt)]
+    return [PromptItem(prompt, keep.seed + i, source=source) for i, (prompt, source) in enumerate(repeated)]

@@ -40,6 +40,8 @@ class Causes:
         """What the networks read of a pair, by its name; of pixels and prompts what the encoders make of them."""
         conditioning = item.conditioning or self.backbone.encode_prompts([item.prompt])
         yield from ((f"{name} of the prompt {item.prompt[:60]!r}", value) for name, value in conditioning.items())
+        if item.source is not None:
+            yield from self.backbone.encode_source(item.source[None], [item.prompt]).items()
         for name, (media, _) in zip(("chosen", "rejected"), item.members, strict=False):
             yield name, media if item.conditioning or item.times else self.backbone.encode_media(media[None])
 

@@ -1,5 +1,6 @@
 """From the config's `data` to the pairs of training and validation: checked, split, and cached where asked."""
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -7,12 +8,13 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from sipo.backbones import Backbone
+from sipo.backbones import Architecture, Backbone
 from sipo.config import Config
 from sipo.data.cache.encode import encode_cache
 from sipo.data.cache.plan import EncodeRequest
 from sipo.data.cache.read import Cache
 from sipo.data.dataset import CachedPairs, MediaPairs, PairDataset, open_trajectories
+from sipo.data.media.kinds import MediaFile
 from sipo.data.noise import SampledNoise, sampled_noise
 from sipo.data.pairs.check import check_pairs, default_memory
 from sipo.data.pairs.hub import Fetched, fetch_pairs
@@ -51,21 +53,26 @@ class Rows:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a training reads. `prompts`: those of held-out pairs, else of training pairs, for the sample grids."""
+    """What a training reads. `prompts`: the first of held-out pairs, else of training pairs, for the sample grids, each with
+    the source of its first pair, if pairs have sources."""
 
     train: PairDataset
     validation: PairDataset | None
-    prompts: list[str]
+    prompts: dict[str, MediaFile | None]
 
 
-def open_rows(config: Config, size: Size, console: Console) -> tuple[Rows, Rows | None, dict[str, Any]]:
+def open_rows(config: Config, architecture: Architecture, console: Console) -> tuple[Rows, Rows | None, dict[str, Any]]:
     """The rows of training, those of validation if any, and the record of what was checked and skipped.
 
-    Raises UserError for bad rows under `on_bad_rows: stop`, for data without rejected members where the objective needs
-    them, and for members whose noise is not known with `data.noise: sampled`.
+    Raises UserError for bad rows under `on_bad_rows: stop`, for data without sources for a model that edits, and with sources
+    for another, for data without rejected members where the objective needs them, and for members whose noise is not known with `data.noise: sampled`.
     """
-    data = config.data
-    train, checked = _checked(config, data.path, data.max_pairs, size, console)
+    data, size = config.data, architecture.size(config.data.size)
+    if architecture.takes_source and isinstance(config.loss, D3PO):
+        raise UserError(
+            f"loss.name: d3po compares trajectories, whose pairs have no source; a {architecture.family.name} reads one"
+        )
+    train, checked = _checked(config, architecture, data.path, data.max_pairs, console)
     if config.loss.needs_rejected and not train.source.has_rejected:
         name = type(config.loss).__name__
         raise UserError(f"{data.path} has pairs without a rejected member; they serve loss.name: sft, not {name}")
@@ -75,7 +82,7 @@ def open_rows(config: Config, size: Size, console: Console) -> tuple[Rows, Rows 
         )
     validation = None
     if isinstance(data.validation, str):
-        validation, checked["validation"] = _checked(config, data.validation, None, size, console)
+        validation, checked["validation"] = _checked(config, architecture, data.validation, None, console)
     elif data.validation:
         kept, held_out = split_validation(train.source, train.usable, data.validation, config.train.seed)
         train, validation = replace(train, usable=kept), replace(train, usable=held_out)
@@ -128,15 +135,28 @@ def open_inputs(
             second = CachedPairs(cache, validation.usable, with_rejected=rejected, seeds=validation.seeds)
     shown, keep = validation or train, config.train.keep_best
     num_prompts = max(config.sample.num_prompts, keep.num_prompts if keep else 0)
-    return Inputs(first, second, shown.source.prompts(shown.usable[: 50 * num_prompts]))
+    return Inputs(first, second, first_prompts(shown, num_prompts))
+
+
+def first_prompts(rows: Rows, number: int) -> dict[str, MediaFile | None]:
+    """At most so many distinct prompts, in order, each with the source of its first pair."""
+    usable, first = rows.usable[: 50 * number], {}
+    for row, prompt in zip(usable, rows.source.prompts(usable), strict=True):
+        first.setdefault(prompt, row)
+    return {
+        prompt: rows.source[row].source if rows.source.has_source else None
+        for prompt, row in itertools.islice(first.items(), number)
+    }
 
 
 def _checked(
-    config: Config, path: str, max_pairs: int | None, size: Size, console: Console
+    config: Config, architecture: Architecture, path: str, max_pairs: int | None, console: Console
 ) -> tuple[Rows, dict[str, Any]]:
     data = config.data
     hub = fetch_pairs(path, max_pairs) if is_address(path) else None
     source = open_pairs(hub.place if hub else path, data.ties, max_pairs)
+    require_source(architecture, path, source)
+    size = architecture.size(data.size)
     report = check_pairs(
         source, max_pixels=data.max_pixels, progress=not console.quiet, remember=default_memory(), size=size
     )
@@ -148,6 +168,21 @@ def _checked(
         console.print(Text.assemble(("hub: ", "bold"), f"{hub.address} at commit {hub.commit}"))
         record["hub"] = hub.to_dict()
     return Rows(source, usable, usable, hub=hub), record
+
+
+def require_source(architecture: Architecture, path: str, source: PairSource) -> None:
+    """Raises UserError for pairs without sources and a model that edits, and for pairs with sources and another."""
+    name = architecture.family.name
+    if architecture.takes_source and not source.has_source:
+        raise UserError(
+            f"{path}: its pairs have no source, the picture that both members are edits of, which a {name} reads; add the column "
+            "source to a manifest or a table with prompt and chosen"
+        )
+    if source.has_source and not architecture.takes_source:
+        raise UserError(
+            f"{path}: its pairs have a source, which says that they are edits of a picture, and a {name} reads none; remove or "
+            "rename the column, or train a model that edits"
+        )
 
 
 def _encoded(

@@ -3,21 +3,24 @@
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from sipo.config import SampleConfig
+from sipo.config import Config, SampleConfig
 from sipo.data.batches import Slot, collate
 from sipo.data.dataset import PairDataset
+from sipo.data.media.kinds import MediaFile
 from sipo.errors import UserError, is_out_of_memory, shortage_of
 from sipo.run import RunDir
 from sipo.samples.folder import PromptItem
 from sipo.samples.generate import generate
 from sipo.samples.prompts import read_prompts
+from sipo.samples.sources import require_sources
+from sipo.size import Size
 from sipo.terms import term_metrics
 from sipo.train.best import Best
 from sipo.train.record import Clock
@@ -103,12 +106,23 @@ def score_held_out(t: Training, best: Best, step: int) -> dict[str, Any]:
             "standard_error": float(error), "num_samples": len(scores)}  # fmt: skip
 
 
-def sample_prompts(sample: SampleConfig, of_pairs: list[str]) -> list[PromptItem]:
-    """The prompts of the config's file, else the first distinct ones of the pairs; one seed each."""
+def sample_prompts(sample: SampleConfig, of_pairs: Mapping[str, MediaFile | None]) -> list[PromptItem]:
+    """The prompts of the config's file, else the first of the pairs, with their sources; one seed each."""
     if sample.prompts:
         return read_prompts(sample.prompts, sample.num_prompts, sample.seed)
-    distinct = list(dict.fromkeys(of_pairs))[: sample.num_prompts]
-    return [PromptItem(prompt, sample.seed + i) for i, prompt in enumerate(distinct)]
+    first = list(of_pairs.items())[: sample.num_prompts]
+    return [PromptItem(prompt, sample.seed + i, source=source) for i, (prompt, source) in enumerate(first)]
+
+
+def require_prompts(config: Config, size: Size) -> None:
+    """Raises UserError where the config names files of prompts without sources, for a model that edits."""
+    keep = config.train.keep_best
+    for key, of in (("sample.prompts", config.sample), ("train.keep_best.prompts", keep)):
+        if of and of.prompts:
+            try:
+                require_sources(read_prompts(of.prompts, of.num_prompts), size.picture)
+            except UserError as error:
+                raise UserError(f"{key}: {of.prompts}: {error}") from error
 
 
 def drop_samples_after(run: RunDir, step: int) -> None:

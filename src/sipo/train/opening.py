@@ -39,7 +39,7 @@ from sipo.train.guard import Guard
 from sipo.train.identity import commits, identity, require_same_inputs, write_inputs
 from sipo.train.inputs import Inputs, open_inputs, open_rows
 from sipo.train.loggers import require_services
-from sipo.train.look import drop_samples_after, sample_prompts
+from sipo.train.look import drop_samples_after, require_prompts, sample_prompts
 from sipo.train.optim import Ema, Updater
 from sipo.train.policy import make_policy, start_folder
 from sipo.train.record import Clock, NoRecorder, Recorder
@@ -73,7 +73,9 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
             architecture = read_architecture(config.model)  # the configs alone: the weights come later
             size = architecture.size(config.data.size)
             require_fit(config, architecture, size, processes.device)
-        train_rows, validation_rows, checked = processes.of_main(lambda: open_rows(config, size, console))
+            if architecture.takes_source:
+                require_prompts(config, size)
+        train_rows, validation_rows, checked = processes.of_main(lambda: open_rows(config, architecture, console))
         objective = resolve_horizon(config.loss, config.num_inference_steps)
         start = max(saved_steps(run.checkpoints), default=0)
         backbone = open_backbone(config, architecture)
@@ -192,7 +194,7 @@ def encode(config: Config, console: Console) -> int:
         architecture = read_architecture(config.model)
         size = architecture.size(config.data.size)
         require_fit(config, architecture, size, processes.device)
-        train_rows, validation_rows, _ = processes.of_main(lambda: open_rows(config, size, console))
+        train_rows, validation_rows, _ = processes.of_main(lambda: open_rows(config, architecture, console))
         compute = config.train.compute_dtype
         backbone = load_backbone(architecture, processes.device, compute, encoders=False, size=config.data.size)
         return len(open_inputs(config, train_rows, validation_rows, backbone, processes, console).train)

@@ -180,10 +180,12 @@ def _latents(
 
 
 def _conditioning(t: Training, batch: PairBatch, members: int) -> dict[str, Tensor]:
-    """Text conditioning, repeated for the members of the pairs, and that of each one's crop: (members * B, ...)."""
+    """Conditioning by prompt and source, repeated for the members of the pairs, and by each one's crop: (members * B, ...)."""
     device = t.processes.device
-    one = t.backbone.encode_prompts(batch.prompts) if batch.conditioning is None else batch.conditioning
-    text = {name: torch.cat([value if value.dtype == torch.int64 else value.to(device, non_blocking=True)] * members)
+    one = batch.conditioning or t.backbone.encode_prompts(batch.prompts)
+    if batch.source is not None:
+        one = one | t.backbone.encode_source(batch.source.to(device, non_blocking=True), batch.prompts)
+    repeated = {name: torch.cat([value if value.dtype == torch.int64 else value.to(device, non_blocking=True)] * members)
             for name, value in one.items()}  # fmt: skip
     crops = batch.micro_conditioning[:members].flatten(0, 1).to(device, non_blocking=True)
-    return text | t.backbone.conditioning_of(crops)
+    return repeated | t.backbone.conditioning_of(crops)

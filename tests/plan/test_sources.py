@@ -1,0 +1,88 @@
+"""Plans and rehearsals of models that edit: the source's tokens and its encoding are counted, and really computed."""
+
+import math
+
+import pytest
+import torch
+from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from sipo.backbones import load_backbone
+from sipo.config import parse_config
+from sipo.data.cache.encode import _item_bytes
+from sipo.data.cache.plan import EncodeRequest
+from sipo.data.pairs.open import open_pairs
+from sipo.plan import rehearsal
+from sipo.plan.gpus import GPUS
+from sipo.plan.plan import make_plan
+from sipo.plan.rehearsal import rehearse
+from sipo.train.loop import train
+from sipo.train.step import take_step
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def raw(raw_config, tiny_family, editing_pairs):
+    data = {**raw_config["data"], "path": str(editing_pairs), "resolution": 16, "cache": "elsewhere"}
+    return {**raw_config, "model": {"path": str(tiny_family("flux-kontext"))}, "data": data}
+
+
+def counted(flops: list[int]):
+    """A step that notes its floating-point operations, of attention on the CPU too, which torch leaves out."""
+    more = {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *args, **keys: sdpa_flop_count(
+            q, k, v
+        ),
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+            lambda out, q, k, v, *args, **keys: sdpa_backward_flop_count(out, q, k, v)
+        ),
+    }
+
+    def step(*args):
+        with FlopCounterMode(display=False, custom_mapping=more) as counter:
+            update = take_step(*args)
+        flops.append(counter.get_total_flops())
+        return update
+
+    return step
+
+
+def test_a_rehearsal_computes_what_the_plan_says(raw, tmp_path, monkeypatch):
+    flops = []
+    monkeypatch.setattr(rehearsal, "train", lambda config, console: train(config, console, counted(flops)))
+    config = parse_config(raw)
+    plan = make_plan(config, GPUS["h100"], [1])
+    assert rehearse(config, tmp_path, 2, QUIET).size == plan.size
+    assert flops == [plan.step.total] * 2
+    lines = (tmp_path / "edits-16x16x1" / "pairs.jsonl").read_text().splitlines()
+    assert all('"source"' in line for line in lines)
+
+
+def test_a_rehearsal_without_a_cache(raw, tmp_path):
+    assert rehearse(parse_config({**raw, "data": {**raw["data"], "cache": None}}), tmp_path, 2, QUIET).steps == 1
+
+
+def test_a_pair_s_source_is_encoded_once_where_there_is_no_cache(raw, tiny_family):
+    """A pass of the VAE more for every pair than FLUX.1 with the same parts takes."""
+    flux = {**raw, "model": {"path": str(tiny_family("flux"))}}
+    edits, pictures = (
+        make_plan(parse_config({**each, "data": {**each["data"], "cache": None}}), GPUS["h100"], [1])
+        for each in (raw, flux)
+    )
+    text = pictures.step.encoders - 2 * (edits.step.encoders - pictures.step.encoders)  # two members of a pair
+    assert 0 < text < pictures.step.encoders
+
+
+@pytest.mark.parametrize(("dtype", "flip"), [("float32", False), ("float16", True)])
+def test_bytes_of_a_pair_in_the_cache(raw, dtype, flip):
+    """Three latents of a pair: moments of two members, and the source's own."""
+    data = {**raw["data"], "cache_dtype": dtype, "flip": flip}
+    config = parse_config({**raw, "data": data})
+    backbone = load_backbone(config.model, "cpu", config.train.compute_dtype, size=config.data.size)
+    request = EncodeRequest(open_pairs(config.data.path), [0], backbone.size, flip=flip, dtype=dtype)
+    plan = make_plan(config, GPUS["h100"], [1])
+    assert plan.cache is not None
+    assert (plan.cache.pair, plan.cache.prompt) == _item_bytes(backbone, request)
+    numbers = math.prod(backbone.adapter.latent_shape(backbone.size))
+    assert plan.cache.pair == (2 if flip else 1) * 5 * numbers * (4 if dtype == "float32" else 2)

@@ -1,0 +1,176 @@
+"""Training on pairs of edits: what the networks read of a source, with a cache and without, resumed; what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+from rich.console import Console
+from support.configs import changed
+from support.pictures import encoded
+from support.runs import assert_same_results, train_raw
+
+from sipo.backbones.opening import open_for_sampling
+from sipo.config import parse_config
+from sipo.data.media.pictures import decode
+from sipo.errors import UserError
+from sipo.samples.folder import read_samples
+from sipo.train.loop import train
+from sipo.train.opening import open_training
+from sipo.train.step import batch_terms
+
+LOOSE = ("loss.beta=0.01", "loss.prune_threshold=0.0")  # so that no pair of an untrained network is pruned
+
+
+@pytest.fixture
+def editing(raw_config, tiny_family, editing_pairs, tmp_path):
+    """(run, *overrides) -> a config of 3 steps of 2 pairs of edits on a tiny FLUX.1-Kontext."""
+
+    def make(run: str, *overrides: str) -> dict:
+        return changed(
+            raw_config, f"run={tmp_path / run}", f"model.path={tiny_family('flux-kontext')}", "data.resolution=16",
+            f"data.path={editing_pairs}", "train.num_steps=3", "train.checkpoint_every=1", *LOOSE, *overrides,
+        )  # fmt: skip
+
+    return make
+
+
+def columns(run, kind: str = "train") -> dict[str, list[float]]:
+    lines = run.read_metrics(kind)
+    names = [name for name, value in lines[0].items() if isinstance(value, float) and not name.startswith("seconds")]
+    return {name: [line[name] for line in lines] for name in names}
+
+
+def test_a_cache_changes_nothing(editing, tmp_path):
+    """Flips, random timesteps and validation too: the same numbers with a cache and without."""
+    same = ("data.flip=true", "data.prompt_dropout=0.3", "data.validation=0.3", "train.validate_every=1")
+    plain = train_raw(editing("plain", *same))
+    cached = train_raw(editing("cached", *same, f"data.cache={tmp_path / 'cache'}"))
+    for kind in ("train", "validation"):
+        one, other = columns(plain, kind), columns(cached, kind)
+        assert "loss" in one
+        assert one.keys() == other.keys()
+        for name in one:
+            assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6), (kind, name)
+
+
+def test_policy_and_reference_read_the_sources_of_both_members(editing):
+    """The second half of the tokens, against the pipeline's own latents of each pair's source, packed by it."""
+    raw, seen = editing("run"), []
+    with open_training(parse_config(raw), Console(quiet=True)) as t:
+        batch = next(t.batches)
+        handle = t.backbone.denoiser.register_forward_pre_hook(
+            lambda _, args, keys: seen.append(keys["hidden_states"]), with_kwargs=True
+        )
+        terms = batch_terms(t, batch, 1, t.global_batch, t.clock)
+        handle.remove()
+    assert batch.source is not None
+    pipeline = DiffusionPipeline.from_pretrained(raw["model"]["path"])
+    latents = pipeline._encode_vae_image(batch.source, None)
+    packed = pipeline._pack_latents(latents, *latents.shape)
+    assert len(seen) == 2  # reference and policy, each of chosen and rejected at once
+    for tokens in seen:
+        assert tokens.shape[:2] == (4, 2 * packed.shape[1])
+        torch.testing.assert_close(tokens[:, packed.shape[1] :], torch.cat([packed, packed]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        terms.chosen.policy, terms.chosen.reference, atol=1e-5, rtol=1e-4
+    )  # before the first step
+
+
+def test_other_sources_make_other_errors_of_policy_and_reference(editing, editing_pairs, tmp_path):
+    """And nothing else: prompts, members and draws are the same."""
+    folder = tmp_path / "black"
+    shutil.copytree(editing_pairs.parent, folder)
+    for path in folder.glob("*-source.png"):
+        path.write_bytes(encoded(Image.new("RGB", (34, 20))))
+    one, other = (
+        columns(train_raw(editing(name, f"data.path={path}", "train.num_steps=1")))
+        for name, path in (("own", editing_pairs), ("other", folder / "edits.jsonl"))
+    )
+    for name in ("mse_policy_chosen", "mse_reference_chosen", "mse_policy_rejected", "mse_reference_rejected"):
+        assert one[name] != pytest.approx(other[name], rel=1e-7)
+        assert one[name] == pytest.approx(other[name], rel=0.5)
+
+
+def test_resumes_exactly_from_a_cache(editing, tmp_path):
+    cache = f"data.cache={tmp_path / 'cache'}"
+    train_raw(editing("halves", cache, "train.num_steps=1"))
+    resumed = train_raw(editing("halves", cache))
+    assert_same_results(resumed, train_raw(editing("whole", cache)), [2, 3])
+
+
+def test_a_reference_computed_before_has_read_the_sources(editing):
+    """At the first step the policy is the reference, on the same draws."""
+    found = columns(
+        train_raw(editing("run", "loss={name: diffusion_dpo, beta: 0.01}", "train.reference.precompute=64"))
+    )
+    for member in ("chosen", "rejected"):
+        assert found[f"mse_reference_{member}"][0] == pytest.approx(found[f"mse_policy_{member}"][0], rel=1e-4)
+
+
+def test_samples_of_a_training_are_edits_of_the_pairs_or_of_a_file(editing, editing_pairs, tmp_path):
+    run = train_raw(editing("pairs", "train.sample_every=3", "sample.num_prompts=2"))
+    assert [sample.prompt for sample in read_samples(run.samples_at(3))] == ["prompt 0", "prompt 1"]
+    lines = [{"prompt": f"edit {n}", "source": str(editing_pairs.parent / f"{n}-source.png")} for n in range(2)]
+    (tmp_path / "edits.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    of_file = train_raw(editing("file", "train.sample_every=3", f"sample.prompts={tmp_path / 'edits.jsonl'}"))
+    found = read_samples(of_file.samples_at(3))
+    assert [(sample.prompt, sample.metadata) for sample in found] == [
+        (line["prompt"], {"source": line["source"]}) for line in lines
+    ]
+
+
+def refused(raw: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        train(parse_config(raw), Console(quiet=True))
+    assert not (Path(raw["run"]) / "config.yaml").exists()
+
+
+def test_what_does_not_fit_is_refused_before_work_starts(editing, tiny_family, tiny_pairs, tmp_path, monkeypatch):
+    def no_work(*args, **keys):
+        raise AssertionError("it has begun to check the rows")
+
+    monkeypatch.setattr("sipo.train.inputs.check_pairs", no_work)
+    refused(
+        editing("a", f"data.path={tiny_pairs}"),
+        r"pairs\.parquet: its pairs have no source.* a FluxKontextPipeline reads",
+    )
+    refused(
+        editing("b", f"model.path={tiny_family('flux')}"),
+        r"edits\.jsonl: its pairs have a source.* a FluxPipeline reads none; remove or rename the column",
+    )
+    refused(
+        editing("c", "loss={name: d3po}", "kernel.eta=1.0"), "d3po compares trajectories, whose pairs have no source"
+    )
+    (tmp_path / "prompts.txt").write_text("a\n")
+    refused(
+        editing("d", f"sample.prompts={tmp_path / 'prompts.txt'}"), r"sample\.prompts: .*prompt 1 \('a'\) has no source"
+    )
+
+
+def test_validation_pairs_need_sources_too(editing, tiny_pairs):
+    refused(editing("run", f"data.validation={tiny_pairs}"), r"pairs\.parquet: its pairs have no source")
+
+
+def test_weights_load_in_plain_diffusers(editing, tmp_path):
+    raw = editing("run", "train.learning_rate=5e-2")
+    run = train_raw(raw)
+    pipeline = DiffusionPipeline.from_pretrained(raw["model"]["path"])
+    pipeline.load_lora_weights(run.weights)
+    pipeline.set_progress_bar_config(disable=True)
+    opened = open_for_sampling(str(run.path), num_inference_steps=2, guidance_scale=3.0)
+    source = encoded(Image.effect_noise((16, 16), 90).convert("RGB"))
+    (own,) = opened.sampler(["prompt 1"], [0], [source])
+    call = {"prompt": ["prompt 1"], "height": 16, "width": 16, "num_inference_steps": 2, "guidance_scale": 3.0,
+            "max_area": 256, "_auto_resize": False}  # fmt: skip
+
+    def made():
+        return pipeline(image=[decode(source)], generator=[torch.Generator().manual_seed(0)], **call).images[0]
+
+    assert np.abs(np.asarray(own, int) - np.asarray(made(), int)).max() <= 1
+    pipeline.unload_lora_weights()
+    assert np.abs(np.asarray(own, int) - np.asarray(made(), int)).max() > 1
