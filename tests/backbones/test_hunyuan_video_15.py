@@ -72,6 +72,33 @@ def test_forward_without_masked_tokens_is_diffusers_own(tiny_family, prompts):
         close(given, expected, atol=1e-6, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
 
 
+def arguments(pipeline: DiffusionPipeline, xt: Tensor, image: float = 0.0, padding_side: str = "right") -> dict:
+    """What the pipeline passes to its network for PROMPTS, and in the place of no image one of equal numbers."""
+    pipeline.tokenizer.padding_side = padding_side
+    with torch.no_grad():
+        text, mask, glyphs, of_glyphs = pipeline.encode_prompt(PROMPTS, batch_size=2)
+    return {
+        "hidden_states": torch.cat([xt, *pipeline.prepare_cond_latents_and_mask(xt, xt.dtype, xt.device)], 1),
+        "timestep": torch.tensor([900.0, 101.5]), "encoder_hidden_states": text, "encoder_attention_mask": mask,
+        "encoder_hidden_states_2": glyphs, "encoder_attention_mask_2": of_glyphs,
+        "image_embeds": torch.full((2, 729, 8), image), "return_dict": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"image": 0.5}, {"padding_side": "left"}], ids=["text", "an image", "padding first"]
+)
+@torch.no_grad()
+def test_a_call_by_the_pipeline_has_diffusers_own_result(tiny_family, given):
+    """Without its masked tokens where it is one of text to video; diffusers' own forward takes all others."""
+    backbone, plain = load(tiny_family), DiffusionPipeline.from_pretrained(tiny_family(HUNYUAN))
+    keys, lengths = arguments(plain, normal(2, *backbone.adapter.latent_shape(backbone.size)), **given), []
+    backbone.denoiser.transformer_blocks[0].register_forward_pre_hook(lambda _, args: lengths.append(args[1].shape[1]))
+    close(backbone.denoiser(**keys)[0], plain.transformer(**keys)[0], atol=2e-6, rtol=1e-5)
+    longest = int((keys["encoder_attention_mask"].sum(1) + keys["encoder_attention_mask_2"].sum(1)).max())
+    assert lengths == [1000 + 256 + 729 if given else longest]
+
+
 def test_timesteps_are_not_rounded_under_autocast(tiny_family):
     """bfloat16 has no number between 900 and 904."""
     backbone, seen = load(tiny_family), []

@@ -21,8 +21,8 @@ from sipo.backbones.family import (
     unscaled,
     vae_moments,
 )
-from sipo.backbones.hunyuan_video_15_forward import prepare
-from sipo.backbones.prompts import padded, unpadded
+from sipo.backbones.hunyuan_video_15_forward import arranged, prepare
+from sipo.backbones.prompts import padded
 from sipo.backbones.shifts import flow_schedule
 from sipo.errors import UserError
 from sipo.schedule import FlowSchedule
@@ -30,6 +30,9 @@ from sipo.size import Size
 
 MAX_TOKENS, MAX_GLYPHS = 1000, 256  # what the pipeline keeps of a prompt, and of the texts in quotation marks in it
 ASPECT = 9, 16  # height : width, the pipeline's default
+READ = {  # of the conditioning, by the names of `arranged`
+    "text": "encoder_hidden_states", "lengths": "lengths", "glyphs": "encoder_hidden_states_2", "lengths_2": "lengths_2",
+}  # fmt: skip
 FRAMES, RATE = 121, 24.0  # the pipeline's default, and the rate of the model's card
 
 
@@ -106,16 +109,11 @@ class HunyuanVideo15:
         self, denoiser: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning, size: Size, guidance: float
     ) -> Tensor:
         """The velocity, (B, C, f, h, w). Texts are as long as the longest of the batch."""
-        text, mask = unpadded(conditioning)
-        glyphs, of_glyphs = unpadded(_second(conditioning))
-        order = None
-        if mask is not None or of_glyphs is not None:
-            order = _order(conditioning["lengths"], conditioning["lengths_2"]).to(xt.device, non_blocking=True)
+        texts = arranged(**{name: conditioning[key] for name, key in READ.items()})
         # The network embeds timesteps in their own dtype: that of its weights, unless autocast sees to it, and then t is not rounded.
         autocast = not t.is_meta and torch.is_autocast_enabled(t.device.type)
-        return denoiser(
-            xt.to(text.dtype), t if autocast else t.to(text.dtype), text, glyphs=glyphs, mask=mask, order=order
-        )
+        dtype = texts["text"].dtype
+        return denoiser(xt.to(dtype), t if autocast else t.to(dtype), **texts)
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         """Of Qwen2.5-VL's last layer but two, after the template's opening: `encoder_hidden_states` (B, 1000, D), `lengths` (B,);
@@ -156,19 +154,6 @@ class HunyuanVideo15:
             ).frames  # fmt: skip
         finally:
             pipeline.guider = own
-
-
-def _second(conditioning: Conditioning) -> Conditioning:
-    """The second text encoder's part, under the names of the first one's."""
-    return {name: conditioning[f"{name}_2"] for name in ("encoder_hidden_states", "lengths")}
-
-
-def _order(text: Tensor, glyphs: Tensor) -> Tensor:
-    """(B, N) of lengths (B,) on the CPU: each sample's glyphs, then its text, numbered from the glyphs of the longest on; -1 after them."""
-    start, places = int(glyphs.max()), torch.arange(int((text + glyphs).max()))
-    glyphs, ends = glyphs.unsqueeze(1), (text + glyphs).unsqueeze(1)
-    order = torch.where(places < glyphs, places, places - glyphs + start)
-    return torch.where(places < ends, order, -1)
 
 
 HUNYUAN_VIDEO_15 = Family(
