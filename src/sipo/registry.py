@@ -192,6 +192,7 @@ families: Registry[Any] = Registry(
         "ZImagePipeline": "sipo.backbones.z_image:Z_IMAGE",
         "CogVideoXPipeline": "sipo.backbones.cogvideox:COGVIDEOX",
         "WanPipeline": "sipo.backbones.wan:WAN",
+        "WanImageToVideoPipeline": "sipo.backbones.wan_i2v:WAN_I2V",
         "HunyuanVideo15Pipeline": "sipo.backbones.hunyuan_video_15:HUNYUAN_VIDEO_15",
     },
     "sipo.backbones",

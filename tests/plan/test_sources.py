@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from rich.console import Console
+from support.checkpoints import EDITING
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from sipo.backbones import load_backbone
@@ -23,9 +24,19 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture
-def raw(raw_config, tiny_family, editing_pairs):
-    data = {**raw_config["data"], "path": str(editing_pairs), "resolution": 16, "cache": "elsewhere"}
-    return {**raw_config, "model": {"path": str(tiny_family("flux-kontext"))}, "data": data}
+def raw_of(raw_config, tiny_family, editing_pairs):
+    """family -> a config, whose pairs no plan or rehearsal opens but for the size of a cache."""
+
+    def make(family: str) -> dict:
+        data = {**raw_config["data"], **EDITING[family][1], "path": str(editing_pairs), "cache": "elsewhere"}
+        return {**raw_config, "model": {"path": str(tiny_family(family))}, "data": data}
+
+    return make
+
+
+@pytest.fixture
+def raw(raw_of):
+    return raw_of("flux-kontext")
 
 
 def counted(flops: list[int]):
@@ -59,6 +70,14 @@ def test_a_rehearsal_computes_what_the_plan_says(raw, tmp_path, monkeypatch):
     assert all('"source"' in line for line in lines)
 
 
+def test_a_rehearsal_of_image_to_video(raw_of, tmp_path):
+    config = parse_config(raw_of("wan2.2-i2v"))
+    plan = make_plan(config, GPUS["h100"], [1])
+    found = rehearse(config, tmp_path, 2, QUIET)
+    assert (found.size, found.steps) == (plan.size, 1)
+    assert found.size.is_video
+
+
 def test_a_rehearsal_without_a_cache(raw, tmp_path):
     assert rehearse(parse_config({**raw, "data": {**raw["data"], "cache": None}}), tmp_path, 2, QUIET).steps == 1
 
@@ -74,9 +93,11 @@ def test_a_pair_s_source_is_encoded_once_where_there_is_no_cache(raw, tiny_famil
     assert 0 < text < pictures.step.encoders
 
 
+@pytest.mark.parametrize("family", EDITING)
 @pytest.mark.parametrize(("dtype", "flip"), [("float32", False), ("float16", True)])
-def test_bytes_of_a_pair_in_the_cache(raw, dtype, flip):
+def test_bytes_of_a_pair_in_the_cache(raw_of, family, dtype, flip):
     """Three latents of a pair: moments of two members, and the source's own."""
+    raw = raw_of(family)
     data = {**raw["data"], "cache_dtype": dtype, "flip": flip}
     config = parse_config({**raw, "data": data})
     backbone = load_backbone(config.model, "cpu", config.train.compute_dtype, size=config.data.size)

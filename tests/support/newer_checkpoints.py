@@ -10,6 +10,7 @@ from diffusers import (
     AutoencoderKLQwenImage,
     AutoencoderKLWan,
     ClassifierFreeGuidance,
+    DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
@@ -20,6 +21,7 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
     WanPipeline,
     WanTransformer3DModel,
     ZImagePipeline,
@@ -123,10 +125,11 @@ def flux2_klein(folder: Path) -> Path:
     return folder
 
 
-def wan_transformer(channels: int) -> WanTransformer3DModel:
+def wan_transformer(channels: int, source_channels: int = 0, **keys) -> WanTransformer3DModel:
     return WanTransformer3DModel(
-        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=channels, out_channels=channels,
-        text_dim=32, freq_dim=16, ffn_dim=32, num_layers=2, cross_attn_norm=True, rope_max_seq_len=32,
+        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=channels + source_channels,
+        out_channels=channels, text_dim=32, freq_dim=16, ffn_dim=32, num_layers=2, cross_attn_norm=True, rope_max_seq_len=32,
+        **keys,
     )  # fmt: skip
 
 
@@ -138,8 +141,8 @@ def wan_vae() -> AutoencoderKLWan:
     )  # fmt: skip
 
 
-def wan_pipeline(folder: Path, shift: float, **parts) -> Path:
-    WanPipeline(
+def wan_pipeline(folder: Path, shift: float, pipeline: type[DiffusionPipeline] = WanPipeline, **parts) -> Path:
+    pipeline(
         scheduler=UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift, num_train_timesteps=1000
         ),
@@ -186,6 +189,13 @@ def hunyuan_video_15(folder: Path) -> Path:
         text_encoder_2=t5(vocab_size=384), tokenizer_2=ByT5Tokenizer(),
     ).save_pretrained(folder)  # fmt: skip
     return folder
+
+
+def wan22_i2v(folder: Path) -> Path:
+    """A Wan2.2-I2V-A14B-type checkpoint: the mask and the source's latents are channels more; 5 frames of 16 x 16 pixels."""
+    torch.manual_seed(0)
+    networks = {part: wan_transformer(4, 4 + 4) for part in ("transformer", "transformer_2")}
+    return wan_pipeline(folder, 3.0, WanImageToVideoPipeline, **networks, vae=wan_vae(), boundary_ratio=0.9)
 
 
 NEWER = {  # as `support.checkpoints.FAMILIES`

@@ -10,9 +10,11 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 from rich.console import Console
+from support.checkpoints import EDITING
 from support.configs import changed
-from support.pictures import encoded
+from support.pictures import encoded, picture
 from support.runs import assert_same_results, train_raw
+from support.videos import noise, video
 
 from sipo.backbones.opening import open_for_sampling
 from sipo.config import parse_config
@@ -26,14 +28,30 @@ from sipo.train.step import batch_terms
 LOOSE = ("loss.beta=0.01", "loss.prune_threshold=0.0")  # so that no pair of an untrained network is pruned
 
 
-@pytest.fixture
-def editing(raw_config, tiny_family, editing_pairs, tmp_path):
-    """(run, *overrides) -> a config of 3 steps of 2 pairs of edits on a tiny FLUX.1-Kontext."""
+@pytest.fixture(scope="module")
+def starting_videos(tmp_path_factory):
+    """A manifest of 6 pairs of videos of 12 frames at 16 fps that begin with a picture of another shape, 3 prompts."""
+    folder, lines = tmp_path_factory.mktemp("videos"), []
+    for i in range(6):
+        names = {"chosen": f"{i}-0.mp4", "rejected": f"{i}-1.mp4", "source": f"{i}.png"}
+        for member in range(2):
+            (folder / f"{i}-{member}.mp4").write_bytes(video(noise(12, (40, 32), seed=2 * i + member), fps=16))
+        (folder / f"{i}.png").write_bytes(picture(i, (20, 34)))
+        lines.append({"prompt": f"prompt {i % 3}", **names})
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder / "pairs.jsonl"
 
-    def make(run: str, *overrides: str) -> dict:
+
+@pytest.fixture
+def editing(raw_config, tiny_family, editing_pairs, starting_videos, tmp_path):
+    """(run, *overrides, family) -> a config of 3 steps of 2 pairs with sources on a tiny checkpoint."""
+
+    def make(run: str, *overrides: str, family: str = "flux-kontext") -> dict:
+        pairs = editing_pairs if family == "flux-kontext" else starting_videos
         return changed(
-            raw_config, f"run={tmp_path / run}", f"model.path={tiny_family('flux-kontext')}", "data.resolution=16",
-            f"data.path={editing_pairs}", "train.num_steps=3", "train.checkpoint_every=1", *LOOSE, *overrides,
+            raw_config, f"run={tmp_path / run}", f"model.path={tiny_family(family)}", f"data.path={pairs}",
+            *(f"data.{key}={value}" for key, value in EDITING[family][1].items()), "train.num_steps=3",
+            "train.checkpoint_every=1", *LOOSE, *overrides,
         )  # fmt: skip
 
     return make
@@ -45,11 +63,12 @@ def columns(run, kind: str = "train") -> dict[str, list[float]]:
     return {name: [line[name] for line in lines] for name in names}
 
 
-def test_a_cache_changes_nothing(editing, tmp_path):
+@pytest.mark.parametrize("family", EDITING)
+def test_a_cache_changes_nothing(editing, tmp_path, family):
     """Flips, random timesteps and validation too: the same numbers with a cache and without."""
     same = ("data.flip=true", "data.prompt_dropout=0.3", "data.validation=0.3", "train.validate_every=1")
-    plain = train_raw(editing("plain", *same))
-    cached = train_raw(editing("cached", *same, f"data.cache={tmp_path / 'cache'}"))
+    plain = train_raw(editing("plain", *same, family=family))
+    cached = train_raw(editing("cached", *same, f"data.cache={tmp_path / 'cache'}", family=family))
     for kind in ("train", "validation"):
         one, other = columns(plain, kind), columns(cached, kind)
         assert "loss" in one
@@ -96,11 +115,12 @@ def test_other_sources_make_other_errors_of_policy_and_reference(editing, editin
         assert one[name] == pytest.approx(other[name], rel=0.5)
 
 
-def test_resumes_exactly_from_a_cache(editing, tmp_path):
+@pytest.mark.parametrize("family", EDITING)
+def test_resumes_exactly_from_a_cache(editing, tmp_path, family):
     cache = f"data.cache={tmp_path / 'cache'}"
-    train_raw(editing("halves", cache, "train.num_steps=1"))
-    resumed = train_raw(editing("halves", cache))
-    assert_same_results(resumed, train_raw(editing("whole", cache)), [2, 3])
+    train_raw(editing("halves", cache, "train.num_steps=1", family=family))
+    resumed = train_raw(editing("halves", cache, family=family))
+    assert_same_results(resumed, train_raw(editing("whole", cache, family=family)), [2, 3])
 
 
 def test_a_reference_computed_before_has_read_the_sources(editing):
@@ -110,6 +130,12 @@ def test_a_reference_computed_before_has_read_the_sources(editing):
     )
     for member in ("chosen", "rejected"):
         assert found[f"mse_reference_{member}"][0] == pytest.approx(found[f"mse_policy_{member}"][0], rel=1e-4)
+
+
+def test_videos_of_a_training_begin_with_the_sources_of_the_pairs(editing):
+    run = train_raw(editing("run", "train.sample_every=3", "train.num_steps=3", family="wan2.2-i2v"))
+    found = read_samples(run.samples_at(3))
+    assert [(sample.prompt, sample.is_video) for sample in found] == [("prompt 0", True), ("prompt 1", True)]
 
 
 def test_samples_of_a_training_are_edits_of_the_pairs_or_of_a_file(editing, editing_pairs, tmp_path):

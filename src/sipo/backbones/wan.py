@@ -40,14 +40,20 @@ class Wan:
         # gives the same without 1 GB of modulations (27,280 tokens x 6 x 3,072 in bfloat16).
         self.per_token = bool(index.get("expand_timesteps"))
         self.boundaries = _boundaries(index.get("boundary_ratio"), "transformer_2" in configs, self.scheduler)
-        channels, own = self.transformer["in_channels"], self.vae.get("z_dim", 16)
-        if channels != own:
-            raise UserError(
-                f"its transformer reads {channels} channels and its VAE has {own}: an image-to-video model, which is not supported"
-            )
+        self.channels = self.vae.get("z_dim", 16)
         # The pipeline's own rule; older configs lack the keys.
         self.stride = int(self.vae.get("scale_factor_spatial") or 8)
         self.frame_stride = int(self.vae.get("scale_factor_temporal") or 4)
+        self.require_channels()
+
+    def require_channels(self) -> None:
+        """Raises UserError for a transformer that reads more than the noisy latents."""
+        found = self.transformer["in_channels"]
+        if found != self.channels:
+            raise UserError(
+                f"its transformer reads {found} channels and its VAE has {self.channels}: an image-to-video model, whose "
+                "model_index.json should name a WanImageToVideoPipeline"
+            )
 
     @property
     def sizes(self) -> Sizes:
@@ -62,7 +68,7 @@ class Wan:
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
         frames = (size.num_frames - 1) // self.frame_stride + 1
-        return self.transformer["in_channels"], frames, size.height // self.stride, size.width // self.stride
+        return self.channels, frames, size.height // self.stride, size.width // self.stride
 
     def meta_prompts(self, batch: int, dtype: torch.dtype) -> Conditioning:
         return {"encoder_hidden_states": meta(batch, MAX_TOKENS, self.transformer["text_dim"], dtype=dtype)}
