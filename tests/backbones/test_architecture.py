@@ -22,7 +22,7 @@ SD35M, SD35L = "stabilityai/stable-diffusion-3.5-medium", "stabilityai/stable-di
 QWEN, Z_IMAGE, TURBO = "Qwen/Qwen-Image", "Tongyi-MAI/Z-Image", "Tongyi-MAI/Z-Image-Turbo"
 KONTEXT = "black-forest-labs/FLUX.1-Kontext-dev"
 KLEIN, KLEIN_BASE = (f"black-forest-labs/FLUX.2-klein-{name}" for name in ("4B", "base-4B"))
-WAN5, WAN14 = (f"Wan-AI/Wan2.2-{name}-Diffusers" for name in ("TI2V-5B", "T2V-A14B"))
+WAN5, WAN14, WAN14_I2V = (f"Wan-AI/Wan2.2-{name}-Diffusers" for name in ("TI2V-5B", "T2V-A14B", "I2V-A14B"))
 HUNYUAN = "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v"
 COG2, COG5 = "zai-org/CogVideoX-2b", "zai-org/CogVideoX-5b"
 
@@ -44,6 +44,7 @@ COG2, COG5 = "zai-org/CogVideoX-2b", "zai-org/CogVideoX-5b"
         (KLEIN_BASE, 3.88e9, 0.005),
         (WAN5, 5.00e9, 0.005),
         (WAN14, 2 * 14.29e9, 0.005),
+        (WAN14_I2V, 2 * 14.29e9, 0.005),
         (HUNYUAN, 8.3e9, 0.005),
     ],
 )
@@ -73,7 +74,11 @@ def test_a_forward_takes_the_known_flops(model, size, gflops):
 
 @pytest.mark.parametrize(
     ("model", "layers", "width", "hidden", "tokens"),
-    [(WAN5, 30, 3072, 14336, 31 * 22 * 40), (WAN14, 40, 5120, 13824, 21 * 30 * 52)],
+    [
+        (WAN5, 30, 3072, 14336, 31 * 22 * 40),
+        (WAN14, 40, 5120, 13824, 21 * 30 * 52),
+        (WAN14_I2V, 40, 5120, 13824, 21 * 30 * 52),
+    ],
 )
 def test_a_forward_of_wan_2_2_takes_the_flops_of_its_blocks(model, layers, width, hidden, tokens):
     """Self-attention, cross-attention to 512 tokens of text, feed-forward; all that lies around them is 0.1%."""
@@ -112,7 +117,7 @@ def test_the_models_own_sizes():
         SD15: Size(512, 512), SDXL: Size(1024, 1024), FLUX: Size(1024, 1024), KONTEXT: Size(1024, 1024), WAN: Size(480, 832, 81, 16.0),
         COG2: Size(480, 720, 49, 8.0), COG5: Size(480, 720, 49, 8.0), SD35M: Size(1024, 1024), SD35L: Size(1024, 1024),
         QWEN: Size(1024, 1024), Z_IMAGE: Size(1024, 1024), TURBO: Size(1024, 1024), KLEIN: Size(1024, 1024), KLEIN_BASE: Size(1024, 1024),
-        WAN5: Size(704, 1280, 121, 24.0), WAN14: Size(480, 832, 81, 16.0), HUNYUAN: Size(480, 848, 121, 24.0),
+        WAN5: Size(704, 1280, 121, 24.0), WAN14: Size(480, 832, 81, 16.0), WAN14_I2V: Size(480, 832, 81, 16.0), HUNYUAN: Size(480, 848, 121, 24.0),
     }  # fmt: skip
 
 

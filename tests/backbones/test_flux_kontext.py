@@ -156,7 +156,7 @@ def test_a_file_of_prompts_names_the_sources(backbone, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"prompt": "b"}', r"prompt 2 \('b'\) has no source, and this model edits pictures; expected a \.jsonl"),
+        ('{"prompt": "b"}', r"prompt 2 \('b'\) has no source, a picture that this model reads; expected a \.jsonl"),
         ('{"prompt": "b", "source": "gone.png"}', r"the source of prompt 2: .*gone\.png: No such file"),
         ('{"prompt": "b", "source": "broken.png"}', r"the source of prompt 2: "),
     ],

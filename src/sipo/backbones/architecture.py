@@ -53,7 +53,7 @@ class Architecture:
 
     @property
     def takes_source(self) -> bool:
-        """Whether the model edits: each of its media is made of a source besides the prompt."""
+        """Whether the model reads a source: a picture that each of its media is an edit of, or begins with."""
         return isinstance(self.adapter, SourceAdapter)
 
     def vae_dtype(self, frozen: torch.dtype) -> torch.dtype:

@@ -150,7 +150,7 @@ class WindowedAdapter(Adapter, Protocol):
 
 @runtime_checkable
 class SourceAdapter(Adapter, Protocol):
-    """An adapter of a model that edits: beside the prompt it reads a source, the picture of which its media are edits."""
+    """An adapter of a model that reads a source: a picture that its media are edits of, or begin with, beside the prompt."""
 
     def encode_source(self, pipeline: Any, pixels: Tensor, prompts: list[str], size: Size) -> Conditioning:
         """What the network reads of sources, as the pipeline makes it, (B, ...) each; floating-point numbers in float32.

@@ -64,7 +64,7 @@ def pairs_of_model(
     require_ending("--out", out, PARQUET)
     opened = open_for_sampling(model, False, miniature.num_inference_steps, miniature.guidance_scale)
     if isinstance(opened.sampler, SourceSampler):
-        raise UsageError(f"{model} edits pictures; pairs of the miniature are drawn from prompts alone")
+        raise UsageError(f"{model} reads a source for each prompt; pairs of the miniature are drawn from prompts alone")
     weights = sorted(Path(resolve_path(model)).rglob("*.safetensors"))
     made_by = {**opened.settings, "weights": hash_files(weights)[:12], "autocast": bf16}
     sampler = _in_bfloat16(opened.sampler) if bf16 else opened.sampler

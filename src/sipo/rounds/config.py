@@ -144,10 +144,10 @@ def require_ready(config: OnlineConfig) -> None:
 
 
 def require_no_source(architecture: Architecture) -> None:
-    """Raises UsageError for a model that edits."""
+    """Raises UsageError for a model that reads a source."""
     if architecture.takes_source:
         raise UsageError(
-            f"model.path: a {architecture.family.name} edits pictures, and rounds draw media and write pairs of prompts alone: "
+            f"model.path: a {architecture.family.name} reads a source, and rounds draw media and write pairs of prompts alone: "
             "train it on pairs with `sipo train`"
         )
 

@@ -24,7 +24,7 @@ DEPTH = 3  # folders from a medium up to that of its samples.jsonl: GenEval's la
 
 @dataclass(frozen=True)
 class PromptItem:
-    """One picture or video to make: its text, the seed of its noise, metadata for a judge, and the picture to edit."""
+    """One picture or video to make: its text, the seed of its noise, metadata for a judge, and the picture to start from."""
 
     prompt: str
     seed: int

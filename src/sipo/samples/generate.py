@@ -44,7 +44,7 @@ def generate(
     or seeds; a longer list of prompts that begins with the old one is fine. Every file is on disk before its line in
     `samples.jsonl`, so that a kill at any moment leaves a folder that is valid as far as it goes.
 
-    A sampler of a model that edits needs the source of every prompt (`require_sources`).
+    A sampler of a model that reads a source needs the source of every prompt (`require_sources`).
 
     `files` names them, relative to `out` (a benchmark's own layout), instead of 00000.png, 00001.png, ...
 

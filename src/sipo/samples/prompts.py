@@ -17,7 +17,7 @@ def read_prompts(
 
     `path` ends in .txt (a prompt a line; blank lines do not count) or .jsonl (`{"prompt": ..., other keys}`; the other
     keys become `metadata`, as in GenEval's `evaluation_metadata.jsonl`; a text under "source" is also the path of the picture
-    to edit, which models that edit no picture ignore), is a published prompt set
+    to start from, which models that read no source ignore), is a published prompt set
     (`sipo.samples.prompt_sets`: HPSv2's .json or their folder, Pick-a-Pic's .parquet, PartiPrompts' .tsv, DrawBench's
     .csv), or is a miniature's name: its held-out prompts. Picture i of the list gets the seed
     `seed + i`, so that the same call on two models makes pictures that pair up. Raises `UserError` for a missing, empty
@@ -37,7 +37,7 @@ def read_prompts(
 
 
 def _source(metadata: dict | None, folder: Path) -> Path | None:
-    """The picture to edit, for models that do: a path under "source", relative to the folder of the prompt file."""
+    """The picture to start from, for models that read one: a path under "source", relative to the folder of the prompt file."""
     name = (metadata or {}).get("source")
     return folder / expand_home(name) if isinstance(name, str) and name else None
 

@@ -1,4 +1,4 @@
-"""Sources of samples: the pictures that a model which edits makes its media of, one for each prompt."""
+"""Sources of samples: the pictures that some models make their media of, one for each prompt."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from sipo.size import Size
 
 @dataclass(frozen=True)
 class SourceSampler:
-    """A sampler of a model that edits. draw: (prompts, seeds, sources (B, 3, H, W) in [-1, 1] of `size`) -> media."""
+    """A sampler of a model that reads a source. draw: (prompts, seeds, sources (B, 3, H, W) in [-1, 1] of `size`) -> media."""
 
     size: Size
     draw: Callable[[list[str], list[int], Tensor], Sequence[Image.Image | list[Image.Image]]]
@@ -36,7 +36,7 @@ def require_sources(items: Sequence[PromptItem], size: Size) -> None:
     for number, item in enumerate(items, start=1):
         if item.source is None:
             raise UserError(
-                f"prompt {number} ({item.prompt[:60]!r}) has no source, and this model edits pictures; expected a .jsonl file "
+                f"prompt {number} ({item.prompt[:60]!r}) has no source, a picture that this model reads; expected a .jsonl file "
                 'of prompts whose lines have "prompt" and "source", a path'
             )
         first.setdefault(item.source, number)

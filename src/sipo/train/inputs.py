@@ -64,7 +64,7 @@ class Inputs:
 def open_rows(config: Config, architecture: Architecture, console: Console) -> tuple[Rows, Rows | None, dict[str, Any]]:
     """The rows of training, those of validation if any, and the record of what was checked and skipped.
 
-    Raises UserError for bad rows under `on_bad_rows: stop`, for data without sources for a model that edits, and with sources
+    Raises UserError for bad rows under `on_bad_rows: stop`, for data without sources for a model that reads them, and with sources
     for another, for data without rejected members where the objective needs them, and for members whose noise is not known with `data.noise: sampled`.
     """
     data, size = config.data, architecture.size(config.data.size)
@@ -171,17 +171,17 @@ def _checked(
 
 
 def require_source(architecture: Architecture, path: str, source: PairSource) -> None:
-    """Raises UserError for pairs without sources and a model that edits, and for pairs with sources and another."""
+    """Raises UserError for pairs without sources and a model that reads them, and for pairs with sources and another."""
     name = architecture.family.name
     if architecture.takes_source and not source.has_source:
         raise UserError(
-            f"{path}: its pairs have no source, the picture that both members are edits of, which a {name} reads; add the column "
+            f"{path}: its pairs have no source, the picture that members are made of, which a {name} reads; add the column "
             "source to a manifest or a table with prompt and chosen"
         )
     if source.has_source and not architecture.takes_source:
         raise UserError(
-            f"{path}: its pairs have a source, which says that they are edits of a picture, and a {name} reads none; remove or "
-            "rename the column, or train a model that edits"
+            f"{path}: its pairs have a source, the picture that members are made of, and a {name} reads none; remove or "
+            "rename the column, or train a model that reads one"
         )
 
 

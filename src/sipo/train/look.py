@@ -115,7 +115,7 @@ def sample_prompts(sample: SampleConfig, of_pairs: Mapping[str, MediaFile | None
 
 
 def require_prompts(config: Config, size: Size) -> None:
-    """Raises UserError where the config names files of prompts without sources, for a model that edits."""
+    """Raises UserError where the config names files of prompts without sources, for a model that reads them."""
     keep = config.train.keep_best
     for key, of in (("sample.prompts", config.sample), ("train.keep_best.prompts", keep)):
         if of and of.prompts:

@@ -41,7 +41,7 @@ Ranking = Literal["best-worst", "all"]
 @dataclass(frozen=True)
 class Comparison:
     """Media of one prompt with their ranks, the smallest best; `strength`: how sure the order is; `source`: what they are
-    edits of."""
+    made of."""
 
     prompt: str
     media: list[Path]

@@ -17,7 +17,7 @@ class Pair:
     id: where it stands, for people and for seeding: "file.parquet:17" (row, from 0) or "pairs.jsonl:17" (line, from 1).
     rejected: None in data without rejected members, which serves SFT alone.
     strength: share of the votes for the chosen member, in [0.5, 1] where votes were counted; 1 where none were.
-    source: the picture that both members are edits of; None in data that is not of edits.
+    source: the picture that both members are edits of, or begin with; None in data without.
     """
 
     id: str
