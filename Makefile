@@ -4,7 +4,7 @@ SIPO = $(PYTHON) -m sipo
 
 FAKE = .venv-fake-cuda
 
-.PHONY: setup demo check test test-slow test-annotate test-fake-cuda benchmark-annotate services lint types
+.PHONY: setup demo demo-flow check test test-slow test-annotate test-fake-cuda benchmark-annotate services lint types
 
 # A stamp, so that a second call costs nothing; PYTHON=python3 uses packages that are there already.
 setup: $(if $(filter .venv/bin/python,$(PYTHON)),.venv/.installed)
@@ -18,6 +18,10 @@ setup: $(if $(filter .venv/bin/python,$(PYTHON)),.venv/.installed)
 demo: setup
 	$(SIPO) train configs/demo.yaml
 	$(SIPO) compare runs/demo --prompts miniature --num-prompts 240
+
+demo-flow: setup
+	$(SIPO) train configs/demo-flow.yaml
+	$(SIPO) compare runs/demo-flow --prompts miniature-flow --num-prompts 240
 
 # What CI runs.
 check: lint types test test-annotate

@@ -46,4 +46,4 @@ VIDEO = Miniature(
     guidance_scale=4.0,
 )
 
-MINIATURES = {each.name: each for each in (STILL,)}
+MINIATURES = {each.name: each for each in (STILL, FLOW)}
