@@ -1,5 +1,7 @@
 """FLUX.1-Kontext against its own diffusers pipeline: what it encodes, its tokens and their positions, prediction, samples."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -146,6 +148,8 @@ def test_a_file_of_prompts_names_the_sources(backbone, tmp_path):
     together = generate(sampler, items, tmp_path / "together", {"model": "m"}, batch_size=3)
     generate(sampler, items[:1], tmp_path / "alone", {"model": "m"}, batch_size=1)
     alone = generate(sampler, items, tmp_path / "alone", {"model": "m"}, batch_size=1)
+    lines = [json.loads(line) for line in (together / "samples.jsonl").read_text().splitlines()]
+    assert [line["source"] for line in lines] == [str(item.source) for item in items]
     for n, item in enumerate(items):
         one, other = (np.asarray(Image.open(f / f"{n:05d}.png"), int) for f in (together, alone))
         assert np.abs(one - other).max() <= 1
@@ -176,3 +180,4 @@ def test_a_model_that_edits_nothing_ignores_the_key(tiny_family, tmp_path):
     flux = load_backbone(ModelConfig(str(tiny_family("flux"))), size=DataConfig("x", resolution=16).size)
     out = generate(flux.sampler(1, 3.5), read_prompts(tmp_path / "prompts.jsonl"), tmp_path / "out", {"model": "m"})
     assert (out / "00000.png").is_file()
+    assert '"metadata": {"source": "PartiPrompts"}}' in (out / "samples.jsonl").read_text()  # and nothing after it

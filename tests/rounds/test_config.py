@@ -55,11 +55,6 @@ def test_what_cannot_work_is_refused_before_a_model_is_read(raw_online, tmp_path
         play(changed(raw_online, override, "model.path=nowhere"))
 
 
-def test_a_model_that_reads_a_source_is_refused_before_it_is_loaded(raw_online, tiny_family):
-    with pytest.raises(UsageError, match=r"model\.path: a FluxKontextPipeline reads a source, and rounds"):
-        play(changed(raw_online, f"model.path={tiny_family('flux-kontext')}"))
-
-
 def test_a_config_survives_its_file(raw_online):
     config = parse_online(raw_online)
     assert parse_online(config.to_dict()) == config

@@ -17,12 +17,13 @@ from sipo.config.sections import Count, FromZero, Positive, Seed
 from sipo.data.pairs.check import check_pairs, default_memory
 from sipo.data.pairs.open import open_pairs
 from sipo.data.pairs.rows import PairSource
-from sipo.errors import UsageError
+from sipo.errors import UsageError, UserError
 from sipo.files import write_atomic
 from sipo.losses import D3PO
 from sipo.registry import miniature
 from sipo.samples.folder import PromptItem
 from sipo.samples.prompts import read_prompts
+from sipo.samples.sources import require_sources
 from sipo.scorers.choice import choose_one
 from sipo.train.d3po import require_trajectories
 from sipo.yaml12 import read_mapping, write_yaml
@@ -133,23 +134,34 @@ def require_ready(config: OnlineConfig) -> None:
             "data.noise: sampled needs the seeds of both members, which media of rounds.chosen do not have"
         )
     choose_one(rounds.scorer, rounds.worker)
-    prompts, held_out = prompts_of(rounds), {item.prompt for item in held_out_items(rounds)}
+    prompts, held_out = prompts_of(rounds), {(item.prompt, item.source) for item in held_out_items(rounds)}
     if len(prompts) < rounds.num_prompts:
         raise UsageError(f"rounds.num_prompts: {rounds.num_prompts} a round; there are {len(prompts)}: choose fewer")
-    if shared := held_out & {item.prompt for item in prompts}:
+    if shared := [prompt for prompt, _ in held_out & {(item.prompt, item.source) for item in prompts}]:
         raise UsageError(
             f"rounds.held_out: {len(shared)} of these prompts are trained on too, such as {min(shared)!r}; their scores "
             "would not be held out"
         )
 
 
-def require_no_source(architecture: Architecture) -> None:
-    """Raises UsageError for a model that reads a source."""
-    if architecture.takes_source:
+def require_prompts_for(config: OnlineConfig, architecture: Architecture) -> None:
+    """Raises UserError for prompts without sources where the model reads them, UsageError for self-play with such a model."""
+    if not architecture.takes_source:
+        return
+    if isinstance(config.training.loss, D3PO):
         raise UsageError(
-            f"model.path: a {architecture.family.name} reads a source, and rounds draw media and write pairs of prompts alone: "
-            "train it on pairs with `sipo train`"
+            f"loss.name: d3po draws trajectories of prompts alone; a {architecture.family.name} reads a source"
         )
+    if config.rounds.chosen is not None:
+        raise UsageError(
+            f"rounds.chosen: a {architecture.family.name} reads a source; give rounds.prompts a .jsonl file whose lines have one"
+        )
+    size = architecture.size(config.training.data.size).picture
+    for key, items in (("prompts", prompts_of(config.rounds)), ("held_out", held_out_items(config.rounds))):
+        try:
+            require_sources(items, size)
+        except UserError as error:
+            raise UserError(f"rounds.{key}: {error}") from error
 
 
 def require_same(config: OnlineConfig) -> None:
@@ -206,7 +218,7 @@ def items_of_round(rounds: Rounds, number: int) -> list[PromptItem]:
     """The samples of a round: those of one prompt have successive seeds, from a multiple of their number on."""
     first, count = FAR + (rounds.seed * 1000 + number) * rounds.num_prompts, rounds.samples_per_prompt
     return [
-        PromptItem(item.prompt, (first + place) * count + k, item.metadata)
+        PromptItem(item.prompt, (first + place) * count + k, item.metadata, item.source)
         for place, item in enumerate(prompts_of_round(rounds, number))
         for k in range(count)
     ]

@@ -39,7 +39,7 @@ from sipo.rounds.config import (
     items_of_round,
     open_chosen,
     prompts_of_round,
-    require_no_source,
+    require_prompts_for,
     require_ready,
     require_same,
 )
@@ -62,7 +62,7 @@ def run_rounds(config: OnlineConfig, console: Console) -> Path:
     with join_processes() as processes, contextlib.ExitStack() as stack:
         with processes.main_first():  # the others find what the first one checked
             require_ready(config)
-            require_no_source(read_architecture(config.training.model))
+            require_prompts_for(config, read_architecture(config.training.model))
         if processes.is_main:
             stack.enter_context(RunDir(config.path).lock())
             require_same(config)

@@ -2,7 +2,8 @@
 
 00000.png ...        the pictures; of videos the contact sheets
 00000.mp4 ...        the videos, if it is a folder of videos
-samples.jsonl        a line each: {"file", "prompt", "seed", "metadata"}; a line is added once its files are on disk
+samples.jsonl        a line each: {"file", "prompt", "seed", "metadata"}, and "source" of models that read one, its path; a line
+                     is added once its files are on disk
 settings.json        what made them all: model, weights, num_inference_steps, guidance_scale, size, fps of videos, ...
 scores.NAME.jsonl    the scores by scorer NAME (see `sipo.evaluate.scores.score`)
 """
@@ -34,12 +35,13 @@ class PromptItem:
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture or video that was made; `file` is relative to its folder."""
+    """One picture or video that was made; `file` is relative to its folder. source: the path of the picture that it was made of."""
 
     file: str
     prompt: str
     seed: int
     metadata: dict | None = None
+    source: str | None = None
 
     @property
     def is_video(self) -> bool:
@@ -51,7 +53,8 @@ class Sample:
         return str(picture_of(Path(self.file)))
 
     def to_dict(self) -> dict:
-        return asdict(self)
+        """A line of samples.jsonl: `source` where there is one."""
+        return {key: value for key, value in asdict(self).items() if key != "source" or value is not None}
 
 
 def picture_of(media: Path) -> Path:
@@ -68,7 +71,8 @@ def read_samples(folder: Path) -> list[Sample]:
     for number, record in enumerate(read_jsonl(path), start=1):
         if fault := _fault(record):
             raise UserError(f"{path}, line {number}: {fault}.")
-        samples.append(Sample(record["file"], record["prompt"], record["seed"], record.get("metadata")))
+        file, prompt, seed = (record[key] for key in KINDS)
+        samples.append(Sample(file, prompt, seed, record.get("metadata"), record.get("source")))
     return samples
 
 
@@ -100,6 +104,8 @@ def _fault(record: dict) -> str | None:
             return f"{key} is {shown(record[key], 60)}; expected {name}"
     if not isinstance(record.get("metadata"), dict | None):
         return f"metadata is {shown(record['metadata'], 60)}; expected an object"
+    if not isinstance(record.get("source"), str | None):
+        return f"source is {shown(record['source'], 60)}; expected a path"
     parts = PurePath(record["file"]).parts
     if not parts or PurePath(record["file"]).is_absolute() or ".." in parts or "\0" in record["file"]:
         return f"file is {shown(record['file'], 60)}; expected a name in the folder"

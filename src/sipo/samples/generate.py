@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
@@ -60,8 +59,16 @@ def generate(
     fps = settings.get("fps")
     suffix = PICTURE if fps is None else VIDEO
     names = files or [f"{i:05d}{suffix}" for i in range(len(prompts))]
-    samples = [Sample(f, item.prompt, item.seed, item.metadata) for f, item in zip(names, prompts, strict=True)]
     sources = {file: item.source for file, item in zip(names, prompts, strict=True) if item.source is not None}
+    recorded = (
+        {file: str(source.absolute()) for file, source in sources.items() if isinstance(source, Path)}
+        if isinstance(sampler, SourceSampler)
+        else {}
+    )
+    samples = [
+        Sample(file, item.prompt, item.seed, item.metadata, recorded.get(file))
+        for file, item in zip(names, prompts, strict=True)
+    ]
     journal = Journal(out / SAMPLES, processes)
     finished = _require_same(out, journal.begin(), samples)
     if processes.is_main:
@@ -100,7 +107,7 @@ def _write_batch(
 ) -> None:
     for sample, made in zip(batch, media, strict=True):
         _write(journal.path.parent, sample, made, fps)
-    journal.add(map(asdict, batch))
+    journal.add(sample.to_dict() for sample in batch)
     advance(len(batch))
 
 
@@ -133,6 +140,7 @@ def _require_same(out: Path, lines: Mapping[str, dict], samples: list[Sample]) -
             raise UserError(f"{out} holds {old.file}, which this call does not make. Choose another folder.")
         if old != new:
             other = " and other metadata" if old.metadata != new.metadata else ""
+            other += " and another source" if old.source != new.source else ""
             raise UserError(
                 f"{out / old.file} was made for {old.prompt!r} with seed {old.seed}; this call has {new.prompt!r} with "
                 f"seed {new.seed}{other}. Choose another folder."

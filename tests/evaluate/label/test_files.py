@@ -151,3 +151,27 @@ def test_mistakes(labels, tmp_path):
     with pytest.raises(UserError, match=r"\.png cannot be read \(No such file"):
         write_pairs(labels.preferences.pairs, tmp_path / "pairs.parquet")
     assert not (tmp_path / "pairs.parquet").exists()
+
+
+def test_samples_of_one_prompt_are_compared_within_their_source(tmp_path):
+    """And the manifest names it: relative below its folder, as the members. Pick-a-Pic's columns have no place for it."""
+    folder, given = tmp_path / "samples", []
+    folder.mkdir()
+    for number, level in enumerate((10, 200, 90, 100)):
+        (folder / f"{number}.png").write_bytes(picture(level))
+        (tmp_path / f"source-{number // 2}.png").write_bytes(picture(50 + number // 2))
+        sample = Sample(f"{number}.png", "make it red", number, None, str(tmp_path / f"source-{number // 2}.png"))
+        given.append(Candidate(folder / sample.file, Score(sample, float(level), {})))
+    labels = label(given)
+    out = write_pairs(labels.preferences.pairs, tmp_path / "pairs.jsonl")
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(row["chosen"], row["rejected"], row["source"]) for row in rows] == [
+        ("samples/1.png", "samples/0.png", "source-0.png"),
+        ("samples/3.png", "samples/2.png", "source-1.png"),
+    ]
+    assert open_pairs(str(out)).has_source
+    assert check_pairs(str(out)).num_usable == 2
+    best = write_best(labels.best, tmp_path / "best.jsonl")
+    assert [json.loads(line)["source"] for line in best.read_text().splitlines()] == ["source-0.png", "source-1.png"]
+    with pytest.raises(UsageError, match=r"cannot hold the sources of these samples; write a \.jsonl"):
+        write_pairs(labels.preferences.pairs, tmp_path / "pairs.parquet")

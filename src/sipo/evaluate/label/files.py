@@ -21,7 +21,8 @@ def write_pairs(
     """Write .parquet (the files' bytes, in Pick-a-Pic's columns) or .jsonl (their paths), by the ending of `out`.
 
     `seed` draws the side of a row on which the chosen sample is. `read` gives the bytes of a sample for the parquet
-    (default: the file's own). Raises UsageError for another ending, UserError where there is no pair or a file is missing.
+    (default: the file's own). Raises UsageError for another ending, and for .parquet where samples have a source, which those
+    columns do not hold; UserError where there is no pair or a file is missing.
     """
     read = read or _read
     require_ending("The file of pairs", out, PARQUET, JSONL)
@@ -30,6 +31,8 @@ def write_pairs(
     if out.suffix == JSONL:
         write_atomic(out, dump_jsonl(_line(pair, out.parent) for pair in pairs))
         return out
+    if any(pair.chosen.source for pair in pairs):
+        raise UsageError(f"The file of pairs: {out} cannot hold the sources of these samples; write a {JSONL}")
     rows = []
     for number, pair in enumerate(pairs):
         chosen, rejected = pair.chosen, pair.rejected
@@ -43,12 +46,13 @@ def write_pairs(
 def write_best(best: Sequence[Candidate], out: Path) -> Path:
     """The best scored samples as a JSONL manifest without rejected samples, for `loss: {name: sft}`."""
     require_ending("The file of best samples", out, JSONL)
-    scored = [(sample.path, sample.score) for sample in best if sample.score]
+    scored = [(sample, sample.score) for sample in best if sample.score]
     if not scored:
         raise UserError(f"There is no sample to write to {out}: none is right, or none has a score.")
     lines = (
-        {"prompt": score.sample.prompt, "chosen": place(path, out.parent), "score": score.value}
-        for path, score in scored
+        {"prompt": score.sample.prompt, "chosen": place(sample.path, out.parent), "score": score.value}
+        | source_of(sample, out.parent)
+        for sample, score in scored
     )
     write_atomic(out, dump_jsonl(lines))
     return out
@@ -64,8 +68,13 @@ def _line(pair: LabelledPair, folder: Path) -> dict:
     chosen, rejected = place(pair.chosen.path, folder), place(pair.rejected.path, folder)
     gap = {} if pair.gap is None else {"score_gap": pair.gap}
     models = {"chosen_model": pair.chosen.model, "rejected_model": pair.rejected.model}
-    line = {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected} | gap
+    line = {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected} | source_of(pair.chosen, folder) | gap
     return line | {key: name for key, name in models.items() if name} | seeds_of(pair.chosen.path, pair.rejected.path)
+
+
+def source_of(sample: Candidate, folder: Path) -> dict[str, str]:
+    """What a line of a manifest records of the picture that a sample, and the other one of its pair, was made of."""
+    return {"source": place(sample.source, folder)} if sample.source else {}
 
 
 def seeds_of(chosen: Path, rejected: Path) -> dict:

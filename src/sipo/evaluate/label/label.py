@@ -25,6 +25,11 @@ class Candidate:
     model: str = ""
 
     @property
+    def source(self) -> Path | None:
+        """The picture that the sample was made of, where its folder records one."""
+        return Path(self.score.sample.source) if self.score and self.score.sample.source else None
+
+    @property
     def is_right(self) -> bool:
         """Whether the scorer found the sample correct; True where it gives no such answer."""
         return self.score is None or bool(read_flag(self.score.details.get("correct", True)))
@@ -66,7 +71,7 @@ class Labels:
 def label(
     candidates: Sequence[Candidate], mode: Mode = "best-worst", margin: float = 0.0, only_right: bool = False
 ) -> Labels:
-    """Pairs of scored samples of one prompt (with the same metadata), in the order in which the prompts first occur.
+    """Pairs of scored samples of one prompt (with the same metadata and source), in the order in which the prompts first occur.
 
     mode: "best-worst" pairs the highest score with the lowest, one pair a prompt; "all" pairs every two. A gap of 0 or
     below `margin` is a tie and dropped. `only_right`: the chosen sample, and a prompt's best, must be correct by the
@@ -77,7 +82,8 @@ def label(
     scored = [(each, each.score) for each in candidates if each.score and math.isfinite(each.score.value)]
     groups: dict[str, list[tuple[Candidate, Score]]] = {}
     for candidate, score in scored:
-        key = json.dumps([score.sample.prompt, score.sample.metadata], sort_keys=True)
+        sample = score.sample
+        key = json.dumps([sample.prompt, sample.metadata, sample.source], sort_keys=True)
         groups.setdefault(key, []).append((candidate, score))
     ranked = [sorted(group, key=lambda entry: -entry[1].value) for group in groups.values()]
     contrasts = [
