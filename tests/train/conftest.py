@@ -5,6 +5,7 @@ import json
 import pytest
 from support.checkpoints import FAMILIES
 from support.configs import changed
+from support.pictures import picture
 from support.runs import CLIP
 from support.videos import noise, video
 
@@ -20,6 +21,20 @@ def video_pairs(tmp_path_factory):
         for member in range(2):
             (folder / f"{i}-{member}.mp4").write_bytes(video(noise(18, (40, 32), seed=2 * i + member), fps=16))
         lines.append({"prompt": f"prompt {i % 3}", "chosen": f"{i}-0.mp4", "rejected": f"{i}-1.mp4"})
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder / "pairs.jsonl"
+
+
+@pytest.fixture(scope="session")
+def starting_videos(tmp_path_factory):
+    """A manifest of 6 pairs of videos of 12 frames at 16 fps that begin with a picture of another shape, 3 prompts."""
+    folder, lines = tmp_path_factory.mktemp("videos"), []
+    for i in range(6):
+        names = {"chosen": f"{i}-0.mp4", "rejected": f"{i}-1.mp4", "source": f"{i}.png"}
+        for member in range(2):
+            (folder / f"{i}-{member}.mp4").write_bytes(video(noise(12, (40, 32), seed=2 * i + member), fps=16))
+        (folder / f"{i}.png").write_bytes(picture(i, (20, 34)))
+        lines.append({"prompt": f"prompt {i % 3}", **names})
     (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder / "pairs.jsonl"
 

@@ -12,9 +12,8 @@ from PIL import Image
 from rich.console import Console
 from support.checkpoints import EDITING
 from support.configs import changed
-from support.pictures import encoded, picture
+from support.pictures import encoded
 from support.runs import assert_same_results, train_raw
-from support.videos import noise, video
 
 from sipo.backbones.opening import open_for_sampling
 from sipo.config import parse_config
@@ -26,20 +25,6 @@ from sipo.train.opening import open_training
 from sipo.train.step import batch_terms
 
 LOOSE = ("loss.beta=0.01", "loss.prune_threshold=0.0")  # so that no pair of an untrained network is pruned
-
-
-@pytest.fixture(scope="module")
-def starting_videos(tmp_path_factory):
-    """A manifest of 6 pairs of videos of 12 frames at 16 fps that begin with a picture of another shape, 3 prompts."""
-    folder, lines = tmp_path_factory.mktemp("videos"), []
-    for i in range(6):
-        names = {"chosen": f"{i}-0.mp4", "rejected": f"{i}-1.mp4", "source": f"{i}.png"}
-        for member in range(2):
-            (folder / f"{i}-{member}.mp4").write_bytes(video(noise(12, (40, 32), seed=2 * i + member), fps=16))
-        (folder / f"{i}.png").write_bytes(picture(i, (20, 34)))
-        lines.append({"prompt": f"prompt {i % 3}", **names})
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return folder / "pairs.jsonl"
 
 
 @pytest.fixture
@@ -125,9 +110,7 @@ def test_resumes_exactly_from_a_cache(editing, tmp_path, family):
 
 def test_a_reference_computed_before_has_read_the_sources(editing):
     """At the first step the policy is the reference, on the same draws."""
-    found = columns(
-        train_raw(editing("run", "loss={name: diffusion_dpo, beta: 0.01}", "train.reference.precompute=64"))
-    )
+    found = columns(train_raw(editing("run", "loss={name: diffusion_dpo, beta: 0.01}", "train.reference.precompute=2")))
     for member in ("chosen", "rejected"):
         assert found[f"mse_reference_{member}"][0] == pytest.approx(found[f"mse_policy_{member}"][0], rel=1e-4)
 
