@@ -33,11 +33,13 @@ FAMILIES = (
     "stable_diffusion",
     "stable_diffusion_3",
     "flux",
+    "flux_kontext",
     "qwen_image",
     "z_image",
     "flux2_klein",
     "cogvideox",
     "wan",
+    "wan_i2v",
     "hunyuan_video_15",
 )  # imported by name, when a checkpoint is opened
 context.set_forkserver_preload(

@@ -13,12 +13,13 @@ from rich.console import Console
 from support.checkpoints import EDITING
 from support.configs import changed
 from support.pictures import encoded
-from support.runs import assert_same_results, train_raw
+from support.runs import assert_same_results, train_in_two, train_raw
 
 from sipo.backbones.opening import open_for_sampling
 from sipo.config import parse_config
 from sipo.data.media.pictures import decode
 from sipo.errors import UserError
+from sipo.run import RunDir
 from sipo.samples.folder import read_samples
 from sipo.train.loop import train
 from sipo.train.opening import open_training
@@ -106,6 +107,20 @@ def test_resumes_exactly_from_a_cache(editing, tmp_path, family):
     train_raw(editing("halves", cache, "train.num_steps=1", family=family))
     resumed = train_raw(editing("halves", cache, family=family))
     assert_same_results(resumed, train_raw(editing("whole", cache, family=family)), [2, 3])
+
+
+@pytest.mark.parametrize("family", EDITING)
+def test_two_shards_train_as_one_process(editing, tmp_path, family):
+    """Each encodes its share of the cache, and reads the sources of its own pairs."""
+    same = ("train.gradient_accumulation=2", "train.num_steps=2")
+    two = editing(
+        "two", *same, "train.batch_size=1", "train.sharding=full", f"data.cache={tmp_path / 'two'}", family=family
+    )
+    one = editing("one", *same, "train.batch_size=2", f"data.cache={tmp_path / 'one'}", family=family)
+    assert train_in_two(two) == [0, 0]
+    found, expected = columns(RunDir(Path(two["run"]))), columns(train_raw(one))
+    for name in ("loss", "grad_norm", "mse_policy_chosen", "mse_reference_chosen", "mse_policy_rejected"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-3), name
 
 
 def test_a_reference_computed_before_has_read_the_sources(editing):
