@@ -103,7 +103,8 @@ def test_saved_bytes_are_those_of_a_real_forward(name, kind, tiny_family):
     policy = make_policy(backbone, config, needs_reference=False, seed=0)
     t = torch.tensor([*architecture.adapter.boundaries, 500.0])
     xt = torch.randn(len(t), *architecture.adapter.latent_shape(backbone.size))
-    text = backbone.encode_prompts(["a" * 600] * len(t))  # all tokens
+    prompt = '"' + 2000 * "a" + '"' + 2000 * "a"  # all tokens, of glyphs in quotation marks too
+    text = backbone.encode_prompts([prompt] * len(t))
     conditioning = text | backbone.conditioning_of(torch.zeros(len(t), 4))
     own = {tensor.untyped_storage()._cdata for tensor in (*policy.denoiser.parameters(), *policy.denoiser.buffers())}
 
