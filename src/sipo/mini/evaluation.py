@@ -8,6 +8,7 @@ from diffusers import DiffusionPipeline  # pyright: ignore[reportPrivateImportUs
 
 from sipo.backbones.opening import open_for_sampling
 from sipo.registry import Miniature, import_object
+from sipo.samples.sources import SourceSampler
 
 
 def category_scores(
@@ -21,6 +22,7 @@ def category_scores(
     with tempfile.TemporaryDirectory(prefix="sipo-miniature-") as folder:
         pipeline.save_pretrained(folder)
         sampler = open_for_sampling(folder, False, miniature.num_inference_steps, miniature.guidance_scale).sampler
+        assert not isinstance(sampler, SourceSampler)  # no miniature's media have a source
     texts, media = [entry["prompt"] for entry in prompts], []
     with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=autocast):
         for start in range(0, len(texts), 32):
