@@ -65,12 +65,13 @@ def study_app(request: ServeRequest, say=print) -> Iterator[FastAPI]:
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """Raises UserError where the address is taken or not ours; port 0 is a free one."""
+    """It listens. Raises UserError where the address is taken or not ours; port 0 is a free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio turns off delays for TCP alone
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen()  # a browser that is opened before the server runs waits instead of being refused
     except OSError as error:
         listening.close()
         raise UserError(f"{host}:{port} cannot be used ({error.strerror}): choose another --port.") from error
