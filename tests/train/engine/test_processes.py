@@ -86,7 +86,7 @@ def undropped(t, step, stop):
     return take_step(t, step, stop)
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("accelerate", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
 def test_a_launcher_starts_its_processes(raw_config, tmp_path, launcher):
     import yaml
 
