@@ -92,6 +92,15 @@ class Flux(PictureVae):
         )
         return {"encoder_hidden_states": hidden, "pooled_projections": pooled}
 
+    def guidance_keys(self, batch: int, guidance: float) -> dict[str, Any]:
+        """What the pipeline is told: a guidance-distilled network's `guidance_scale`; of another the `true_cfg_scale`."""
+        is_guided = guidance > 1 and not self.transformer["guidance_embeds"]
+        return {
+            "guidance_scale": guidance,
+            "true_cfg_scale": guidance if is_guided else 1.0,
+            "negative_prompt": [""] * batch if is_guided else None,
+        }
+
     def sample(
         self,
         pipeline: Any,
@@ -101,11 +110,8 @@ class Flux(PictureVae):
         guidance: float,
         size: Size,
     ) -> Sequence[Media]:
-        """`guidance` is what a guidance-distilled network is told; for another it is the pipeline's `true_cfg_scale`."""
-        is_guided = guidance > 1 and not self.transformer["guidance_embeds"]
         return pipeline(
-            prompts, negative_prompt=[""] * len(prompts) if is_guided else None, generator=generators,
-            num_inference_steps=steps, guidance_scale=guidance, true_cfg_scale=guidance if is_guided else 1.0,
+            prompts, **self.guidance_keys(len(prompts), guidance), generator=generators, num_inference_steps=steps,
             height=size.height, width=size.width, max_sequence_length=self.max_tokens,
         ).images  # fmt: skip
 

@@ -46,11 +46,9 @@ class FluxKontext(Flux):
         sources: Tensor | None = None,
     ) -> Sequence[Media]:
         """At `size`, which the pipeline would change to its own area and sides. `guidance` as for FLUX.1."""
-        is_guided = guidance > 1 and not self.transformer["guidance_embeds"]
         return pipeline(
             image=None if sources is None else (sources + 1) / 2, prompt=prompts,
-            negative_prompt=[""] * len(prompts) if is_guided else None, generator=generators,
-            num_inference_steps=steps, guidance_scale=guidance, true_cfg_scale=guidance if is_guided else 1.0,
+            **self.guidance_keys(len(prompts), guidance), generator=generators, num_inference_steps=steps,
             height=size.height, width=size.width, max_area=size.height * size.width, _auto_resize=False,
             max_sequence_length=self.max_tokens,
         ).images  # fmt: skip

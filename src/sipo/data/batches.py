@@ -87,7 +87,8 @@ class PairBatch:
     encoded False: `chosen`, `rejected` are pixels (B, 3, H, W), of videos (B, F, 3, H, W), float32 in [-1, 1], and
     `conditioning` is None. encoded True: they are the VAE's moments (B, 2, ...), mean and log-variance, float32, and
     `conditioning` holds the text embeddings as the pipeline passes them, and what the model reads of sources, (B, ...)
-    each. `rejected` is None in data for SFT. source: pixels (B, 3, H, W) of data with sources that is not encoded. micro_conditioning: original height and width, crop top and left of chosen and, if there is one, rejected (see
+    each. `rejected` is None in data for SFT. source: pixels (B, 3, H, W) of data with sources that is not encoded.
+    micro_conditioning: original height and width, crop top and left of chosen and, if there is one, rejected (see
     `Crop.micro_conditioning`). times: of steps of trajectories, from t to s; `chosen` and `rejected` are then x_t and x_s.
     seeds: of the noise that the members were sampled from, where they are trained with that.
     draws: the numbers of the pairs' fixed draws, where these are not the step's. reference_error: as far as known before.

@@ -69,7 +69,9 @@ class MediaPairs:
 
 @dataclass(frozen=True)
 class CachedPairs:
-    """Pairs from a `Cache`: moments, text embeddings and what the model reads of sources. The crop was fixed at encoding; flip picks an orientation.
+    """Pairs from a `Cache`: moments, text embeddings and what the model reads of sources.
+
+    The crop was fixed at encoding; flip picks an orientation.
 
     usable: rows of the source, as in `MediaPairs`; each must be in the cache (KeyError otherwise). seeds: as there.
     """

@@ -78,7 +78,7 @@ def train_jointly(
     """
     networks = copy.deepcopy(start).train().requires_grad_(True)
     for name, module in networks.named_modules():
-        if compiled and name.split(".")[-2:-1] and name.split(".")[-2].endswith("transformer_blocks"):
+        if compiled and name.rpartition(".")[0].endswith("transformer_blocks"):
             module.compile()
 
     def loss(step: int) -> dict[str, Tensor]:
@@ -90,7 +90,7 @@ def train_jointly(
 
     with sdpa_kernel(
         SDPBackend.MATH
-    ):  # the backward pass of torch's fused attention on CPUs takes several times as long
+    ):  # a step of the flow transformer takes a quarter less than with torch's fused one
         average = train(networks, schedule, loss, folder / "state.pt", report, snapshot, save_every)
     assert isinstance(average, nn.ModuleDict)
     return average

@@ -14,7 +14,8 @@ class ScorerChoice:
     """Scorers by the names under which their scores are kept, and what they are made with; None: their own defaults.
 
     sources: `module:attribute`, or the file of a judge, of the names that were chosen so. workers: commands, by name
-    (`sipo.scorers.worker`), each ended after `patience` seconds of silence. pair_judges: files of judges that compare two samples; they give no scores.
+    (`sipo.scorers.worker`), each ended after `patience` seconds of silence. pair_judges: files of judges that compare two
+    samples; they give no scores.
     """
 
     names: tuple[str, ...] = ()

@@ -64,8 +64,9 @@ class Inputs:
 def open_rows(config: Config, architecture: Architecture, console: Console) -> tuple[Rows, Rows | None, dict[str, Any]]:
     """The rows of training, those of validation if any, and the record of what was checked and skipped.
 
-    Raises UserError for bad rows under `on_bad_rows: stop`, for data without sources for a model that reads them, and with sources
-    for another, for data without rejected members where the objective needs them, and for members whose noise is not known with `data.noise: sampled`.
+    Raises UserError for bad rows under `on_bad_rows: stop`, for data without sources for a model that reads them, and with
+    sources for another, for data without rejected members where the objective needs them, and for members whose noise is not
+    known with `data.noise: sampled`.
     """
     data, size = config.data, architecture.size(config.data.size)
     if architecture.takes_source and isinstance(config.loss, D3PO):

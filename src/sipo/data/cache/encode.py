@@ -46,8 +46,8 @@ def encode_cache(
 ) -> None:
     """Encode what `request` describes into the folder `out`, which `Cache` then opens. A console shows a progress bar.
 
-    Run it again after an interruption to resume: what was kept, of finished shards and others, is not encoded again. All `processes` call it, each
-    encodes its share of the shards that are missing, and all return when the cache is complete.
+    Run it again after an interruption to resume: what was kept, of finished shards and others, is not encoded again. All
+    `processes` call it, each encodes its share of the shards that are missing, and all return when the cache is complete.
 
     Raises UserError where `out` holds a cache made by something else, where a member fails to decode (with its row),
     and where the VAE gives a NaN or an infinity (with the pairs).
@@ -67,9 +67,9 @@ def encode_cache(
             write_plan(out, plan)
         todo = _unfinished(out, plan.shards)
         processes.barrier()  # all know what is missing before one of them adds to it
-        total, mine = plan.num_items(plan.shards), todo[processes.rank :: processes.world]
+        total = plan.num_items(plan.shards)
         with processes.progress(console, "encoding", total, total - plan.num_items(todo)) as advance:
-            _encode_shards(backbone, request, out, plan, mine, advance)
+            _encode_shards(backbone, request, out, plan, todo[processes.rank :: processes.world], advance)
     if processes.is_main:
         checksums = {name: read_checksum(out, name) for name in plan.shards}
         write_atomic(out / MANIFEST, json.dumps({"made_by": made, "shards": checksums}, indent=1))
@@ -136,7 +136,7 @@ def _encode_shards(
     at_once = max(min(request.batch_size, request.batch_bytes // (4 * math.prod(request.size.pixel_shape))), 1)
 
     def kept(name: str) -> list[EncodedPairs]:
-        return read_parts(out, name, [request.source.id(plan.rows[n]) for n in plan.contents(name)])
+        return read_parts(out, name, (request.source.id(plan.rows[n]) for n in plan.contents(name)))
 
     rows: dict[str, list[Sequence[int]]] = {}
     for name in todo:

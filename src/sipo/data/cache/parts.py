@@ -1,5 +1,6 @@
 """A shard in the making: what is encoded of it is kept now and then, so that a kill costs little."""
 
+import itertools
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,7 +32,9 @@ class EncodedPairs:
 
 
 def joined(parts: Sequence[EncodedPairs]) -> EncodedPairs:
-    """One after another."""
+    """One after another; at least one."""
+    if len(parts) == 1:
+        return parts[0]
     tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors}
     return EncodedPairs(tensors, [id for part in parts for id in part.ids])
 
@@ -53,9 +56,13 @@ def write_part(out: Path, shard: str, number: int, pairs: EncodedPairs) -> None:
     write_atomic(_path(out, shard, number), pairs.content())
 
 
-def read_parts(out: Path, shard: str, ids: Sequence[str]) -> list[EncodedPairs]:
-    """The parts that an earlier start left of a shard of those pairs, up to the first one that is missing or damaged."""
+def read_parts(out: Path, shard: str, ids: Iterable[str]) -> list[EncodedPairs]:
+    """The parts that an earlier start left of a shard of those pairs, up to the first one that is missing or damaged.
+
+    As many of `ids` are read as the parts hold: most shards have none.
+    """
     found: list[EncodedPairs] = []
+    ids = iter(ids)
     while (path := _path(out, shard, len(found))).exists():
         try:
             with open_tensors(path) as file:
@@ -63,8 +70,7 @@ def read_parts(out: Path, shard: str, ids: Sequence[str]) -> list[EncodedPairs]:
                 part = EncodedPairs(tensors, json.loads((file.metadata() or {})["ids"]))
         except (UserError, KeyError, ValueError):
             break
-        before = sum(len(each.ids) for each in found)
-        if not part.ids or part.ids != list(ids[before : before + len(part.ids)]):
+        if not part.ids or part.ids != list(itertools.islice(ids, len(part.ids))):
             break
         found.append(part)
     return found

