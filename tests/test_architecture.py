@@ -23,7 +23,7 @@ SIBLINGS = {
 USES = {  # one floor above them
     "annotate": {"evaluate"},  # votes become verdicts
     "rounds": {"train", "evaluate"},  # a round samples, scores, pairs and trains
-    "studies": {"train", "evaluate"},  # a run of a study trains and is scored, in a process of its own
+    "studies": {"train", "evaluate", "rounds"},  # a run of a study trains and is scored, or is online rounds
     "mini": {"geneval", "evaluate"},  # the miniature is judged by their rules
     "train": {"evaluate"},  # train.keep_best scores samples as `sipo score` does
     "profile": {"train", "evaluate"},  # of a training's data and reference, before it; scored and shown as samples are

@@ -17,14 +17,30 @@ def test_the_grid_is_the_product_of_its_axes_and_seeds(tmp_path):
     assert len(cells) == 8
     found = {(type(c.config.loss).__name__, c.config.loss.beta, c.config.train.seed) for c in cells}
     assert found == {(name, beta, seed) for name in ("DiffusionDPO", "DPOCM") for beta in (0.1, 1) for seed in (0, 3)}
-    assert cells[-1].name == "dpo-c-m_1_seed3"
-    assert cells[-1].config.run == str(tmp_path / "dpo-c-m_1_seed3")
+    assert cells[-1].path == tmp_path / "dpo-c-m_1_seed3"
 
 
 def test_samples_are_drawn_at_the_moments_that_are_measured(tmp_path):
     config = parse_study(RAW, "s").cells(tmp_path)[0].config
     assert (config.train.sample_every, config.sample.num_prompts, config.sample.prompts) == (2, 5, "miniature")
     assert config.train.num_threads == 1
+
+
+def test_a_study_over_rounds_is_of_online_rounds(tmp_path):
+    base = {"model": {"path": "m"}, "loss": {"name": "sipo"}, "rounds": {"prompts": "p.txt", "num_prompts": 4}}
+    raw = {**RAW, "base": base, "x": "round", "measure": {"moments": 7, "num_prompts": 5, "scorer": "own:Scorer"}}
+    cells = parse_study(raw, "s").cells(tmp_path)
+    rounds, training = cells[-1].config.rounds, cells[-1].training
+    assert (rounds.num_rounds, rounds.num_held_out, rounds.scorer, rounds.held_out) == (7, 5, "own:Scorer", "miniature")
+    assert (training.loss.beta, training.train.seed, training.train.num_threads) == (1, 3, 1)
+    assert cells[-1].path == cells[-1].config.path == tmp_path / "dpo-c-m_1_seed3"
+    assert cells[-1].length == "7 rounds"
+
+
+@pytest.mark.parametrize(("x", "rounds"), [("round", {}), ("step", {"rounds": {"prompts": "p"}})])
+def test_rounds_are_in_the_base_and_on_the_horizontal_or_in_neither(x, rounds):
+    with pytest.raises(UsageError, match="x: round"):
+        parse_study({**RAW, "x": x, "base": {**RAW["base"], **rounds}}, "s")
 
 
 def test_the_quick_form(tmp_path):

@@ -33,6 +33,15 @@ def results_of(study, runs):
     return [Result(cell, mine, fingerprint(study, cell), 7.0) for cell, mine in zip(cells, rows, strict=True)]
 
 
+def test_a_change_of_the_rounds_is_another_fingerprint(tmp_path):
+    def of(**rounds):
+        base = {"model": {"path": "miniature"}, "loss": {"name": "sipo"}, "rounds": {"prompts": "miniature", **rounds}}
+        study = study_of(base=base, x="round")
+        return fingerprint(study, study.cells(tmp_path)[0])
+
+    assert of() == of(reference="fixed") != of(reference="previous")
+
+
 def test_a_table_counts_as_done_wherever_the_runs_lay(tmp_path):
     study, table = study_of(), tmp_path / "s.csv"
     written = results_of(study, tmp_path / "here")

@@ -43,21 +43,20 @@ BY_TIMESTEP = {
 
 def write_metrics(cell, *bins):
     """A run's lines of training metrics by bins, each (counts, means)."""
-    folder = cell.config.run
     lines = [
         {"kind": "train", "step": step, "bins": {"edges": [0, 250, 500, 1000], "count": count, "w_chosen": means}}
         for step, (count, means) in enumerate(bins, start=1)
     ]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (cell.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 @pytest.fixture
 def weights_study(tmp_path):
     study = parse_study(BY_TIMESTEP, "s")
-    cells = [SimpleNamespace(labels={"K": k}, seed=s, config=SimpleNamespace(run=tmp_path / f"{k}-{s}"))
+    cells = [SimpleNamespace(labels={"K": k}, seed=s, path=tmp_path / f"{k}-{s}")
              for k in ("10", "50") for s in (0, 1)]  # fmt: skip
     for cell in cells:
-        cell.config.run.mkdir()
+        cell.path.mkdir()
         write_metrics(cell, ([3, 0, 1], [0.5, None, 1.0]), ([1, 0, 1], [0.9, None, 0.8]))
     return study, cells
 
@@ -95,7 +94,7 @@ def test_a_category_has_the_mean_of_its_samples(tmp_path, monkeypatch, tag):
         for value, its in ((0.0, tag), (1.0, tag), (0.25, "counting"))
     ]
     monkeypatch.setattr("sipo.studies.results.read_scores", lambda folder, name: scores)
-    cell = SimpleNamespace(labels={"K": "10"}, seed=0, config=SimpleNamespace(run=tmp_path))
+    cell = SimpleNamespace(labels={"K": "10"}, seed=0, path=tmp_path)
     (tmp_path / "samples" / "000000").mkdir(parents=True)
     if tag is None:
         with pytest.raises(UsageError, match="categories need prompts with a tag; 'p' has none"):
@@ -103,3 +102,29 @@ def test_a_category_has_the_mean_of_its_samples(tmp_path, monkeypatch, tag):
         return
     (row,) = rows_of(study, cell, "any")
     assert row.values == {"score": pytest.approx(1.25 / 3), "score colors": 0.5, "score counting": 0.25}
+
+
+def test_a_row_a_round_has_the_held_out_means_and_the_rounds_last_training_metrics(tmp_path, monkeypatch):
+    base = {"model": {"path": "m"}, "loss": {"name": "sipo"}, "rounds": {"prompts": "p"}}
+    study = parse_study({**BY_TIMESTEP, "base": base, "x": "round", "measure": {"moments": 2}}, "s")
+    for number in (0, 1, 2):  # two processes have shared the held-out samples; round 2 is under way
+        for part in ("1-of-2", "2-of-2"):
+            folder = tmp_path / f"round-00{number}" / "held-out" / part
+            folder.mkdir(parents=True)
+            (folder / "samples.jsonl").touch()
+        if number < 2:
+            (folder.parents[1] / "round.json").write_text("{}")
+    run = tmp_path / "round-001" / "run"
+    run.mkdir()
+    lines = [{"kind": "train", "step": step, "loss": loss} for step, loss in ((1, 0.7), (2, 0.4))]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    of_part = {"1-of-2": [0.0, 1.0], "2-of-2": [0.5]}
+    monkeypatch.setattr(
+        "sipo.studies.results.read_scores",
+        lambda folder, name: [
+            SimpleNamespace(value=v + int(folder.parts[-3][-1]), details={}) for v in of_part[folder.name]
+        ],
+    )
+    rows = rows_of(study, SimpleNamespace(labels={"K": "10"}, seed=0, path=tmp_path), "any")
+    assert [(row.at, row.values) for row in rows] == [(0, {"score": 0.5}), (1, {"score": 1.5, "loss": 0.4})]
+    assert draw(study, rows).startswith(b"\x89PNG")

@@ -84,6 +84,25 @@ def test_from_a_grid_to_a_page(study, monkeypatch, capfd):
     assert (study / "results/tiny.md").read_text() == page
 
 
+def test_a_study_of_online_rounds(study, monkeypatch, capfd):
+    raw = read_mapping(study / "tiny.yaml")
+    (study / "training.txt").write_text("three\nfour\n")
+    raw["base"] = {key: value for key, value in raw["base"].items() if key != "data"} | {
+        "data": {"cache": "encode"},
+        "rounds": {"prompts": "training.txt", "num_prompts": 2, "epochs": None},
+    }
+    raw["base"]["train"]["num_steps"] = 2
+    (study / "tiny.yaml").write_text(write_yaml({**raw, "x": "round"}))
+    code, printed, complaint = command_line.run(monkeypatch, capfd, "study", "tiny.yaml", "--out", "results")
+    assert code == 0, complaint
+    lines = (study / "results/tiny.csv").read_text().splitlines()
+    assert lines[0].startswith("objective,seed,settings,seconds,round,score,loss,")
+    assert [line.split(",")[4] for line in lines[1:]] == ["0", "1", "2"] * 2
+    assert "2 runs: 2 rounds, seeds 0" in (study / "results/tiny.md").read_text()
+    code, printed, _ = command_line.run(monkeypatch, capfd, "study", "tiny.yaml", "--dry-run", "--out", "results")
+    assert "2 runs of 2 rounds, 0 to run: nothing to run" in printed
+
+
 def test_a_study_that_is_terminated_ends_its_runs(study):
     long = read_mapping(study / "tiny.yaml")
     long["base"]["train"]["num_steps"] = 20_000

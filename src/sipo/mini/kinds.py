@@ -74,6 +74,7 @@ VIDEO_KIND = Kind(
     recipe=VideoRecipe,
     stages={
         **_OF_MEDIA,
+        "vae": (*_OF_MEDIA["vae"], "stills"),
         "clean": ("clean", "prompt_dropout", "guide_weight", "lookup_heads", "pool_size"),
         "noisy": ("noisy", "noisy_data"),
     },

@@ -29,31 +29,27 @@ def vae_loss(vae: Autoencoder, pixels: Tensor, kl: float, generator: torch.Gener
 def fit_vae(
     vae: Autoencoder,
     recipe: Any,
-    draw: Callable[[int, np.random.Generator, Flaws], Tensor],
+    batch: Callable[[int], Tensor],
+    measured: Tensor,
     folder: Path,
     report: Callable[[int, dict[str, float]], None],
     device: str,
     autocast: bool,
     save_every: int = 100,
 ) -> Autoencoder:
-    """Train `vae`, or resume from `folder`, to the last step of the recipe's `vae`; the scaling factor is measured at the end.
+    """Train `vae`, or resume from `folder`, to the last step of the recipe's `vae`.
 
-    `draw` makes media (B, 3, ..., H, W) in [-1, 1]; the recipe's `vae_degraded` is the share of degraded ones.
+    `batch`: a step's media (B, 3, ..., H, W) in [-1, 1]; `measured`: media whose latents' scale the scaling factor undoes.
     """
 
     def loss(step: int) -> dict[str, Tensor]:
-        pixels = draw(
-            recipe.vae.batch_size,
-            np.random.default_rng([recipe.seed, 1, step]),
-            Flaws(degraded=recipe.vae_degraded),
-        )
+        pixels = batch(step)
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         with torch.autocast(device, torch.bfloat16, enabled=autocast):
             return vae_loss(vae, pixels.to(device), recipe.kl, generator)
 
     trained: Autoencoder = train(vae, recipe.vae, loss, folder / "state.pt", report, save_every=save_every)
-    pixels = draw(256, np.random.default_rng([recipe.seed, 2]), Flaws())
-    trained.register_to_config(scaling_factor=_measure_scale(trained, pixels, device))
+    trained.register_to_config(scaling_factor=_measure_scale(trained, measured, device))
     return trained
 
 
@@ -72,10 +68,14 @@ def train_vae(
     autocast: bool,
     save_every: int = 100,
 ) -> Autoencoder:
-    """The autoencoder of pictures. See `fit_vae`."""
+    """The autoencoder of pictures, of which the share `vae_degraded` is degraded. See `fit_vae`."""
 
-    def draw(number: int, rng: np.random.Generator, flaws: Flaws) -> Tensor:
-        return to_pixels(draw_pictures(number, rng, flaws, recipe.mixture)[0])
+    def draw(number: int, key: list[int], flaws: Flaws) -> Tensor:
+        return to_pixels(draw_pictures(number, np.random.default_rng([recipe.seed, *key]), flaws, recipe.mixture)[0])
+
+    def batch(step: int) -> Tensor:
+        return draw(recipe.vae.batch_size, [1, step], Flaws(degraded=recipe.vae_degraded))
 
     torch.manual_seed(recipe.seed)
-    return fit_vae(make_vae().to(device), recipe, draw, folder, report, device, autocast, save_every)
+    measured = draw(256, [2], Flaws())
+    return fit_vae(make_vae().to(device), recipe, batch, measured, folder, report, device, autocast, save_every)

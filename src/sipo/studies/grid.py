@@ -10,10 +10,11 @@ from typing import Any
 
 from sipo.config import Config, parse_config
 from sipo.errors import UsageError, UserError, well_formed
+from sipo.rounds.config import OnlineConfig, parse_online
 from sipo.yaml12 import read_mapping
 
 NAMED = Path(__file__).parent / "named"
-STEPS = ("step", "timestep")  # what may lie on the horizontal beside an axis
+STEPS = ("step", "timestep", "round")  # what may lie on the horizontal beside an axis
 Settings = Mapping[str, Any]  # key.path -> value, as overrides on the command line
 
 
@@ -23,7 +24,7 @@ class Measure:
 
     scorer: str = "miniature"
     values: tuple[str, ...] = ("score",)  # "score", or details of the scorer such as "correct"
-    moments: int = 8  # samples are drawn at the start and at this many evenly spaced steps
+    moments: int = 8  # samples are drawn at the start and at this many evenly spaced steps, or after as many rounds
     prompts: str = "miniature"
     num_prompts: int = 240
     categories: bool = False  # the values again for each category of the prompts, their "tag"
@@ -31,17 +32,27 @@ class Measure:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of the grid: where it lies in it, and its config."""
+    """One run of the grid, a training or online rounds: where it lies in it, and its config."""
 
     labels: Mapping[str, str]  # axis -> label
     seed: int
-    config: Config
+    config: Config | OnlineConfig
 
     @property
-    def name(self) -> str:
-        """Of its run directory: labels and seed, safe for every file system."""
-        plain = [re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-").lower() for label in self.labels.values()]
-        return "_".join([*plain, f"seed{self.seed}"])
+    def training(self) -> Config:
+        """The config of the training, or of every round's."""
+        return self.config.training if isinstance(self.config, OnlineConfig) else self.config
+
+    @property
+    def path(self) -> Path:
+        return Path(self.training.run)
+
+    @property
+    def length(self) -> str:
+        """How long the run is, for people."""
+        if isinstance(self.config, OnlineConfig):
+            return f"{self.config.rounds.num_rounds} rounds"
+        return f"{self.config.train.num_steps} steps"
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,7 @@ class Study:
 
     `axes`: axis -> label -> settings. `curves`: the axis that the lines of the figure stand for; `panels`: the axis of its
     panels; `x`: the axis on the horizontal, or "step", or "timestep": then the values are the training's own means by
-    timestep bin, such as `w_chosen`. `quick`: settings of the study's short form, applied to every run. `runs`: the study
+    timestep bin, such as `w_chosen`; or "round": then the runs are online rounds, and the base has their section. `quick`: settings of the study's short form, applied to every run. `runs`: the study
     in whose folder the runs lie, so that a study with the same labels and settings shares them; default: its own.
     """
 
@@ -75,27 +86,28 @@ class Study:
             labels = dict(zip(self.axes, (label for label, _ in combination), strict=True))
             chosen = {key: value for _, settings in combination for key, value in settings.items()}
             for seed in self.seeds:
-                cell = Cell(labels, seed, self._config({**self.settings, **chosen, "train.seed": seed}, runs, labels))
-                found.append(
-                    dataclasses.replace(cell, config=dataclasses.replace(cell.config, run=str(runs / cell.name)))
-                )
-        names = [cell.name for cell in found]
-        if len(set(names)) < len(names):
+                settings = {**self.settings, **chosen, "train.seed": seed, "run": str(runs / _name(labels, seed))}
+                found.append(Cell(labels, seed, self._config(settings, labels)))
+        if len({cell.path for cell in found}) < len(found):
             raise UsageError(f"study {self.name}: two runs of the grid have the same name: labels must differ")
         return found
 
-    def _config(self, settings: Settings, runs: Path, labels: Mapping[str, str]) -> Config:
-        raw = nested({"run": str(runs), **flattened(self.base), **settings})
-        steps = raw.get("train", {}).get("num_steps", 1000)
-        every = steps / self.measure.moments
-        if every != int(every):
-            raise UsageError(f"study {self.name}: {steps} steps do not divide into {self.measure.moments} moments")
-        sample = {"prompts": self.measure.prompts, "num_prompts": self.measure.num_prompts}
-        raw["sample"] = {**raw.get("sample", {}), **sample}
+    def _config(self, settings: Settings, labels: Mapping[str, str]) -> Config | OnlineConfig:
+        raw, measure = nested({**flattened(self.base), **settings}), self.measure
+        where = f"study {self.name} ({', '.join(f'{axis} {label}' for axis, label in labels.items())})"
         # One thread a run, so that its numbers do not depend on how many run at once.
-        raw["train"] = {**raw.get("train", {}), "sample_every": int(every), "num_threads": 1}
-        where = ", ".join(f"{axis} {label}" for axis, label in labels.items())
-        return parse_config(raw, f"study {self.name} ({where})")
+        raw["train"] = {**raw.get("train", {}), "num_threads": 1}
+        if self.x == "round":
+            held_out = {"held_out": measure.prompts, "num_held_out": measure.num_prompts, "scorer": measure.scorer}
+            raw["rounds"] = {**raw.get("rounds", {}), **held_out, "num_rounds": measure.moments}
+            return parse_online(raw, where)
+        steps = raw.get("train", {}).get("num_steps", 1000)
+        every = steps / measure.moments
+        if every != int(every):
+            raise UsageError(f"study {self.name}: {steps} steps do not divide into {measure.moments} moments")
+        raw["sample"] = {**raw.get("sample", {}), "prompts": measure.prompts, "num_prompts": measure.num_prompts}
+        raw["train"] |= {"sample_every": int(every)}
+        return parse_config(raw, where)
 
     def shortened(self) -> "Study":
         """The quick form."""
@@ -120,6 +132,12 @@ class Study:
             self, axes=axes, seeds=tuple(self.quick.get("seeds", self.seeds)), settings={**self.settings, **rest},
             measure=dataclasses.replace(self.measure, **measure),
         )  # fmt: skip
+
+
+def _name(labels: Mapping[str, str], seed: int) -> str:
+    """Of a run directory: labels and seed, safe for every file system."""
+    plain = [re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-").lower() for label in labels.values()]
+    return "_".join([*plain, f"seed{seed}"])
 
 
 def named_studies() -> list[str]:
@@ -180,6 +198,8 @@ def parse_study(raw: Any, source: str) -> Study:
             raise UsageError(f"{source}: {role}: {raw[role]!r} is no axis; axes: {', '.join(axes)}")
     if hidden := axes.keys() - {raw.get(role, "step") for role in ("x", "curves", "panels")}:
         raise UsageError(f"{source}: the axis {min(hidden)} is shown by none of x, curves and panels")
+    if (raw.get("x") == "round") != ("rounds" in raw["base"]):
+        raise UsageError(f"{source}: x: round is for a base with a section rounds, and for no other")
     return Study(**{**raw, "axes": axes, "seeds": tuple(raw["seeds"]), "measure": measure})
 
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from sipo.errors import printable
 from sipo.files import write_atomic
-from sipo.studies.grid import Study
+from sipo.studies.grid import STEPS, Study
 from sipo.studies.published import Result, as_csv
 from sipo.studies.results import Row, Summary, measured, over_seeds
 from sipo.tables import markdown_table, markdown_text
@@ -28,7 +28,7 @@ def write_page(study: Study, results: Sequence[Result], total: int, out: Path, c
 def _page(study: Study, results: Sequence[Result], total: int, command: str) -> str:
     rows = [row for result in results for row in result.rows]
     seeds = ", ".join(map(str, sorted({result.cell.seed for result in results})))
-    steps = " or ".join(map(str, sorted({result.cell.config.train.num_steps for result in results})))
+    length = " or ".join(sorted({result.cell.length for result in results}))
     count = (
         f"{total} runs"
         if len(results) == total
@@ -40,7 +40,7 @@ def _page(study: Study, results: Sequence[Result], total: int, command: str) -> 
         printable(study.question.strip()),  # the author's own Markdown
         f"    {' '.join(command.split())}",
         f"![{markdown_text(study.title)}]({quote(study.name)}.png)",
-        f"{count}: {steps} steps, seeds {seeds}; {_measured_on(study)}. A cell is the mean over seeds and its 95% interval (Student's t).",
+        f"{count}: {length}, seeds {seeds}; {_measured_on(study)}. A cell is the mean over seeds and its 95% interval (Student's t).",
         *(f"## {markdown_text(name)}\n\n{_table(study, rows, name)}" for name in measured(study, rows)),
         f"Every run and step: [{markdown_text(study.name)}.csv]({quote(study.name)}.csv). {hours:.2f} core-hours from each run's last start, one thread a run, on "
         f"{platform.machine()}, Python {platform.python_version()}.",
@@ -58,7 +58,7 @@ def _table(study: Study, rows: Sequence[Row], name: str) -> str:
     """A line a setting: the value at the start, at its best step, at the end; over timesteps a column a bin."""
     found = over_seeds(rows, name)
     bins = sorted({row.at for row in rows}) if study.x == "timestep" else []
-    columns = [f"t {left}" for left in bins] or ["start", "best (step)", "end"]
+    columns = [f"t {left}" for left in bins] or ["start", f"best ({_unit(study)})", "end"]
     lines = []
     for labels in dict.fromkeys(labels for labels, _ in found):
         moments = {at: summary for (other, at), summary in found.items() if other == labels}
@@ -69,6 +69,10 @@ def _table(study: Study, rows: Sequence[Row], name: str) -> str:
             [*labels, *(of_bins or [_cell(moments[first]), f"{_cell(moments[best])} ({best})", _cell(moments[last])])]
         )
     return markdown_table([*study.axes, *columns], lines, left=list(study.axes))
+
+
+def _unit(study: Study) -> str:
+    return study.x if study.x in STEPS else "step"
 
 
 def _cell(summary: Summary) -> str:

@@ -14,9 +14,10 @@ from sipo import registry
 from sipo.errors import UserError
 from sipo.files import digest, hash_files, read_text
 from sipo.jsonl import read_json
+from sipo.rounds.config import OnlineConfig
 from sipo.samples.prompts import read_prompts
 from sipo.scorers.choice import load_scorer
-from sipo.studies.grid import Cell, Study
+from sipo.studies.grid import STEPS, Cell, Study
 from sipo.studies.results import Row, rows_of
 from sipo.studies.running import DONE, is_done
 from sipo.tables import csv_table, csv_text
@@ -42,7 +43,7 @@ def gather(study: Study, cells: Iterable[Cell], table: Path) -> list[Result]:
         settings = fingerprint(study, cell, content)
         if is_done(study, cell):
             name = scorer(study.measure.scorer).name  # of its files, where it was named as module:attribute
-            seconds = read_json(Path(cell.config.run) / DONE)["seconds"]
+            seconds = read_json(cell.path / DONE)["seconds"]
             found.append(Result(cell, rows_of(study, cell, name), settings, seconds))
         elif lines := published.get((*cell.labels.values(), str(cell.seed), settings)):
             found.append(Result(cell, _rows(study, cell, lines, table), settings, float(lines[0]["seconds"])))
@@ -62,15 +63,16 @@ def fingerprint(study: Study, cell: Cell, content_of: Callable[[str, Any], str] 
 
     Settings at their defaults do not count, so that a key which a later version adds changes nothing.
     """
-    config, measure = cell.config, study.measure
+    config, measure = cell.training, study.measure
     content = {"model": content_of(config.model.path, "model"), "data": content_of(config.data.path, "data")}
     places = {
         "model": {"path"} if content["model"] else set(),
         "data": {"cache", "workers"} | ({"path"} if content["data"] else set()),
     }
+    rounds = {"rounds": cell.config.rounds} if isinstance(cell.config, OnlineConfig) else {}
     settings = {
         key: [type(section).__name__, _chosen(section, places.get(key, set()))]
-        for key, section in vars(config).items()
+        for key, section in {**vars(config), **rounds}.items()
         if dataclasses.is_dataclass(section)
     }
     prompts = [item.prompt for item in read_prompts(measure.prompts, measure.num_prompts)]
@@ -137,4 +139,4 @@ def _rows(study: Study, cell: Cell, lines: Sequence[Mapping[str, str]], table: P
 
 
 def _moment(study: Study) -> str:
-    return "timestep" if study.x == "timestep" else "step"
+    return study.x if study.x in STEPS else "step"

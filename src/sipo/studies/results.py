@@ -3,14 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, stdev
 
 from scipy.stats import t as student
 
 from sipo.errors import UsageError
 from sipo.evaluate.scores.files import Score, read_scores
+from sipo.rounds.report import read_records, round_folder
 from sipo.run import RunDir
+from sipo.samples.folder import SAMPLES
 from sipo.studies.grid import Cell, Study
 
 TRAINING = (
@@ -27,7 +28,7 @@ TRAINING = (
 
 @dataclass(frozen=True)
 class Row:
-    """One run at one step: means over its samples, and over the training steps since the last one.
+    """One run at one step, or after one round: means over its samples, and over the training steps since the last one.
 
     Or, in a study over timesteps, at the left edge of a bin: means over all its training steps.
     """
@@ -52,20 +53,16 @@ def rows_of(study: Study, cell: Cell, scorer: str) -> list[Row]:
     """A row a moment, from the scores by `scorer`. The value "score" is the scorer's; any other name is one of its details."""
     if study.x == "timestep":
         return rows_by_timestep(study, cell)
-    run, rows, before = RunDir(Path(cell.config.run)), [], 0
+    if study.x == "round":
+        return rows_by_round(study, cell, scorer)
+    run, rows, before = RunDir(cell.path), [], 0
     lines = [
         {name: line[name] for name in ("step", *TRAINING) if name in line}
         for line in run.iter_metrics()
         if line["kind"] == "train"
     ]
     for step in run.sample_steps():
-        scores = read_scores(run.samples_at(step), scorer)
-        values = _means(scores, study.measure.values)
-        if study.measure.categories:
-            tags = [_tag(study, score) for score in scores]
-            for tag in dict.fromkeys(tags):
-                mine = [score for score, its in zip(scores, tags, strict=True) if its == tag]
-                values |= {f"{name} {tag}": value for name, value in _means(mine, study.measure.values).items()}
+        values = _values(study, read_scores(run.samples_at(step), scorer))
         window = [line for line in lines if before < line["step"] <= step]
         for name in TRAINING:
             found = [line[name] for line in window if line.get(name) is not None]
@@ -78,7 +75,7 @@ def rows_of(study: Study, cell: Cell, scorer: str) -> list[Row]:
 
 def rows_by_timestep(study: Study, cell: Cell) -> list[Row]:
     """A row a timestep bin with pairs in it: the means of the run's metrics over all its steps."""
-    bins = [line["bins"] for line in RunDir(Path(cell.config.run)).read_metrics("train")]
+    bins = [line["bins"] for line in RunDir(cell.path).read_metrics("train")]
     rows = []
     for index, left in enumerate(bins[0]["edges"][:-1]):
         values = {}
@@ -91,6 +88,30 @@ def rows_by_timestep(study: Study, cell: Cell) -> list[Row]:
             values[name] = sum(value * count for value, count in pairs) / total if total else math.nan
         rows.append(Row(dict(cell.labels), cell.seed, round(left), values))
     return [row for row in rows if not all(math.isnan(value) for value in row.values.values())]
+
+
+def rows_by_round(study: Study, cell: Cell, scorer: str) -> list[Row]:
+    """A row a round: the means over the held-out samples after it, and over the last steps of its training."""
+    rows = []
+    for number in range(len(read_records(cell.path))):
+        folder = round_folder(cell.path, number)
+        parts = sorted(part.parent for part in (folder / "held-out").glob(f"*/{SAMPLES}"))
+        values = _values(study, [score for part in parts for score in read_scores(part, scorer)])
+        lines = RunDir(folder / "run").read_metrics("train") if number else []
+        values |= {name: lines[-1][name] for name in TRAINING if lines and lines[-1].get(name) is not None}
+        rows.append(Row(dict(cell.labels), cell.seed, number, values))
+    return rows
+
+
+def _values(study: Study, scores: Sequence[Score]) -> dict[str, float]:
+    """Means over all samples and, where the study has categories, over those of each."""
+    values = _means(scores, study.measure.values)
+    if study.measure.categories:
+        tags = [_tag(study, score) for score in scores]
+        for tag in dict.fromkeys(tags):
+            mine = [score for score, its in zip(scores, tags, strict=True) if its == tag]
+            values |= {f"{name} {tag}": value for name, value in _means(mine, study.measure.values).items()}
+    return values
 
 
 def _tag(study: Study, score: Score) -> str:

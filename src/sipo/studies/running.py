@@ -19,6 +19,7 @@ from sipo.config import Config
 from sipo.errors import UserError
 from sipo.files import write_atomic
 from sipo.jsonl import read_json
+from sipo.rounds.config import OnlineConfig, require_same
 from sipo.run import RunDir
 from sipo.studies.grid import Cell, Study
 from sipo.yaml12 import write_yaml
@@ -37,10 +38,13 @@ class Job:
 
 def is_done(study: Study, cell: Cell) -> bool:
     """Trained with these settings and scored by this scorer. Raises UsageError where the directory holds another run."""
-    run = RunDir(Path(cell.config.run))
+    run = RunDir(cell.path)
     if not (run.path / DONE).is_file():
         return False
-    run.require_same_config(cell.config, has_checkpoint=True)
+    if isinstance(cell.config, OnlineConfig):
+        require_same(cell.config)
+    else:
+        run.require_same_config(cell.config, has_checkpoint=True)
     return read_json(run.path / DONE).get("scorer") == study.measure.scorer
 
 
@@ -86,13 +90,13 @@ def _run(
             while waiting and len(running) < jobs:
                 cell = waiting.pop(0)
                 running.append(_start(study, cell, base_samples(cell, cells)))
-                console.print(f"running {cell.name}, {running[-1].log}", highlight=False, markup=False)
+                console.print(f"running {cell.path.name}, {running[-1].log}", highlight=False, markup=False)
             time.sleep(0.2)
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
                 if job.process.returncode:
                     failed.append(job)
-                    console.print(Text.assemble(("failed", "red"), f": {job.cell.name}, see {job.log}"))
+                    console.print(Text.assemble(("failed", "red"), f": {job.cell.path.name}, see {job.log}"))
                     continue
                 seconds.append(time.time() - job.started)
                 _mark_done(study, job)
@@ -100,7 +104,7 @@ def _run(
                 left = len(waiting) + len(running)
                 expected = f", about {_clock(left * median(seconds) / jobs)} left" if left else ""
                 console.print(
-                    f"{total - left}/{total} {job.cell.name} in {_clock(seconds[-1])}{expected}", highlight=False
+                    f"{total - left}/{total} {job.cell.path.name} in {_clock(seconds[-1])}{expected}", highlight=False
                 )
     finally:
         for job in running:
@@ -127,7 +131,8 @@ def _interrupt(number: int, frame: object) -> None:
 
 def _encode_caches(cells: Sequence[Cell], console: Console) -> None:
     """Fill the caches that the cells share, one after the other, before several runs would fill one at once."""
-    first_of = {cell.config.data.cache: cell for cell in reversed(cells) if cell.config.data.cache is not None}
+    shared = [cell for cell in cells if isinstance(cell.config, Config)]  # every round has a cache of its own
+    first_of = {cell.training.data.cache: cell for cell in reversed(shared) if cell.training.data.cache is not None}
     for cache, cell in first_of.items():
         config, log = _write_config(cell)
         console.print(f"encoding into {cache}, where it is not encoded yet", highlight=False, markup=False)
@@ -147,8 +152,12 @@ def base_samples(cell: Cell, cells: Sequence[Cell]) -> Path | None:
         return config.model, config.data, config.policy, config.sample
 
     for other in cells:
-        run = RunDir(Path(other.config.run))
-        if drawn_by(other.config) == drawn_by(cell.config) and (run.path / DONE).is_file() and 0 in run.sample_steps():
+        run = RunDir(other.path)
+        if (
+            drawn_by(other.training) == drawn_by(cell.training)
+            and (run.path / DONE).is_file()
+            and 0 in run.sample_steps()
+        ):
             return run.samples_at(0)
     return None
 
@@ -162,7 +171,7 @@ def _start(study: Study, cell: Cell, base_samples: Path | None) -> Job:
 
 def _write_config(cell: Cell) -> tuple[Path, Path]:
     """Beside the run directory: its config, and where its output goes."""
-    folder = Path(cell.config.run)
+    folder = cell.path
     folder.parent.mkdir(parents=True, exist_ok=True)
     config = folder.with_name(f"{folder.name}.yaml")
     write_atomic(config, write_yaml(cell.config.to_dict()))
@@ -181,7 +190,7 @@ def _launch(command: Sequence[str], log: Path) -> subprocess.Popen:
 def _mark_done(study: Study, job: Job) -> None:
     record = {"labels": dict(job.cell.labels), "seed": job.cell.seed, "scorer": study.measure.scorer,
               "seconds": time.time() - job.started}  # fmt: skip
-    write_atomic(Path(job.cell.config.run) / DONE, json.dumps(record, indent=1))
+    write_atomic(job.cell.path / DONE, json.dumps(record, indent=1))
 
 
 def _last_lines(log: Path, count: int = 5) -> str:
@@ -196,7 +205,7 @@ def _clock(seconds: float) -> str:
 
 def describe(study: Study, cells: Sequence[Cell], done: Collection[Cell], seconds: Sequence[float], jobs: int) -> str:
     """What `--dry-run` prints: the runs, which of them are done, in how many seconds, and how long the others will take."""
-    lines = [f"{'done' if cell in done else 'to run':7} {cell.name}" for cell in cells]
+    lines = [f"{'done' if cell in done else 'to run':7} {cell.path.name}" for cell in cells]
     left = len(cells) - len(done)
     if not left:
         time_left = "nothing to run"
@@ -206,6 +215,5 @@ def describe(study: Study, cells: Sequence[Cell], done: Collection[Cell], second
         )
     else:
         time_left = "its time is not known before one run has finished"
-    steps = {cell.config.train.num_steps for cell in cells}
-    size = f"{len(cells)} runs of {' or '.join(map(str, sorted(steps)))} steps"
+    size = f"{len(cells)} runs of {' or '.join(sorted({cell.length for cell in cells}))}"
     return "\n".join([f"{study.name}: {study.title}", *lines, f"{size}, {left} to run: {time_left}"])

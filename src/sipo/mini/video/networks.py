@@ -14,19 +14,19 @@ from sipo.mini.video.clips import FRAMES
 from sipo.mini.video.wording import WORDS
 from sipo.mini.world import SIZE
 
-CHANNELS, LATENT_SIDE = 8, 8
+CHANNELS, LATENT_SIDE = 6, 16
 
 AFTER = 13
 """Tokens from here on see the whole caption, see `sipo.mini.cells.AFTER`: the longest has 12 words."""
 
 
 def make_vae() -> Autoencoder:
-    """Pixels (B, 3, 9, 64, 64) <-> latents (B, 8, 3, 8, 8). The scaling factor is set once it has been measured."""
+    """Pixels (B, 3, 9, 64, 64) <-> latents (B, 6, 3, 16, 16). The scaling factor is set once it has been measured."""
     make: Any = AutoencoderKLCogVideoX
     return make(
-        block_out_channels=(8, 16, 32, 48),
-        down_block_types=("CogVideoXDownBlock3D",) * 4,
-        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=(16, 32, 32),
+        down_block_types=("CogVideoXDownBlock3D",) * 3,
+        up_block_types=("CogVideoXUpBlock3D",) * 3,
         layers_per_block=1,
         latent_channels=CHANNELS,
         norm_num_groups=4,
@@ -38,7 +38,7 @@ def make_vae() -> Autoencoder:
 
 
 def make_transformer() -> CogVideoXTransformer3DModel:
-    """Predicts v of latents (B, 3, 8, 8, 8), in patches of 2 x 2: 48 tokens beside 32 tokens of text."""
+    """Predicts v of latents (B, 3, 6, 16, 16), in patches of 4 x 4: 48 tokens beside 32 tokens of text."""
     return CogVideoXTransformer3DModel(
         num_attention_heads=5,
         attention_head_dim=32,
@@ -50,7 +50,7 @@ def make_transformer() -> CogVideoXTransformer3DModel:
         sample_width=LATENT_SIDE,
         sample_height=LATENT_SIDE,
         sample_frames=FRAMES,
-        patch_size=2,
+        patch_size=4,
         temporal_compression_ratio=4,
         max_text_seq_length=MAX_LENGTH,
     )

@@ -12,7 +12,8 @@ MIXTURE = {"shape": 0.05, "color": 0.15, "direction": 0.2, "speed": 0.3, "two_ob
 class VideoRecipe:
     """Four stages as the image miniature has them (`sipo.mini.recipe.Recipe`), on clips.
 
-    vae: CogVideoX's autoencoder, on clips of which the share `vae_degraded` is degraded.
+    vae: CogVideoX's autoencoder, on clips of which the share `vae_degraded` is degraded; the first `stills` steps see single
+    frames, four in the place of a clip.
     text: the text encoder learns which thing stands where in the first, the middle and the last frame.
     clean: denoiser and text encoder, jointly, on `pool_size` flawless clips with right captions; with the weight
     `guide_weight` the encoder goes on to say what stands where, and `lookup_heads` heads of every attention learn to look it
@@ -24,7 +25,8 @@ class VideoRecipe:
 
     seed: int = 0
     mixture: dict[str, float] = field(default_factory=lambda: dict(MIXTURE))
-    vae: Schedule = field(default_factory=lambda: Schedule(1600, 8, learning_rate=2e-3))
+    vae: Schedule = field(default_factory=lambda: Schedule(2400, 4, learning_rate=2e-3))
+    stills: int = 1000
     kl: float = 1e-4
     vae_degraded: float = 0.5
     text: Schedule = field(default_factory=lambda: Schedule(1500, 128, weight_decay=0.01))
@@ -42,4 +44,4 @@ class VideoRecipe:
     prompt_dropout: float = 0.1
     guide_weight: float = 0.2
     lookup_heads: int = 2
-    pool_size: int = 12_000
+    pool_size: int = 8_000

@@ -15,10 +15,14 @@ from sipo.mini.recipe import Flaws, Schedule
 from sipo.mini.tokenizer import tokenize
 from sipo.mini.train_vae import fit_vae
 from sipo.mini.training import train, train_jointly
+from sipo.mini.video.clips import FRAMES
 from sipo.mini.video.data import draw_clip, draw_clips, to_pixels, what_moves_where
 from sipo.mini.video.networks import AFTER, make_reader, make_scheduler, make_vae, video_tokenizer
 from sipo.mini.video.recipe import VideoRecipe
 from sipo.schedule import VPSchedule, add_noise, training_target
+
+STILLS = 4
+"""Single frames that take the place of a clip while the autoencoder learns from them."""
 
 Report = Callable[[int, dict[str, float]], None]
 
@@ -26,13 +30,26 @@ Report = Callable[[int, dict[str, float]], None]
 def train_vae(
     recipe: VideoRecipe, folder: Path, report: Report, device: str, autocast: bool, save_every: int = 100
 ) -> Autoencoder:
-    """The autoencoder of clips. See `fit_vae`."""
+    """The autoencoder of clips, of which the share `vae_degraded` is degraded. See `fit_vae`.
 
-    def draw(number: int, rng: np.random.Generator, flaws: Flaws) -> Tensor:
-        return to_pixels(draw_clips(number, rng, flaws, recipe.mixture)[0])
+    The first `stills` steps see single frames, STILLS in the place of a clip: what a frame looks like is learned sooner from
+    many scenes. CogVideoX's autoencoder is causal and takes a frame as it takes a clip's first.
+    """
+
+    def draw(number: int, key: list[int], flaws: Flaws) -> np.ndarray:
+        return draw_clips(number, np.random.default_rng([recipe.seed, *key]), flaws, recipe.mixture)[0]
+
+    def batch(step: int) -> Tensor:
+        flaws, size = Flaws(degraded=recipe.vae_degraded), recipe.vae.batch_size
+        if step >= recipe.stills:
+            return to_pixels(draw(size, [1, step], flaws))
+        clips = draw(STILLS * size, [1, step], flaws)  # (B, F, 64, 64, 3)
+        frames = np.arange(len(clips)) % FRAMES
+        return to_pixels(clips[np.arange(len(clips)), frames][:, None])
 
     torch.manual_seed(recipe.seed)
-    return fit_vae(make_vae().to(device), recipe, draw, folder, report, device, autocast, save_every)
+    measured = to_pixels(draw(256, [2], Flaws()))
+    return fit_vae(make_vae().to(device), recipe, batch, measured, folder, report, device, autocast, save_every)
 
 
 def reading_loss(head: nn.Module, states: Tensor, cells: Tensor) -> Tensor:
@@ -66,7 +83,7 @@ def video_schedule() -> VPSchedule:
 
 
 def velocity(networks: nn.ModuleDict, xt: Tensor, t: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """v of latents (B, 3, 8, 8, 8), and the encoder's states (B, 32, width)."""
+    """v of latents (B, 3, 6, 16, 16), and the encoder's states (B, 32, width)."""
     states = networks["text_encoder"](tokens).last_hidden_state
     predicted = networks["transformer"](hidden_states=xt, timestep=t, encoder_hidden_states=states).sample
     return predicted.float(), states
@@ -87,7 +104,7 @@ def video_terms(
     generator, schedule = torch.Generator().manual_seed(recipe.seed * 1_000_003 + 17 + step), video_schedule()
     device = next(networks.parameters()).device
     rows = torch.randint(len(pool["tokens"]), (batch_size,), generator=generator)
-    x0 = pool["latents"][rows].float()  # (B, 3, 8, 8, 8)
+    x0 = pool["latents"][rows].float()  # (B, 3, 6, 16, 16)
     dropped = torch.rand(batch_size, generator=generator)[:, None] < recipe.prompt_dropout
     tokens = torch.where(dropped, empty, pool["tokens"][rows]).to(device)  # (B, 32)
     cells = pool["cells"][rows].masked_fill(dropped[..., None], -100).to(device)  # (B, 16, 3)
