@@ -163,12 +163,18 @@ def benchmark(
             help="Objectives, such as sipo,dpo_cm: steps of each in turn with Diffusion-DPO's, and a plan's memory."
         ),
     ] = None,
+    loading: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Instead: pairs a second of so many of the config's own, decoded, encoded and cached."
+        ),
+    ] = None,
 ) -> None:
     """Seconds per step, split by part: SIPO against Diffusion-DPO, with and without a cache; two configs, or objectives, in turn."""
     from sipo.config import load_config
 
-    if sum(each is not None for each in (pairs, against, objectives)) > 1:
-        raise UsageError("--pairs, --against and --objectives measure different things: give one of them")
+    if sum(each is not None for each in (pairs, against, objectives, loading)) > 1:
+        raise UsageError("--pairs, --against, --objectives and --loading measure different things: give one of them")
     counts = (pairs or "").replace(" ", "").split(",") if pairs is not None else []
     if not all(count.isdecimal() and int(count) >= 100 for count in counts):
         raise UsageError(f"--pairs: {pairs!r} should be numbers of at least 100, such as 1000,100000")
@@ -180,6 +186,13 @@ def benchmark(
         from sipo.plan.growth import render as render_growth
 
         render_growth(measure_growth(raw, [int(count) for count in counts], console()), console())
+        return
+    if loading:
+        from sipo.plan.loading import measure_loading
+        from sipo.plan.loading import render as render_rates
+
+        workers = sorted({0, 1, raw["data"]["workers"]})
+        say(render_rates(measure_loading(raw, loading, workers, console())), nl=False)
         return
     if objectives:
         from sipo.plan.cost import cost

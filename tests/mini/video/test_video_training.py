@@ -79,7 +79,7 @@ def test_what_is_trained_is_what_the_family_predicts(folder, networks):
     assert torch.equal(backbone.schedule.alphas_cumprod, train.video_schedule().alphas_cumprod)
     assert backbone.schedule.prediction == train.video_schedule().prediction == "v_prediction"
     assert float(backbone.schedule.alphas_cumprod[-1]) == 0
-    xt, t = torch.randn(2, 3, 6, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([900, 300])
+    xt, t = torch.randn(2, 5, 6, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([900, 300])
     with torch.no_grad():
         theirs = backbone.predict(backbone.denoiser, xt, t, backbone.encode_prompts(PROMPTS))
         ours, _ = velocity(networks, xt, t, tokenize(video_tokenizer(), PROMPTS))
@@ -91,7 +91,7 @@ def test_the_pool_holds_what_the_family_encodes(pool):
     videos, captions, _ = draw_clips(4, np.random.default_rng([0, 3, 0]), Flaws(), TINY.mixture)
     with torch.no_grad():
         mean = make_vae_of_seed().encode(to_pixels(videos)).latent_dist.mean
-    assert pool["latents"].shape == (4, 3, 6, 16, 16)
+    assert pool["latents"].shape == (4, 5, 6, 16, 16)
     assert pool["latents"].shape[1] == mean.shape[2]
     assert torch.equal(pool["tokens"], tokenize(video_tokenizer(), captions))
 
@@ -114,7 +114,7 @@ def test_the_loss_is_the_error_of_v(networks, pool, monkeypatch):
     assert len({tuple(row.tolist()) for row in pool["tokens"]}) == len(pool["tokens"])
     monkeypatch.setattr(train, "velocity", true)
     assert float(video_terms(networks, TINY, 4, pool, EMPTY, 3)["v"]) < 1e-3
-    monkeypatch.setattr(train, "velocity", lambda *given: (torch.zeros(4, 3, 6, 16, 16), torch.zeros(4, 32, 128)))
+    monkeypatch.setattr(train, "velocity", lambda *given: (torch.zeros(4, 5, 6, 16, 16), torch.zeros(4, 32, 128)))
     assert float(video_terms(networks, TINY, 4, pool, EMPTY, 3)["v"]) > 0.3
 
 
@@ -130,7 +130,7 @@ def test_cells_say_what_stands_where_in_the_first_middle_and_last_frame():
 
 def test_places_of_every_frame_look_up_their_own_cell(networks):
     with torch.no_grad(), normed_attentions(networks["transformer"]) as seen:
-        velocity(networks, torch.randn(2, 3, 6, 16, 16), torch.tensor([5, 900]), tokenize(video_tokenizer(), PROMPTS))
+        velocity(networks, torch.randn(2, 5, 6, 16, 16), torch.tensor([5, 900]), tokenize(video_tokenizer(), PROMPTS))
     assert len(seen) == 6
     assert {name: tuple(x.shape) for name, x in seen[0].items()} == dict.fromkeys(("norm_q", "norm_k"), (2, 5, 80, 32))
     keys, queries = torch.zeros(1, 4, 80, 32), torch.zeros(1, 4, 80, 32)

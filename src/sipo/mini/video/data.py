@@ -67,7 +67,7 @@ def what_moves_where(clip: Clip) -> Tensor:
 def encode_pool(
     path: Path, vae: Autoencoder, recipe: VideoRecipe, flaws: Flaws, device: str, autocast: bool
 ) -> dict[str, Tensor]:
-    """The recipe's N clips, made once, then read: scaled latents (N, 3, 6, 16, 16) float16, frames first, token ids (N, 32)
+    """The recipe's N clips, made once, then read: scaled latents (N, 5, 6, 16, 16) float16, frames first, token ids (N, 32)
     int64 of the captions, and what moves in the cells (N, 16, 3) int64."""
     if not path.is_file():
         tokenizer, latents, tokens, cells = video_tokenizer(), [], [], []

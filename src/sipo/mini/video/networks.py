@@ -21,7 +21,7 @@ AFTER = 13
 
 
 def make_vae() -> Autoencoder:
-    """Pixels (B, 3, 9, 64, 64) <-> latents (B, 6, 3, 16, 16). The scaling factor is set once it has been measured."""
+    """Pixels (B, 3, 9, 64, 64) <-> latents (B, 6, 5, 16, 16). The scaling factor is set once it has been measured."""
     make: Any = AutoencoderKLCogVideoX
     return make(
         block_out_channels=(16, 32, 32),
@@ -30,7 +30,7 @@ def make_vae() -> Autoencoder:
         layers_per_block=1,
         latent_channels=CHANNELS,
         norm_num_groups=4,
-        temporal_compression_ratio=4,
+        temporal_compression_ratio=2,
         sample_height=SIZE,
         sample_width=SIZE,
         scaling_factor=1.0,
@@ -38,7 +38,7 @@ def make_vae() -> Autoencoder:
 
 
 def make_transformer() -> CogVideoXTransformer3DModel:
-    """Predicts v of latents (B, 3, 6, 16, 16), in patches of 4 x 4: 48 tokens beside 32 tokens of text."""
+    """Predicts v of latents (B, 5, 6, 16, 16), in patches of 4 x 4: 80 tokens beside 32 tokens of text."""
     return CogVideoXTransformer3DModel(
         num_attention_heads=5,
         attention_head_dim=32,
@@ -51,7 +51,7 @@ def make_transformer() -> CogVideoXTransformer3DModel:
         sample_height=LATENT_SIDE,
         sample_frames=FRAMES,
         patch_size=4,
-        temporal_compression_ratio=4,
+        temporal_compression_ratio=2,
         max_text_seq_length=MAX_LENGTH,
     )
 

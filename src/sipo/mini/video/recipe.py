@@ -25,8 +25,8 @@ class VideoRecipe:
 
     seed: int = 0
     mixture: dict[str, float] = field(default_factory=lambda: dict(MIXTURE))
-    vae: Schedule = field(default_factory=lambda: Schedule(2400, 4, learning_rate=2e-3))
-    stills: int = 1000
+    vae: Schedule = field(default_factory=lambda: Schedule(3500, 4, learning_rate=2e-3))
+    stills: int = 800
     kl: float = 1e-4
     vae_degraded: float = 0.5
     text: Schedule = field(default_factory=lambda: Schedule(1500, 128, weight_decay=0.01))

@@ -83,7 +83,7 @@ def video_schedule() -> VPSchedule:
 
 
 def velocity(networks: nn.ModuleDict, xt: Tensor, t: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """v of latents (B, 3, 6, 16, 16), and the encoder's states (B, 32, width)."""
+    """v of latents (B, 5, 6, 16, 16), and the encoder's states (B, 32, width)."""
     states = networks["text_encoder"](tokens).last_hidden_state
     predicted = networks["transformer"](hidden_states=xt, timestep=t, encoder_hidden_states=states).sample
     return predicted.float(), states
@@ -104,7 +104,7 @@ def video_terms(
     generator, schedule = torch.Generator().manual_seed(recipe.seed * 1_000_003 + 17 + step), video_schedule()
     device = next(networks.parameters()).device
     rows = torch.randint(len(pool["tokens"]), (batch_size,), generator=generator)
-    x0 = pool["latents"][rows].float()  # (B, 3, 6, 16, 16)
+    x0 = pool["latents"][rows].float()  # (B, 5, 6, 16, 16)
     dropped = torch.rand(batch_size, generator=generator)[:, None] < recipe.prompt_dropout
     tokens = torch.where(dropped, empty, pool["tokens"][rows]).to(device)  # (B, 32)
     cells = pool["cells"][rows].masked_fill(dropped[..., None], -100).to(device)  # (B, 16, 3)
