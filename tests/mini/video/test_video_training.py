@@ -31,6 +31,7 @@ from sipo.mini.world import Thing
 
 TINY = VideoRecipe(
     vae=Schedule(2, 1),
+    stills=1,
     text=Schedule(2, 2),
     clean=Schedule(4, 2, warmup_steps=2, ema=0.9),
     noisy=Schedule(2, 2, ema=0.9),
@@ -101,6 +102,16 @@ def make_vae_of_seed():
     return make_vae()
 
 
+def test_the_autoencoder_sees_stills_and_then_clips(monkeypatch, tmp_path):
+    """Four single frames in the place of a clip."""
+    seen = []
+    monkeypatch.setattr(train, "fit_vae", lambda vae, recipe, batch, *rest: seen.extend(batch(step) for step in (0, 1)))
+    train.train_vae(TINY, tmp_path, lambda step, metrics: None, "cpu", False)
+    assert [tuple(pixels.shape) for pixels in seen] == [(4, 3, 1, 64, 64), (1, 3, 9, 64, 64)]
+    with torch.no_grad():
+        assert [make_vae_of_seed().encode(x).latent_dist.mean.shape[2] for x in seen] == [1, 5]
+
+
 def test_the_loss_is_the_error_of_v(networks, pool, monkeypatch):
     """0 for the true v = sqrt(abar) eps - sqrt(1 - abar) x_0, computed here from x_t, x_0 and the table."""
     abar = train.video_schedule().alphas_cumprod.double()
@@ -132,10 +143,10 @@ def test_places_of_every_frame_look_up_their_own_cell(networks):
     with torch.no_grad(), normed_attentions(networks["transformer"]) as seen:
         velocity(networks, torch.randn(2, 5, 6, 16, 16), torch.tensor([5, 900]), tokenize(video_tokenizer(), PROMPTS))
     assert len(seen) == 6
-    assert {name: tuple(x.shape) for name, x in seen[0].items()} == dict.fromkeys(("norm_q", "norm_k"), (2, 5, 80, 32))
-    keys, queries = torch.zeros(1, 4, 80, 32), torch.zeros(1, 4, 80, 32)
+    assert {name: tuple(x.shape) for name, x in seen[0].items()} == dict.fromkeys(("norm_q", "norm_k"), (2, 5, 112, 32))
+    keys, queries = torch.zeros(1, 4, 112, 32), torch.zeros(1, 4, 112, 32)
     keys[0, :, :32] = 10 * torch.eye(32)  # one direction for each token of the text
-    queries[0, :, 32:] = 10 * torch.eye(32)[own_tokens(16, AFTER)].repeat(3, 1)
+    queries[0, :, 32:] = 10 * torch.eye(32)[own_tokens(16, AFTER)].repeat(5, 1)
     assert float(lookup_loss([{"norm_q": queries, "norm_k": keys}], 2, 32)) < 0.01
     assert float(lookup_loss([{"norm_q": queries.roll(1, 2), "norm_k": keys}], 2, 32)) > 1
 
