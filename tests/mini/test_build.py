@@ -19,7 +19,7 @@ from sipo.mini.recipe import Flaws, Recipe, Schedule
 from sipo.mini.train_text import train_text
 from sipo.mini.train_unet import draw_timesteps, make_networks, snr_weight, train_unet
 from sipo.mini.train_vae import train_vae
-from sipo.mini.training import make_optimizers, share_of_rate
+from sipo.mini.training import load_state, make_optimizers, save_state, share_of_rate
 
 TINY = Recipe(
     vae=Schedule(3, 2),
@@ -68,6 +68,14 @@ def test_the_text_encoder_resumes_exactly(tmp_path):
     with pytest.raises(Stopped):
         train_text(TINY, tmp_path / "cut", stop_at(3), "cpu", False, save_every=1)
     assert same(whole, train_text(TINY, tmp_path / "cut", silent, "cpu", False, save_every=1))
+
+
+def test_of_a_finished_stage_the_average_is_enough(tmp_path, vae):
+    """So that its checkpoint can be kept small."""
+    train_vae(TINY, tmp_path, silent, "cpu", False)
+    state = load_state(tmp_path / "state.pt")
+    save_state(tmp_path / "state.pt", {name: state[name] for name in ("step", "seconds", "average")})
+    assert same(vae, train_vae(TINY, tmp_path, stop_at(1), "cpu", False))
 
 
 def test_the_denoiser_resumes_exactly(tmp_path, vae):

@@ -32,8 +32,11 @@ def train(
     checkpoint is written.
     """
     average = copy.deepcopy(networks).requires_grad_(False)
-    optimizers = make_optimizers(networks, schedule)
     state = load_state(path) or {"step": 0, "seconds": 0.0}
+    if state["step"] >= schedule.num_steps:  # nothing else of the checkpoint is needed then
+        average.load_state_dict(state["average"])
+        return average.eval()
+    optimizers = make_optimizers(networks, schedule)
     if state["step"]:
         networks.load_state_dict(state["networks"])
         average.load_state_dict(state["average"])
