@@ -194,6 +194,7 @@ families: Registry[Any] = Registry(
         "WanPipeline": "sipo.backbones.wan:WAN",
         "WanImageToVideoPipeline": "sipo.backbones.wan_i2v:WAN_I2V",
         "HunyuanVideo15Pipeline": "sipo.backbones.hunyuan_video_15:HUNYUAN_VIDEO_15",
+        "LTX2Pipeline": "sipo.backbones.ltx2:LTX_2",
     },
     "sipo.backbones",
 )

@@ -24,6 +24,7 @@ KONTEXT = "black-forest-labs/FLUX.1-Kontext-dev"
 KLEIN, KLEIN_BASE = (f"black-forest-labs/FLUX.2-klein-{name}" for name in ("4B", "base-4B"))
 WAN5, WAN14, WAN14_I2V = (f"Wan-AI/Wan2.2-{name}-Diffusers" for name in ("TI2V-5B", "T2V-A14B", "I2V-A14B"))
 HUNYUAN = "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v"
+LTX2 = "Lightricks/LTX-2"
 COG2, COG5 = "zai-org/CogVideoX-2b", "zai-org/CogVideoX-5b"
 
 
@@ -46,6 +47,7 @@ COG2, COG5 = "zai-org/CogVideoX-2b", "zai-org/CogVideoX-5b"
         (WAN14, 2 * 14.29e9, 0.005),
         (WAN14_I2V, 2 * 14.29e9, 0.005),
         (HUNYUAN, 8.3e9, 0.005),
+        (LTX2, 19e9, 0.01),
     ],
 )
 def test_the_denoisers_have_the_published_number_of_parameters(model, published, within):
@@ -101,6 +103,16 @@ def test_a_forward_of_hunyuan_video_1_5_takes_the_flops_of_its_blocks():
     assert counted == pytest.approx(layers * 2 * width * (products + 2 * tokens * tokens), rel=0.001)
 
 
+def test_a_forward_of_ltx_2_takes_the_flops_of_the_video_s_blocks():
+    """Self-attention, cross-attention to 1,024 tokens of text, feed-forward. The audio's one token, and all around the blocks, is 0.1%."""
+    layers, width, hidden, tokens, text = 48, 4096, 16384, 16 * 16 * 24, 1024
+    products = 4 * tokens * width + 2 * (tokens + text) * width + 2 * tokens * hidden
+    architecture = read_architecture(ModelConfig(LTX2))
+    backbone = meta_backbone(architecture, architecture.sizes.native)
+    counted = forward_flops(lambda: backbone.predict(backbone.denoiser))
+    assert counted == pytest.approx(layers * 2 * width * (products + 2 * tokens * tokens + 2 * tokens * text), rel=0.001)
+
+
 def test_a_forward_of_kontext_takes_the_flops_of_twice_the_image_tokens():
     """57 blocks, 12 width^2 weights for each token and attention over all; what lies around them is 0.1%."""
     width, blocks, text = 3072, 57, 512
@@ -118,6 +130,7 @@ def test_the_models_own_sizes():
         COG2: Size(480, 720, 49, 8.0), COG5: Size(480, 720, 49, 8.0), SD35M: Size(1024, 1024), SD35L: Size(1024, 1024),
         QWEN: Size(1024, 1024), Z_IMAGE: Size(1024, 1024), TURBO: Size(1024, 1024), KLEIN: Size(1024, 1024), KLEIN_BASE: Size(1024, 1024),
         WAN5: Size(704, 1280, 121, 24.0), WAN14: Size(480, 832, 81, 16.0), WAN14_I2V: Size(480, 832, 81, 16.0), HUNYUAN: Size(480, 848, 121, 24.0),
+        LTX2: Size(512, 768, 121, 24.0),
     }  # fmt: skip
 
 
@@ -135,6 +148,7 @@ def test_encoders_have_the_published_number_of_parameters():
     assert numbers(KLEIN)["text_encoder"] == pytest.approx(4.02e9, rel=0.005)
     head = 152_064 * 3_584  # of Qwen2.5-7B, which the encoder does without
     assert numbers(HUNYUAN)["text_encoder"] == 7_615_616_512 - head
+    assert numbers(LTX2) == {"text_encoder": 12_187_325_040}  # google/gemma-3-12b-it
     assert numbers(SD35L)["text_encoder_3"] == pytest.approx(4.76e9, rel=0.005)
     assert sum(p.numel() for p in meta_vae(read_architecture(ModelConfig(SD15))).parameters()) == 83_653_863
 

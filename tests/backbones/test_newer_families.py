@@ -43,6 +43,14 @@ def unpack_qwen(pipeline, x):
     return pipeline._unpack_latents(x, 16, 16, pipeline.vae_scale_factor).squeeze(2)
 
 
+def pack_ltx2(pipeline, x):
+    return pipeline._pack_latents(x)
+
+
+def unpack_ltx2(pipeline, x):
+    return pipeline._unpack_latents(x, 2, 4, 4)
+
+
 def stacked(pipeline, samples):
     """Z-Image's network gets and gives a list of samples (C, 1, h, w)."""
     return torch.stack(list(samples)).squeeze(2)
@@ -61,6 +69,7 @@ LAYOUTS = {
     "wan2.2-5b": Layout(),
     "wan2.2-14b": Layout(),
     "hunyuan-video-1.5": Layout(unpack=lambda pipeline, x: x[:, : pipeline.num_channels_latents]),
+    "ltx2": Layout(pack_ltx2, unpack_ltx2, unpack_ltx2),
 }
 
 
@@ -135,7 +144,7 @@ def silenced(output):
     first = (
         [torch.zeros_like(each) for each in output[0]] if isinstance(output[0], list) else torch.zeros_like(output[0])
     )
-    return (first,)
+    return (first, *output[1:])  # LTX-2's second is the audio's
 
 
 def add_frames(vae, pixels: Tensor) -> Tensor:

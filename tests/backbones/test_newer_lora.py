@@ -28,9 +28,12 @@ MORE = {
     "z-image": ["feed_forward.w1", "feed_forward.w2", "layers.0.adaLN_modulation.0"],
     "wan2.2-5b": ["ffn.net.0.proj", "ffn.net.2", "time_embedder.linear_1", "time_proj", "text_embedder.linear_2"],
     "wan2.2-14b": ["ffn.net.0.proj", "ffn.net.2"],
+    "ltx2": ["ff.net.0.proj", "ff.net.2", "proj_in", "time_embed.linear", "timestep_embedder.linear_1", "audio_proj_in", "audio_attn1.to_q",
+             "audio_to_video_attn.to_k", "audio_time_embed.linear", "caption_projection.linear_2"],
     "hunyuan-video-1.5": ["add_q_proj", "to_add_out", "ff.net.0.proj", "ff_context.net.2", "norm1.linear", "linear_3"],
 }
-FORMS = {"hunyuan-video-1.5": ("diffusers",)}  # of all others three; the key rules of other programs were not verified
+# Of all others three; the key rules of other programs were not verified.
+FORMS = {"hunyuan-video-1.5": ("diffusers",), "ltx2": ("diffusers", "comfyui")}
 
 # Stability-AI/sd3.5: mmditx.py, as kohya-ss/sd-scripts: library/sd3_models.py
 SD3 = [
@@ -67,15 +70,28 @@ WAN = [
     for module in (*(f"{kind}_attn.{letter}" for kind in ("self", "cross") for letter in "qkvo"), "ffn.0", "ffn.2")
 ]
 WAN += ["time_embedding.0", "time_projection.1", "text_embedding.2"]
+# Lightricks/LTX-2: ltx-core, model/transformer; the names by which its own trainer writes LoRA behind `diffusion_model.`
+LTX2 = [
+    f"transformer_blocks.{n}.{module}"
+    for n in (0, 1)
+    for module in (*(f"attn{k}.{name}" for k in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")), "ff.net.0.proj",
+                   "ff.net.2", "audio_attn1.to_q", "audio_to_video_attn.to_k")
+] + [
+    f"{module}.emb.timestep_embedder.linear_1"
+    for module in ("adaln_single", "audio_adaln_single", "av_ca_video_scale_shift_adaln_single", "av_ca_audio_scale_shift_adaln_single",
+                   "av_ca_a2v_gate_adaln_single", "av_ca_v2a_gate_adaln_single")
+] + ["patchify_proj", "audio_patchify_proj", "adaln_single.linear", "audio_adaln_single.linear", "caption_projection.linear_2",
+     "audio_caption_projection.linear_2"]  # fmt: skip
 ORIGINAL = {
     "sd3": SD3, "qwen-image": QWEN_IMAGE, "z-image": Z_IMAGE, "flux2-klein": FLUX2, "wan2.2-5b": WAN, "wan2.2-14b": WAN,
+    "ltx2": LTX2,
 }  # fmt: skip
 
 
 def known_keys(name: str, form: str, adapted: set[str]) -> set[str]:
     """What the program reads: ComfyUI's comfy/lora.py, kohya's LoRANetwork."""
-    if form == "comfyui" and name.startswith("wan"):  # the original names behind `diffusion_model.`
-        return {f"diffusion_model.{module}" for module in WAN}
+    if form == "comfyui" and name.startswith(("wan", "ltx")):  # the original names behind `diffusion_model.`
+        return {f"diffusion_model.{module}" for module in ORIGINAL[name]}
     if form == "comfyui":  # model_lora_keys_unet: diffusers' names behind `transformer.`
         return {f"transformer.{module}" for module in adapted}
     return {f"lora_unet_{module.replace('.', '_')}" for module in ORIGINAL[name]}
@@ -150,11 +166,14 @@ def test_a_lora_for_one_of_two_denoisers_is_refused(tiny_family, tmp_path, form)
             load_backbone(ModelConfig(str(tiny_family("wan2.2-14b")), lora=str(path)))
 
 
-@pytest.mark.parametrize("form", ["comfyui", "kohya"])
-def test_hunyuan_has_no_names_elsewhere(tiny_family, tmp_path, form):
-    backbone = load_backbone(ModelConfig(str(tiny_family("hunyuan-video-1.5"))))
+@pytest.mark.parametrize(
+    ("name", "form"), [("hunyuan-video-1.5", "comfyui"), ("hunyuan-video-1.5", "kohya"), ("ltx2", "kohya")]
+)
+def test_forms_that_were_not_verified_are_refused(tiny_family, tmp_path, name, form):
+    backbone = load_backbone(ModelConfig(str(tiny_family(name))))
     weights = add_adapters(backbone.denoiser, backbone.lora_targets, RANK, ALPHA)
-    with pytest.raises(UserError, match=rf"{form} has no name for \d+ .* HunyuanVideo15Transformer3DModel, such as"):
+    kind = type(backbone.denoiser).__name__
+    with pytest.raises(UserError, match=rf"{form} has no name for \d+ .* {kind}, such as"):
         backbone.save_lora(tmp_path, {key: weight.detach() for key, weight in weights.items()}, form)
 
 

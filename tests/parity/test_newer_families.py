@@ -105,6 +105,24 @@ def hunyuan_velocity(pipeline, networks, xt, t, prompts):
     )[0]  # fmt: skip
 
 
+def ltx2_velocity(pipeline, networks, xt, t, prompts):
+    """The video's by itself, with noise and the prompts for the audio, which it does not see."""
+    hidden, mask, _, _ = pipeline.encode_prompt(prompts, do_classifier_free_guidance=False)
+    video, audio, mask = pipeline.connectors(hidden, mask)
+    grid = dict(zip(("num_frames", "height", "width"), xt.shape[2:], strict=True))
+    packed = networks["transformer"](
+        hidden_states=pipeline._pack_latents(xt), audio_hidden_states=torch.randn(len(xt), 8, 8), timestep=t, sigma=t,
+        encoder_hidden_states=video, audio_encoder_hidden_states=audio, encoder_attention_mask=mask, **grid, fps=16,
+        audio_encoder_attention_mask=mask, audio_num_frames=8, isolate_modalities=True, return_dict=False,
+    )[0]  # fmt: skip
+    return pipeline._unpack_latents(packed, *xt.shape[2:])
+
+
+def of_the_vae(pipeline, latents):
+    vae = pipeline.vae
+    return pipeline._normalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
+
+
 def in_patches(pipeline, latents):
     bn = pipeline.vae.bn
     patches = pipeline._patchify_latents(latents)
@@ -125,6 +143,7 @@ PLAIN = {
     "wan2.2-14b": Plain(channel_by_channel, wan_velocity, 3.0),
     "hunyuan-video-1.5": Plain(by_scale, hunyuan_velocity, 5.0),
     "qwen-image": Plain(channel_by_channel, qwen_velocity, math.exp(0.5 + 0.4 * (16 - 256) / (8192 - 256))),
+    "ltx2": Plain(of_the_vae, ltx2_velocity, math.exp(0.95 + 1.1 * (2 * 4 * 4 - 1024) / (4096 - 1024))),
 }
 
 
@@ -193,6 +212,8 @@ def x0_of(plain: Plain, pipeline: Any, given: Tensor, step: int, slot: Tensor, n
     if type(pipeline).__name__ == "HunyuanVideo15Pipeline":
         pipeline.vae.enable_slicing()  # its mask of attention is of one video's shape
     posterior = pipeline.vae.encode(given.unsqueeze(2) if one_frame else given).latent_dist
+    if type(pipeline).__name__ == "LTX2Pipeline":
+        return plain.x0(pipeline, posterior.mean)  # as its authors' encoder, which drops the variance
     mean, std = (each.squeeze(2) if one_frame else each for each in (posterior.mean, posterior.std))
     shape, in_patches = mean.shape[1:], hasattr(pipeline, "_unpatchify_latents")
     if in_patches:

@@ -24,6 +24,7 @@ MULTIPLES = {
     "wan": 8 * 2,
     "wan2.2-14b": 8 * 2,
     "wan2.2-5b": 16 * 2,
+    "ltx2": 32,  # by its pipeline
 }  # of all others 2 * 2
 
 
@@ -34,7 +35,7 @@ def fits(name: str, data: dict) -> bool:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_plans_and_trainings_take_the_same_sizes(name, raw_config, tiny_family):
-    sizes = VIDEO if name.startswith(("cogvideox", "wan", "hunyuan")) else IMAGE
+    sizes = VIDEO if name.startswith(("cogvideox", "wan", "hunyuan", "ltx")) else IMAGE
     assert {fits(name, data) for data in sizes} == {True, False}
     for data in sizes:
         raw = {**raw_config, "model": {"path": str(tiny_family(name))}, "data": {**raw_config["data"], **data}}

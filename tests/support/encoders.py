@@ -5,6 +5,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    GemmaTokenizer,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLTextConfig,
@@ -93,4 +96,25 @@ def qwen3(model=Qwen3Model, layers: int = 2) -> Qwen3Model | Qwen3ForCausalLM:
     return model(Qwen3Config(
         vocab_size=len(SPECIAL) + len(CHARACTERS), hidden_size=16, intermediate_size=16, num_hidden_layers=layers,
         num_attention_heads=2, num_key_value_heads=1, head_dim=8,
+    ))  # fmt: skip
+
+
+GEMMA = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+
+
+def gemma_tokenizer(length: int = 1024) -> GemmaTokenizer:
+    """A Gemma tokenizer over single ASCII characters, which begins with a token of its own; a space is one of \u2581."""
+    pieces = [*GEMMA, *(chr(code) for code in range(33, 127)), "\u2581"]
+    return GemmaTokenizer({piece: number for number, piece in enumerate(pieces)}, merges=[], model_max_length=length)
+
+
+def gemma3(layers: int = 2) -> Gemma3ForConditionalGeneration:
+    """With its vision tower, as LTX-2 has it; every second layer sees a window of tokens alone."""
+    return Gemma3ForConditionalGeneration(Gemma3Config(
+        text_config={"vocab_size": len(GEMMA) + 95, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": layers,
+                     "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "sliding_window": 32,
+                     "layer_types": ["sliding_attention", "full_attention"] * (layers // 2)},
+        vision_config={"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+                       "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
     ))  # fmt: skip

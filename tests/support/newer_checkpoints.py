@@ -7,6 +7,8 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLHunyuanVideo15,
+    AutoencoderKLLTX2Audio,
+    AutoencoderKLLTX2Video,
     AutoencoderKLQwenImage,
     AutoencoderKLWan,
     ClassifierFreeGuidance,
@@ -16,6 +18,8 @@ from diffusers import (
     Flux2Transformer2DModel,
     HunyuanVideo15Pipeline,
     HunyuanVideo15Transformer3DModel,
+    LTX2Pipeline,
+    LTX2VideoTransformer3DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
@@ -27,9 +31,12 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
+from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
 from support.encoders import (
     Qwen3ForCausalLM,
     chat_tokenizer,
+    gemma3,
+    gemma_tokenizer,
     qwen3,
     qwen25_vl,
     qwen25_vl_text,
@@ -191,6 +198,56 @@ def hunyuan_video_15(folder: Path) -> Path:
     return folder
 
 
+def ltx2(folder: Path, version: float = 2.0) -> Path:
+    """An LTX-2-type checkpoint of 4 x 8 x 8; use it at 5 frames of 32 x 32 pixels. Its VAE's statistics are not those of a fresh one.
+
+    version: 2.3 has gates and modulates the text, which its connectors bring to the width of either stream; its sampling ends at s = 0.1.
+    """
+    torch.manual_seed(0)
+    newer = version > 2
+    gates = ("gated_attn", "cross_attn_mod", "audio_gated_attn", "audio_cross_attn_mod", "perturbed_attn")
+    transformer = LTX2VideoTransformer3DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16, cross_attention_dim=32,
+        vae_scale_factors=(4, 8, 8), audio_in_channels=8, audio_out_channels=8, audio_num_attention_heads=2,
+        audio_attention_head_dim=8, audio_cross_attention_dim=16, num_layers=2, caption_channels=16, rope_type="split",
+        use_prompt_embeddings=not newer, **dict.fromkeys(gates, newer),
+    )  # fmt: skip
+    vae = AutoencoderKLLTX2Video(
+        latent_channels=4, block_out_channels=(8, 16), down_block_types=("LTX2VideoDownBlock3D",) * 2,
+        decoder_block_out_channels=(8, 8), layers_per_block=(1, 1, 1), decoder_layers_per_block=(1, 1, 1),
+        spatio_temporal_scaling=(True, True), decoder_spatio_temporal_scaling=(True, True),
+        decoder_inject_noise=(False,) * 3, downsample_type=("temporal", "spatiotemporal"),
+        upsample_type=("spatiotemporal", "temporal"), upsample_residual=(True, True), upsample_factor=(1, 1),
+        patch_size=4, decoder_causal=False, spatial_compression_ratio=8, temporal_compression_ratio=4,
+    )  # fmt: skip
+    vae.latents_mean.normal_()
+    vae.latents_std.uniform_(0.5, 2)
+    connectors = LTX2TextConnectors(
+        caption_channels=16, text_proj_in_factor=3, video_connector_num_attention_heads=2,
+        video_connector_attention_head_dim=16 if newer else 8, video_connector_num_layers=1,
+        video_connector_num_learnable_registers=8, audio_connector_num_attention_heads=2,
+        audio_connector_attention_head_dim=8, audio_connector_num_layers=1, audio_connector_num_learnable_registers=8,
+        rope_type="split", per_modality_projections=newer, video_hidden_dim=32, audio_hidden_dim=16,
+        video_gated_attn=newer, audio_gated_attn=newer, proj_bias=newer,
+    )  # fmt: skip
+    LTX2Pipeline(
+        transformer=transformer, vae=vae, connectors=connectors, text_encoder=gemma3(), tokenizer=gemma_tokenizer(),
+        audio_vae=AutoencoderKLLTX2Audio(
+            base_channels=8, ch_mult=(1, 1, 1), num_res_blocks=1, attn_resolutions=None, in_channels=2, resolution=32,
+            latent_channels=2, norm_type="pixel", causality_axis="height", mid_block_add_attention=False, mel_bins=16,
+        ),
+        vocoder=LTX2Vocoder(
+            in_channels=32, hidden_channels=8, out_channels=2, upsample_kernel_sizes=[4, 4], upsample_factors=[2, 2],
+            resnet_kernel_sizes=[3], resnet_dilations=[[1, 3, 5]], output_sampling_rate=1000,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024, max_image_seq_len=4096,
+            shift_terminal=0.1 if newer else None,  # of which a single step is NaN
+        ),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
 def wan22_i2v(folder: Path) -> Path:
     """A Wan2.2-I2V-A14B-type checkpoint: the mask and the source's latents are channels more; 5 frames of 16 x 16 pixels."""
     torch.manual_seed(0)
@@ -206,4 +263,5 @@ NEWER = {  # as `support.checkpoints.FAMILIES`
     "wan2.2-5b": (wan22_5b, {"resolution": 32, "num_frames": 5, "fps": 16}),
     "wan2.2-14b": (wan22_14b, {"resolution": 16, "num_frames": 5}),
     "hunyuan-video-1.5": (hunyuan_video_15, {"resolution": 16, "num_frames": 5, "fps": 16}),
+    "ltx2": (ltx2, {"resolution": 32, "num_frames": 5, "fps": 16}),
 }

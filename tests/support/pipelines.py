@@ -28,6 +28,22 @@ def call(pipeline: DiffusionPipeline, prompts: list[str], size: Any, guidance: f
     elif type(pipeline).__name__ == "HunyuanVideo15Pipeline":
         pipeline.guider = ClassifierFreeGuidance(guidance_scale=guidance)
         pipeline.vae.enable_slicing()  # its mask of attention is of one video's shape
+    elif type(pipeline).__name__ == "LTX2Pipeline":
+        return alone(pipeline, list(prompts), size, guidance, steps, keys)
     else:  # Z-Image's pipeline counts from 0
         keys["guidance_scale"] = guidance - 1 if type(pipeline).__name__ == "ZImagePipeline" else guidance
     return pipeline(prompt=list(prompts), height=size.height, width=size.width, num_inference_steps=steps, **keys)[0]
+
+
+def alone(pipeline: Any, prompts: list[str], size: Any, guidance: float, steps: int, keys: dict[str, Any]) -> Any:
+    """LTX-2's video by itself: the network's own argument for it, and of the pipeline's guidances the one by the prompt."""
+    own = pipeline.transformer.forward
+    pipeline.transformer.forward = lambda **given: own(**{**given, "isolate_modalities": True})
+    try:
+        return pipeline(
+            prompt=prompts, height=size.height, width=size.width, num_inference_steps=steps, frame_rate=size.fps,
+            guidance_scale=guidance, stg_scale=0, modality_scale=1, guidance_rescale=0, audio_guidance_scale=0,
+            audio_stg_scale=0, audio_modality_scale=0, audio_guidance_rescale=0, **keys,
+        )[0]  # fmt: skip
+    finally:
+        pipeline.transformer.forward = own

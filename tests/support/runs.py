@@ -41,6 +41,7 @@ FAMILIES = (
     "wan",
     "wan_i2v",
     "hunyuan_video_15",
+    "ltx2",
 )  # imported by name, when a checkpoint is opened
 context.set_forkserver_preload(
     ["sipo.train.loop", "sipo.rounds.loop", *(f"sipo.backbones.{name}" for name in FAMILIES), "support.runs"]

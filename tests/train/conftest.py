@@ -9,7 +9,7 @@ from support.pictures import picture
 from support.runs import CLIP
 from support.videos import noise, video
 
-VIDEO = {"cogvideox-2b", "cogvideox-5b", "wan", "wan2.2-5b", "wan2.2-14b", "hunyuan-video-1.5"}
+VIDEO = {"cogvideox-2b", "cogvideox-5b", "wan", "wan2.2-5b", "wan2.2-14b", "hunyuan-video-1.5", "ltx2"}
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,8 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 EXPERIMENTS = {"sd15": "sd", "sdxl": "sdxl", "flux": "flux", "cogvideox-2b": "cogvideox-2b",
                "cogvideox-5b": "cogvideox-5b", "wan": "wan", "sd35": "sd3", "qwen-image": "qwen-image", "z-image": "z-image",
                "flux2-klein": "flux2-klein", "wan2.2-5b": "wan2.2-5b", "wan2.2-14b": "wan2.2-14b",
-               "hunyuan-video-1.5": "hunyuan-video-1.5", "flux-kontext": "flux-kontext", "wan2.2-i2v": "wan2.2-i2v"}  # fmt: skip
+               "hunyuan-video-1.5": "hunyuan-video-1.5", "flux-kontext": "flux-kontext", "wan2.2-i2v": "wan2.2-i2v",
+               "ltx-2": "ltx2"}  # fmt: skip
 SMALL = {"data.workers": 0, "data.cache": None, "data.validation": None, "train.num_steps": 1, "train.batch_size": 2,
          "train.gradient_accumulation": 1, "train.mixed_precision": "no", "train.sample_every": 0,
          "train.validate_every": 0, "log.tensorboard": False}  # fmt: skip
@@ -43,7 +44,7 @@ def test_it_trains(path, tiny_family, tiny_pairs, video_pairs, editing_pairs, st
         keys |= {f"data.{key}": value for key, value in size.items()}
         keys |= {"model.path": str(tiny_family(family)), "model.variant": None, "model.vae": None}
         videos, pictures = (starting_videos, editing_pairs) if family in EDITING else (video_pairs, tiny_pairs)
-        keys["data.path"] = str(videos if family.startswith(("cogvideox", "wan", "hunyuan")) else pictures)
+        keys["data.path"] = str(videos if family.startswith(("cogvideox", "wan", "hunyuan", "ltx")) else pictures)
     config = load_config(path, [f"{key}={yaml.safe_dump(value).split()[0]}" for key, value in keys.items()])
     run = train(config, Console(quiet=True))
     (line,) = run.read_metrics("train")

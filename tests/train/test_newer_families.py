@@ -33,6 +33,7 @@ def test_a_plan_counts_all_networks(family_config, name):
     config = parse_config(raw)
     plan, pipeline = make_plan(config, GPUS["h100"], [1]), DiffusionPipeline.from_pretrained(raw["model"]["path"])
     texts = [part for part in pipeline.components if part.startswith("text_encoder")]
+    texts += [part for part in ("connectors", "audio_vae", "vocoder") if part in pipeline.components]
     assert plan.parameters == number(denoisers(pipeline))
     assert plan.encoder_parameters == number([pipeline.vae, *(getattr(pipeline, part) for part in texts)])
     targets = list(read_architecture(config.model).family.lora_targets)

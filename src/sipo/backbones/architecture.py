@@ -148,15 +148,16 @@ def _read_configs(source: str, index: dict[str, Any], family: Family, model: Mod
     """Those of the networks and the scheduler. Raises UserError where the parts are not those of the family."""
     text = [part for part in index if part.startswith("text_encoder") and (index[part] or [None])[0] is not None]
     networks = {**family.denoisers, "vae": family.vae}
-    for part in (*networks, "scheduler"):
+    for part in (*networks, *family.extras, "scheduler"):
         if (index.get(part) or [None])[0] is None:
             raise UserError(f"model.path: the model_index.json of {model.path} names no {part}")
-    configs = {part: _load(AutoencoderKL, source, part, model) for part in (*networks, *text)}  # reads any config.json
-    for part, cls in networks.items():
-        found = configs[part].get("_class_name", cls.__name__)
-        if found != cls.__name__:
+    configs = {part: _load(AutoencoderKL, source, part, model) for part in (*networks, *family.extras, *text)}  # reads any config.json
+    for part, classes in {**{part: (cls,) for part, cls in networks.items()}, **family.extras}.items():
+        known = [cls.__name__ for cls in classes]
+        found = configs[part].get("_class_name", known[0])
+        if found not in known:
             raise UserError(
-                f"model.path: {model.path} is declared as a {family.name}, whose {part} is a {cls.__name__}; its own is a "
+                f"model.path: {model.path} is declared as a {family.name}, whose {part} is a {' or '.join(known)}; its own is a "
                 f"{found}"
             )
     if len(text) != len(family.text_encoders):

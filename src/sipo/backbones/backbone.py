@@ -55,6 +55,10 @@ class Backbone:
     def lora_targets(self) -> tuple[str, ...]:
         return self.family.lora_targets
 
+    def trains(self, name: str) -> bool:
+        """Whether full fine-tuning changes the weight of that name in the denoiser."""
+        return self.family.trains(name)
+
     @property
     def device(self) -> torch.device:
         return next(self.denoiser.parameters()).device
@@ -230,7 +234,8 @@ class Backbone:
     def read_weights(self, policy: PolicyConfig, folder: Path) -> dict[str, Tensor]:
         """The weights that `save_lora` or `save_full` wrote, by their names in the denoiser. Raises UserError."""
         if policy.kind == "full":
-            return checkpoint.read_full(self.family, self.denoiser, folder)
+            found = checkpoint.read_full(self.family, self.denoiser, folder)
+            return {name: weight for name, weight in found.items() if self.trains(name)}
         return lora.read_lora(self.family.denoisers, self.denoiser, folder, policy.alpha)
 
     def _load(self, given: dict):

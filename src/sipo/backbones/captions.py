@@ -59,10 +59,11 @@ def overlong(
 
 def _count(architecture: Architecture, folder: Path, different: list[str]) -> list[Overlong]:
     found, windows = [], architecture.model.caption_windows
-    whole = {part: n for part, n in architecture.adapter.tokens.items() if part not in architecture.family.excerpts}
-    for part, padded in whole.items():
+    family = architecture.family
+    for part in (part for part in family.text_encoders if part not in family.excerpts):
+        padded = architecture.adapter.tokens[part]
         room = padded // windows - 2  # of a window, between its start and its end
-        limit = windows * room + 2 if windows > 1 else padded - architecture.family.template
+        limit = windows * room + 2 if windows > 1 else padded - family.template
         name = part.replace("text_encoder", "tokenizer")
         tokenizer = getattr(transformers, architecture.configs["model_index"][name][1]).from_pretrained(folder / name)
         lengths = [

@@ -57,7 +57,7 @@ def load_pipeline(
     else:
         pipeline = family.pipeline.from_pretrained(folder, variant=variant, dtype=frozen, use_safetensors=True, **parts)
     pipeline.set_progress_bar_config(disable=True)
-    for name in set(family.text_encoders) - given.keys():
+    for name in {*family.text_encoders, *family.extras} - given.keys():
         outside_autocast(getattr(pipeline, name), "forward")
     return pipeline
 
@@ -114,14 +114,19 @@ def save_full(
 ) -> None:
     """The whole pipeline for `DiffusionPipeline.from_pretrained`, its denoisers with these weights.
 
-    They are put into networks of the pipeline's own classes: ours may be sharded, which changes their class.
+    They are put into networks of the pipeline's own classes: ours may be sharded, which changes their class. Weights that do not
+    train get the dtype of those that do.
     """
     ours, plain = {}, {}
     for part, network, own in by_part(denoiser, family.denoisers, weights):
         ours[part] = network
         with torch.device("meta"):
             plain[part] = family.denoisers[part].from_config(network.config)
-        plain[part].load_state_dict({**network.state_dict(), **own}, assign=True)
+        dtypes = {weight.dtype for weight in own.values()}
+        rest = {name: weight for name, weight in network.state_dict().items() if name not in own}
+        if len(dtypes) == 1:
+            rest = {name: w.to(*dtypes) if w.is_floating_point() else w for name, w in rest.items()}
+        plain[part].load_state_dict({**rest, **own}, assign=True)
     pipeline.register_modules(**plain)
     try:
         pipeline.save_pretrained(folder, safe_serialization=True)

@@ -1,7 +1,7 @@
 """What the toolkit needs of a model family: a record of its parts, and an adapter with its rules and its forward pass."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -191,7 +191,9 @@ class Family:
     template: tokens of a chat template, which take room from a prompt. idle_weights: the denoiser has weights that its
     prediction does not depend on, which never get a gradient. encoder_layers: so many of a text encoder's layers the
     pipeline reads, so that a rehearsal keeps them. excerpts: text encoders that read parts of a prompt, so that its own length
-    is not what they cut. prepare: what is done to a denoiser when it was loaded, or built without weights.
+    is not what they cut. prepare: what is done to a denoiser when it was loaded, or built without weights. extras: other networks of
+    the pipeline that stay frozen, with the classes that each may have; they lie where the encoders do. trains: whether full
+    fine-tuning changes a weight of a denoiser, by its name in that. note: what the model card says of the training.
     """
 
     pipeline: type[DiffusionPipeline]
@@ -210,8 +212,11 @@ class Family:
     encoder_layers: int = 1
     excerpts: tuple[str, ...] = ()
     prepare: Callable[[nn.Module], None] = lambda network: None
+    extras: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
+    trains: Callable[[str], bool] = lambda name: True
+    note: str = ""
 
-    UNUSED: ClassVar = ("safety_checker", "feature_extractor", "image_encoder")  # parts that are never loaded
+    UNUSED: ClassVar = ("safety_checker", "feature_extractor", "image_encoder", "processor")  # parts that are never loaded
 
     @property
     def name(self) -> str:
@@ -219,9 +224,9 @@ class Family:
 
     @property
     def encoders(self) -> tuple[str, ...]:
-        """What a cache of latents and text embeddings replaces: the VAE, the text encoders, their tokenizers."""
+        """What a cache of latents and text embeddings replaces: the VAE, the text encoders, their tokenizers, the extras."""
         tokenizers = (part.replace("text_encoder", "tokenizer") for part in self.text_encoders)
-        return ("vae", *self.text_encoders, *tokenizers)
+        return ("vae", *self.text_encoders, *tokenizers, *self.extras)
 
     @property
     def loads_lora(self) -> bool:

@@ -2,7 +2,7 @@
 
 kohya-ss/sd-scripts: networks/lora.py (U-Net), lora_flux.py, lora_sd3.py; kohya-ss/musubi-tuner: networks/ (Wan, Qwen-Image,
 Z-Image, FLUX.2); ComfyUI: comfy/lora.py, comfy/utils.py. Original code: Stability-AI/generative-models (U-Net), Stability-AI/sd3.5,
-black-forest-labs/flux and flux2, Wan-Video/Wan2.1. Z-Image's "original" names are those of its single files.
+black-forest-labs/flux and flux2, Wan-Video/Wan2.1, Lightricks/LTX-2. Z-Image's "original" names are those of its single files.
 """
 
 import re
@@ -87,6 +87,13 @@ DOUBLE_2 = {"attn.to_out.0": "img_attn.proj", "attn.to_add_out": "txt_attn.proj"
             "ff.linear_out": "img_mlp.2", "ff_context.linear_in": "txt_mlp.0", "ff_context.linear_out": "txt_mlp.2"}  # fmt: skip
 SINGLE_2 = {"attn.to_qkv_mlp_proj": "linear1", "attn.to_out": "linear2"}
 
+LTX_2 = {"proj_in": "patchify_proj", "audio_proj_in": "audio_patchify_proj", "time_embed": "adaln_single",
+         "audio_time_embed": "audio_adaln_single", "prompt_adaln": "prompt_adaln_single",
+         "audio_prompt_adaln": "audio_prompt_adaln_single", "av_cross_attn_video_scale_shift": "av_ca_video_scale_shift_adaln_single",
+         "av_cross_attn_audio_scale_shift": "av_ca_audio_scale_shift_adaln_single",
+         "av_cross_attn_video_a2v_gate": "av_ca_a2v_gate_adaln_single",
+         "av_cross_attn_audio_v2a_gate": "av_ca_v2a_gate_adaln_single"}  # fmt: skip
+
 
 def original(network: Any, module: str) -> Place | None:
     """The module in the original code of the network's model; None for a network or module without one."""
@@ -103,6 +110,9 @@ def original(network: Any, module: str) -> Place | None:
         return Place(module)
     if kind == "ZImageTransformer2DModel":
         return _z_image(module)
+    if kind == "LTX2VideoTransformer3DModel":
+        first, dot, rest = module.partition(".")
+        return Place(LTX_2.get(first, first) + dot + rest)
     if kind == "WanTransformer3DModel":
         block = re.fullmatch(r"blocks\.(\d+)\.(.+)", module)
         name = f"blocks.{block[1]}.{WAN_BLOCK.get(block[2])}" if block and block[2] in WAN_BLOCK else WAN.get(module)

@@ -2,7 +2,7 @@
 
 diffusers   PART.MODULE.lora_A.weight, alpha in the metadata
 comfyui     U-Net: lora_unet_MODULE.lora_down.weight and .alpha, in diffusers' names; FLUX, Stable Diffusion 3,
-            Qwen-Image and Z-Image: transformer.MODULE; Wan: diffusion_model.NAME, in the original code's names
+            Qwen-Image and Z-Image: transformer.MODULE; Wan, LTX-2: diffusion_model.NAME, in the original code's names
 kohya       lora_unet_NAME.lora_down.weight and .alpha: SD 1.x and 2.x, Qwen-Image and Z-Image in diffusers' names, all
             others in the original code's, where FLUX and Stable Diffusion 3 have q, k, v (and of FLUX's single block the MLP) as one module
 """
@@ -27,6 +27,7 @@ COMFYUI = (
     "FluxTransformer2DModel", "Flux2Transformer2DModel", "SD3Transformer2DModel", "QwenImageTransformer2DModel",
     "ZImageTransformer2DModel",
 )  # fmt: skip
+NOT_KOHYA = ("LTX2VideoTransformer3DModel",)  # whose names in kohya's scripts were not verified
 KOHYA = ("QwenImageTransformer2DModel", "ZImageTransformer2DModel")
 
 
@@ -75,7 +76,8 @@ def _named(network: nn.Module, pairs: dict[str, Pair], alpha: float, form: Form)
         return {f"transformer.{module}": (pair, alpha) for module, pair in pairs.items()}
     if form == "kohya" and kind in KOHYA:
         return {flat("lora_unet", module): (pair, alpha) for module, pair in pairs.items()}
-    places = {module: original(network, module) for module in pairs}
+    is_known = form != "kohya" or kind not in NOT_KOHYA
+    places = {module: original(network, module) if is_known else None for module in pairs}
     nameless = [module for module, place in places.items() if place is None]
     if nameless:
         known = "diffusers' form (--format diffusers) is what programs for this model read"

@@ -26,6 +26,10 @@ class MetaBackbone:
     def lora_targets(self) -> tuple[str, ...]:
         return self.architecture.family.lora_targets
 
+    def trains(self, name: str) -> bool:
+        """Whether full fine-tuning changes the weight of that name in the denoiser."""
+        return self.architecture.family.trains(name)
+
     def predict(self, denoiser: nn.Module, batch: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
         """One forward over `batch` samples, with the conditioning in `dtype`, as a training calls it."""
         adapter = self.architecture.adapter
@@ -57,6 +61,19 @@ def meta_text_encoders(architecture: Architecture, dtype: torch.dtype = torch.fl
     with torch.device("meta"):
         made = {part: make_text_encoder(architecture.configs[part]) for part in architecture.family.text_encoders}
     return {part: network.to(dtype).requires_grad_(False).eval() for part, network in made.items()}
+
+
+def meta_extras(architecture: Architecture, dtype: torch.dtype = torch.float32) -> dict[str, nn.Module]:
+    """The other frozen networks by the name of their part."""
+    found = {part: extra_class(architecture, part) for part in architecture.family.extras}
+    return {part: _meta(architecture, part, cls, dtype) for part, cls in found.items()}
+
+
+def extra_class(architecture: Architecture, part: str) -> Any:
+    """Of the classes that an extra may have, its own."""
+    classes = architecture.family.extras[part]
+    own = architecture.configs[part].get("_class_name")
+    return next((cls for cls in classes if cls.__name__ == own), classes[0])
 
 
 def make_text_encoder(config: dict[str, Any], **changes: Any) -> nn.Module:

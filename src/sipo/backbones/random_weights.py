@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPTokenizer, PreTrainedTokenizerBase, Qwen2Tokenizer, T5Tokenizer
+from transformers import CLIPTokenizer, GemmaTokenizer, PreTrainedTokenizerBase, Qwen2Tokenizer, T5Tokenizer
 
 from sipo.backbones.architecture import architecture_folder, read_architecture, resolve_path
-from sipo.backbones.meta import make_text_encoder
+from sipo.backbones.meta import extra_class, make_text_encoder
 from sipo.config import ModelConfig
 from sipo.errors import UserError
 
@@ -35,7 +35,8 @@ def write_random_checkpoint(model: ModelConfig, folder: Path, dtype: torch.dtype
     architecture = read_architecture(model)
     family, configs, index = architecture.family, architecture.configs, architecture.configs["model_index"]
     torch.manual_seed(seed)
-    for name, cls in {**family.denoisers, "vae": family.vae}.items():
+    extras = {part: extra_class(architecture, part) for part in family.extras}
+    for name, cls in {**family.denoisers, "vae": family.vae, **extras}.items():
         cls.from_config(configs[name]).to(dtype).save_pretrained(folder / name)
     tokenizers = {}
     for name in family.text_encoders:
@@ -53,16 +54,17 @@ def write_random_checkpoint(model: ModelConfig, folder: Path, dtype: torch.dtype
 def _shallow(encoder: dict[str, Any], layers: int) -> dict[str, Any]:
     """Few layers, and a vocabulary as small as the tokenizer's. Language models of which many layers are read get thin ones."""
     kind = encoder["_class_name"]
-    if "Qwen" not in kind:
+    if not kind.startswith(("Qwen", "Gemma3")):
         return {"num_hidden_layers" if "CLIP" in kind else "num_layers": layers, "vocab_size": VOCABULARY}
+    text = encoder.get("text_config", encoder)
+    layers = min(layers, text["num_hidden_layers"])
     less = {"num_hidden_layers": layers, "vocab_size": VOCABULARY, "layer_types": None}
+    heads = {"num_attention_heads": 1, "num_key_value_heads": 1} if "head_dim" in text else {}
+    less |= {**heads, "intermediate_size": 8} if layers > 1 else {}
     if "text_config" in encoder:
-        return {
-            "text_config": {**encoder["text_config"], **less},
-            "vision_config": {**encoder["vision_config"], "depth": 1},
-        }
-    heads = {"num_attention_heads": 1, "num_key_value_heads": 1} if "head_dim" in encoder else {}
-    return {**less, **({**heads, "intermediate_size": 8} if layers > 1 else {})}
+        depth = "depth" if kind.startswith("Qwen") else "num_hidden_layers"
+        return {"text_config": {**text, **less}, "vision_config": {**encoder["vision_config"], depth: 1}}
+    return less
 
 
 def _tokenizer(encoder: dict[str, Any]) -> PreTrainedTokenizerBase:
@@ -76,5 +78,8 @@ def _tokenizer(encoder: dict[str, Any]) -> PreTrainedTokenizerBase:
         pieces = [*special, *ASCII, "\u0120", "\u010a"]  # space and newline, as bytes are written
         vocab = {piece: number for number, piece in enumerate(pieces)}
         return Qwen2Tokenizer(vocab=vocab, merges=[], additional_special_tokens=special[1:], chat_template=CHAT)
+    if "Gemma3" in encoder["_class_name"]:
+        pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *ASCII, "\u2581"]
+        return GemmaTokenizer({piece: number for number, piece in enumerate(pieces)}, merges=[], model_max_length=1024)
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), ("\u2581", -2.0), *((letter, -3.0) for letter in ASCII)]
     return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sipo.backbones import read_architecture
 from sipo.backbones.architecture import Architecture
 from sipo.backbones.denoisers import blocks_of, networks_of, streamed_blocks
-from sipo.backbones.meta import meta_backbone, meta_text_encoders, meta_vae
+from sipo.backbones.meta import meta_backbone, meta_extras, meta_text_encoders, meta_vae
 from sipo.backbones.quantize import linear_layers, quantized_bytes
 from sipo.config import Config, Quantization
 from sipo.plan.count import Counted, count, forward_flops
@@ -91,9 +91,11 @@ def measure(config: Config) -> Measured:
     plain = _bytes(weight for weight in denoiser.parameters() if not weight.requires_grad)
     vae = meta_vae(architecture, architecture.vae_dtype(frozen))
     texts = meta_text_encoders(architecture, frozen)
-    networks = (vae, *texts.values())
+    extras = meta_extras(architecture, frozen)
+    networks = (vae, *texts.values(), *extras.values())
     vae_flops = forward_flops(lambda: backbone.encode_media(vae))
-    text_flops = sum(_text_flops(text, architecture.adapter.tokens[name]) for name, text in texts.items())
+    tokens, of_text = architecture.adapter.tokens, {**texts, **extras}
+    text_flops = sum(_text_flops(of_text[name], number) for name, number in tokens.items())
     return Measured(
         architecture=architecture,
         size=size,

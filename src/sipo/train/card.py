@@ -48,6 +48,8 @@ def model_card(config: Config, backbone: Backbone, step: int, is_lora: bool, for
             f"It was trained with the base's linear layers in {config.model.quantize}, and goes into the base as it was "
             "published: its pictures may differ a little from those of the training.\n\n"
         )
+    if backbone.family.note:
+        note += f"{backbone.family.note}\n\n"
     settings = write_yaml(config.to_dict())
     return (
         f"---\n{printable(write_yaml(front))}---\n\n# {markdown_text(base)} aligned with {name}\n\n"

@@ -60,10 +60,10 @@ def train(config: Config, console: Console, take_step: Step | None = None, base_
             if last:
                 break
         with t.ema.swapped_in() if t.ema else contextlib.nullcontext():
-            weights, step = t.engine.unsharded_weights(), t.settings.num_steps
+            weights, step = t.engine.unsharded_weights(frozen=True), t.settings.num_steps
             if t.processes.is_main:
                 if t.best:
-                    weights, step = t.best.read(), t.best.step
+                    weights, step = weights | t.best.read(), t.best.step
                     console.print(f"the best held-out score is that of step {step}: weights/ holds it", highlight=False)
                 write_weights(t.engine.policy, t.backbone, config, t.run.weights, step, weights)
         t.processes.barrier()

@@ -31,6 +31,8 @@ class Trainable(Protocol):
     @property
     def lora_targets(self) -> Sequence[str]: ...
 
+    def trains(self, name: str) -> bool: ...
+
 
 Other = Literal["reference", "old"]
 
@@ -120,7 +122,9 @@ def make_policy(
     else:
         if copies.model:
             frozen_copy = copy.deepcopy(denoiser).requires_grad_(False).eval()
-        trainable = dict(denoiser.named_parameters())
+        trainable = {name: weight for name, weight in denoiser.named_parameters() if backbone.trains(name)}
+        for name in dict(denoiser.named_parameters()).keys() - trainable.keys():
+            denoiser.get_parameter(name).requires_grad_(False)
     for weight in trainable.values():
         weight.data = weight.data.float()  # in bfloat16 a small update would be lost to rounding
     if start is not None:

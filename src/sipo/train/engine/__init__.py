@@ -45,8 +45,11 @@ class Engine(Protocol):
         """The weights whose gradients are local after a backward; empty where they are averaged first."""
         ...
 
-    def unsharded_weights(self) -> dict[str, Tensor]:
-        """The trained weights by name. Sharded ones arrive at the first process only, on its CPU."""
+    def unsharded_weights(self, frozen: bool = False) -> dict[str, Tensor]:
+        """The trained weights by name. Sharded ones arrive at the first process only, on its CPU.
+
+        frozen: beside them what full fine-tuning leaves frozen, where it is sharded.
+        """
         ...
 
 

@@ -38,7 +38,7 @@ class Replicated:
     def local_weights(self) -> list[nn.Parameter]:
         return list(self.policy.trainable.values())
 
-    def unsharded_weights(self) -> dict[str, Tensor]:
+    def unsharded_weights(self, frozen: bool = False) -> dict[str, Tensor]:
         return self.policy.state()
 
 

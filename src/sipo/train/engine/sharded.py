@@ -49,9 +49,11 @@ class Sharded:
     def local_weights(self) -> list[nn.Parameter]:
         return []
 
-    def unsharded_weights(self) -> dict[str, Tensor]:
-        found = {}
-        for name, weight in self.policy.state().items():  # one at a time on the device
+    def unsharded_weights(self, frozen: bool = False) -> dict[str, Tensor]:
+        found, wanted = {}, self.policy.state()
+        if frozen and self.policy.config.kind == "full":
+            wanted = {name: weight.detach() for name, weight in self.policy.denoiser.named_parameters()}
+        for name, weight in wanted.items():  # one at a time on the device
             weight = weight.full_tensor() if isinstance(weight, DTensor) else weight
             if self.processes.is_main:
                 found[name] = weight.cpu()
