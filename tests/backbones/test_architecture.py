@@ -110,7 +110,9 @@ def test_a_forward_of_ltx_2_takes_the_flops_of_the_video_s_blocks():
     architecture = read_architecture(ModelConfig(LTX2))
     backbone = meta_backbone(architecture, architecture.sizes.native)
     counted = forward_flops(lambda: backbone.predict(backbone.denoiser))
-    assert counted == pytest.approx(layers * 2 * width * (products + 2 * tokens * tokens + 2 * tokens * text), rel=0.001)
+    assert counted == pytest.approx(
+        layers * 2 * width * (products + 2 * tokens * tokens + 2 * tokens * text), rel=0.001
+    )
 
 
 def test_a_forward_of_kontext_takes_the_flops_of_twice_the_image_tokens():

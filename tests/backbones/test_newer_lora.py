@@ -28,8 +28,18 @@ MORE = {
     "z-image": ["feed_forward.w1", "feed_forward.w2", "layers.0.adaLN_modulation.0"],
     "wan2.2-5b": ["ffn.net.0.proj", "ffn.net.2", "time_embedder.linear_1", "time_proj", "text_embedder.linear_2"],
     "wan2.2-14b": ["ffn.net.0.proj", "ffn.net.2"],
-    "ltx2": ["ff.net.0.proj", "ff.net.2", "proj_in", "time_embed.linear", "timestep_embedder.linear_1", "audio_proj_in", "audio_attn1.to_q",
-             "audio_to_video_attn.to_k", "audio_time_embed.linear", "caption_projection.linear_2"],
+    "ltx2": [
+        "ff.net.0.proj",
+        "ff.net.2",
+        "proj_in",
+        "time_embed.linear",
+        "timestep_embedder.linear_1",
+        "audio_proj_in",
+        "audio_attn1.to_q",
+        "audio_to_video_attn.to_k",
+        "audio_time_embed.linear",
+        "caption_projection.linear_2",
+    ],
     "hunyuan-video-1.5": ["add_q_proj", "to_add_out", "ff.net.0.proj", "ff_context.net.2", "norm1.linear", "linear_3"],
 }
 # Of all others three; the key rules of other programs were not verified.

@@ -36,7 +36,6 @@ SMALLER_BATCH = {
     "wan2.2-14b": 1,
     "wan2.2-i2v-14b": 1,
     "hunyuan-video-1.5": 1,
-    "ltx-2": 1,
 }  # of which more are accumulated, so that 80 GB hold it
 
 # Table A1, and the clip range and the threshold of Appendix F.1. Adam is AdamW without weight decay.

@@ -101,7 +101,7 @@ def test_the_card_gives_the_policy(raw_config, tiny_sd, files, case):
         assert CliRunner().invoke(app, ["export", str(run.path), "--out", "x", "--format", "onnx"]).exit_code != 0
 
 
-@pytest.mark.parametrize("name", ["wan2.2-14b", "hunyuan-video-1.5"])
+@pytest.mark.parametrize("name", ["wan2.2-14b", "hunyuan-video-1.5", "ltx2"])
 def test_the_card_loads_a_lora_into_each_of_two_denoisers_and_past_a_pipeline_that_loads_none(family_config, name):
     """And one that was merged before the training."""
     steps = ("train.num_steps=1", "train.learning_rate=0.2", "loss.beta=0.01", "loss.prune_threshold=0.0")
@@ -114,6 +114,7 @@ def test_the_card_loads_a_lora_into_each_of_two_denoisers_and_past_a_pipeline_th
         theirs = call(followed(card, run.weights), ["p"], opened.backbone.size, 1.0, 2, seeds=[0])[0]
         assert np.abs(np.stack(theirs).astype(int) - ours).max() <= 1
         assert ("one in the folder `transformer_2`" in " ".join(card.split())) == (name == "wan2.2-14b")
+        assert ("trained on videos alone" in card) == (name == "ltx2")
         base = open_for_sampling(str(run.path), True, 2, 1.0).sampler(["p"], [0])[0]
         assert np.abs(np.stack(base).astype(int) - ours).max() > 1
 
@@ -130,6 +131,7 @@ def test_names_in_the_card_are_texts(raw_config):
         vae=SimpleNamespace(__name__="AutoencoderKL"),
         denoisers={"unet": 1},
         loads_lora=True,
+        note="",
     )
     card = model_card(parse_config(raw), SimpleNamespace(family=family, folder=HOSTILE), 2, True, None)  # pyright: ignore[reportArgumentType]
     assert not {"\u202e", "\x1b"} & set(card)

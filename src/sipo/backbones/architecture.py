@@ -151,7 +151,9 @@ def _read_configs(source: str, index: dict[str, Any], family: Family, model: Mod
     for part in (*networks, *family.extras, "scheduler"):
         if (index.get(part) or [None])[0] is None:
             raise UserError(f"model.path: the model_index.json of {model.path} names no {part}")
-    configs = {part: _load(AutoencoderKL, source, part, model) for part in (*networks, *family.extras, *text)}  # reads any config.json
+    configs = {
+        part: _load(AutoencoderKL, source, part, model) for part in (*networks, *family.extras, *text)
+    }  # reads any config.json
     for part, classes in {**{part: (cls,) for part, cls in networks.items()}, **family.extras}.items():
         known = [cls.__name__ for cls in classes]
         found = configs[part].get("_class_name", known[0])

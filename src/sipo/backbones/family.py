@@ -216,7 +216,12 @@ class Family:
     trains: Callable[[str], bool] = lambda name: True
     note: str = ""
 
-    UNUSED: ClassVar = ("safety_checker", "feature_extractor", "image_encoder", "processor")  # parts that are never loaded
+    UNUSED: ClassVar = (
+        "safety_checker",
+        "feature_extractor",
+        "image_encoder",
+        "processor",
+    )  # parts that are never loaded
 
     @property
     def name(self) -> str:

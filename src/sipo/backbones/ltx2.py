@@ -25,7 +25,7 @@ MAX_TOKENS = 1024  # the pipeline's default
 NATIVE = Size(512, 768, 121, fps=24.0)  # the pipeline's defaults
 MULTIPLE = 32  # of the sides, which the pipeline requires
 POINT = -60.0  # log-variance of latents that are their mean: a deviation of 1e-13
-AUDIO = ("audio", "av_cross_attn")  # in the names of weights that the video's stream alone does not read
+AUDIO = ("audio", "av_cross_attn", "a2v_cross_attn")  # in the names of weights that the video by itself does not read
 
 
 class LTX2:
@@ -37,12 +37,18 @@ class LTX2:
         self.transformer, self.vae, self.scheduler = configs["transformer"], configs["vae"], configs["scheduler"]
         encoder, connectors = configs["text_encoder"]["_class_name"], configs["connectors"]
         if not encoder.startswith("Gemma3"):
-            raise UserError(f"its text encoder is a {encoder}; LTX-2 and LTX-2.3, of Gemma 3, are supported, LTX-2.5 is not")
+            raise UserError(
+                f"its text encoder is a {encoder}; LTX-2 and LTX-2.3, of Gemma 3, are supported, LTX-2.5 is not"
+            )
         if connectors.get("video_connector_num_learnable_registers", 128) is None:
-            raise UserError("its connectors have no registers in the place of padding, which would have to be masked; this is not supported")
+            raise UserError(
+                "its connectors have no registers in the place of padding, which would have to be masked; this is not supported"
+            )
         sides = self.transformer.get("patch_size", 1), self.transformer.get("patch_size_t", 1)
         if sides != (1, 1):
-            raise UserError(f"its transformer takes patches of {sides[1]} x {sides[0]} x {sides[0]} latents; 1 x 1 x 1 is supported")
+            raise UserError(
+                f"its transformer takes patches of {sides[1]} x {sides[0]} x {sides[0]} latents; 1 x 1 x 1 is supported"
+            )
         self.stride, self.frame_stride = self.vae["spatial_compression_ratio"], self.vae["temporal_compression_ratio"]
 
     @property
@@ -82,10 +88,11 @@ class LTX2:
         """The velocity, (B, C, f, h, w), at the rate of `size`. The audio is one token of zeros, which the video does not see."""
         hidden, (frames, height, width) = conditioning["encoder_hidden_states"], xt.shape[2:]
         audio, text = self.transformer["audio_in_channels"], self._text_width("audio_cross_attention_dim")
+        coords = positions(self.transformer, frames, height, width, size.fps or NATIVE.fps, xt.device)
         tokens = denoiser(
             hidden_states=xt.to(hidden.dtype).flatten(2).transpose(1, 2), audio_hidden_states=hidden.new_zeros(len(xt), 1, audio),
             encoder_hidden_states=hidden, audio_encoder_hidden_states=hidden.new_zeros(len(xt), 1, text), timestep=t, sigma=t,
-            num_frames=frames, height=height, width=width, fps=size.fps, audio_num_frames=1, isolate_modalities=True,
+            video_coords=coords.expand(len(xt), -1, -1, -1), audio_num_frames=1, isolate_modalities=True,
         ).sample  # fmt: skip
         return tokens.transpose(1, 2).unflatten(2, (frames, height, width))
 
@@ -112,7 +119,9 @@ class LTX2:
         latents = (x0 * deviation + center).to(pipeline.vae.dtype)
         # A decoder that reads a timestep gets that of clean latents, the pipeline's default.
         timestep = latents.new_zeros(len(latents)) if pipeline.vae.config.timestep_conditioning else None
-        return pipeline.video_processor.postprocess_video(pipeline.vae.decode(latents, timestep).sample, output_type="pil")
+        return pipeline.video_processor.postprocess_video(
+            pipeline.vae.decode(latents, timestep).sample, output_type="pil"
+        )
 
     def sample(
         self,
@@ -131,6 +140,26 @@ class LTX2:
                 audio_modality_scale=None, audio_guidance_rescale=None, height=size.height, width=size.width,
                 num_frames=size.num_frames, frame_rate=size.fps, max_sequence_length=MAX_TOKENS, output_type="pil",
             ).frames  # fmt: skip
+
+
+def positions(
+    transformer: dict[str, Any], frames: int, height: int, width: int, fps: float, device: torch.device
+) -> Tensor:
+    """(1, 3, f h w, 2): where each token begins and ends, in seconds, rows and columns, as the network's own, built on the device.
+
+    The first latent frame is of one frame, the others of as many as the VAE compresses.
+    """
+    offset = transformer.get("causal_offset", 1)
+    strides = transformer.get("vae_scale_factors", (8, 32, 32))
+    spans = []
+    for axis, (number, stride) in enumerate(zip((frames, height, width), strides, strict=True)):
+        edges = torch.arange(number + 1, device=device, dtype=torch.float32) * stride
+        if axis == 0:
+            edges = (edges + offset - stride).clamp(min=0) / fps
+        shape = [1, 1, 1, 2]
+        shape[axis] = number
+        spans.append(torch.stack([edges[:-1], edges[1:]], -1).view(shape).expand(frames, height, width, 2))
+    return torch.stack(spans).flatten(1, 3).unsqueeze(0)
 
 
 def statistics(vae: Any) -> tuple[Tensor, Tensor]:

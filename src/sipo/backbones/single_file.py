@@ -93,6 +93,10 @@ def load_parts(
 
     Text encoders are left to the pipeline's own from_single_file, if it has one.
     """
+    if family.extras:
+        raise UserError(
+            f"model.path: {path} is one file; a {family.name}, whose {', '.join(family.extras)} it may hold too, is read from a folder"
+        )
     shapes = read_shapes(path)
     parts: dict[str, Any] = {}
     for part, cls in {**family.denoisers, "vae": family.vae}.items():
