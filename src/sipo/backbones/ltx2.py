@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2Pipeline, LTX2VideoTransformer3DModel  # pyright: ignore[reportPrivateImportUsage]
-from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder, LTX2VocoderWithBWE
+from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
+from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder, LTX2VocoderWithBWE
 from torch import Tensor, nn
 
 from sipo.backbones.family import Conditioning, Configs, Family, Media, Sizes, draw, meta, vae_moments
@@ -22,7 +23,8 @@ from sipo.schedule import FlowSchedule
 from sipo.size import Size
 
 MAX_TOKENS = 1024  # the pipeline's default
-NATIVE = Size(512, 768, 121, fps=24.0)  # the pipeline's defaults
+RATE = 24.0
+NATIVE = Size(512, 768, 121, fps=RATE)  # the pipeline's defaults
 MULTIPLE = 32  # of the sides, which the pipeline requires
 POINT = -60.0  # log-variance of latents that are their mean: a deviation of 1e-13
 AUDIO = ("audio", "av_cross_attn", "a2v_cross_attn")  # in the names of weights that the video by itself does not read
@@ -88,7 +90,7 @@ class LTX2:
         """The velocity, (B, C, f, h, w), at the rate of `size`. The audio is one token of zeros, which the video does not see."""
         hidden, (frames, height, width) = conditioning["encoder_hidden_states"], xt.shape[2:]
         audio, text = self.transformer["audio_in_channels"], self._text_width("audio_cross_attention_dim")
-        coords = positions(self.transformer, frames, height, width, size.fps or NATIVE.fps, xt.device)
+        coords = positions(self.transformer, frames, height, width, size.fps or RATE, xt.device)
         tokens = denoiser(
             hidden_states=xt.to(hidden.dtype).flatten(2).transpose(1, 2), audio_hidden_states=hidden.new_zeros(len(xt), 1, audio),
             encoder_hidden_states=hidden, audio_encoder_hidden_states=hidden.new_zeros(len(xt), 1, text), timestep=t, sigma=t,
