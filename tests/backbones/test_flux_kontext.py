@@ -75,7 +75,8 @@ def test_a_source_is_encoded_as_the_pipeline_does(backbone, checkpoint, sources)
     assert found["source_latents"].dtype == torch.float32
     torch.testing.assert_close(found["source_latents"], expected, atol=1e-6, rtol=1e-6)
     shapes = {
-        name: (value.shape, value.dtype) for name, value in backbone.adapter.meta_source(2, backbone.size).items()
+        name: (value.shape, value.dtype)
+        for name, value in backbone.adapter.meta_source(2, backbone.size, torch.float32).items()
     }
     assert shapes == {name: (value.shape, value.dtype) for name, value in found.items()}
 

@@ -56,6 +56,10 @@ class Architecture:
         """Whether the model reads a source: a picture that each of its media is an edit of, or begins with."""
         return isinstance(self.adapter, SourceAdapter)
 
+    def mixes_source(self, size: Size) -> bool:
+        """Whether a text encoder sees the source beside the prompt, so that no embedding is of a prompt alone."""
+        return isinstance(self.adapter, SourceAdapter) and self.adapter.source_tokens(size) > 0
+
     def vae_dtype(self, frozen: torch.dtype) -> torch.dtype:
         """Of the VAE among frozen weights of this dtype. SDXL's config has the flag that half precision overflows it."""
         if self.configs["vae"].get("force_upcast") and frozen == torch.float16:

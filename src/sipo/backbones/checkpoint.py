@@ -35,7 +35,7 @@ def load_pipeline(
     """
     model, family = architecture.model, architecture.family
     index = architecture.configs["model_index"]
-    parts = {name: part for name, part in (dict.fromkeys(family.UNUSED) | given).items() if name in index}
+    parts = {name: part for name, part in (dict.fromkeys(family.unused) | given).items() if name in index}
     wanted = [name for name, entry in index.items() if isinstance(entry, list) and entry[1] and name not in parts]
     file = Path(model.path) if is_single_file(model.path) else None
     missing = [name for name in wanted if not (folder / name).is_dir() and not (name == "vae" and model.vae)]

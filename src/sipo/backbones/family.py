@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from diffusers import DiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
@@ -152,16 +152,20 @@ class WindowedAdapter(Adapter, Protocol):
 class SourceAdapter(Adapter, Protocol):
     """An adapter of a model that reads a source: a picture that its media are edits of, or begin with, beside the prompt."""
 
-    def encode_source(self, pipeline: Any, pixels: Tensor, prompts: list[str], size: Size) -> Conditioning:
-        """What the network reads of sources, as the pipeline makes it, (B, ...) each; floating-point numbers in float32.
+    def source_tokens(self, size: Size) -> int:
+        """How many tokens a text encoder reads of a source, beside the prompt's; 0 for models whose text encoders see none."""
+        ...
 
-        pixels (B, 3, H, W) in [-1, 1], of `size`; prompts: those of the pairs, for models whose text encoder sees the
-        source. Names that `encode_prompts` returns too take the place of its own.
+    def encode_source(self, pipeline: Any, pixels: Tensor, prompts: list[str], size: Size) -> Conditioning:
+        """All that depends on sources, as the pipeline makes it, (B, ...) each: latents in float32; and where a text encoder
+        sees the source, the text conditioning, of which `encode_prompts` then returns nothing.
+
+        pixels (B, 3, H, W) in [-1, 1], of `size`; prompts: those of the pairs.
         """
         ...
 
-    def meta_source(self, batch: int, size: Size) -> Conditioning:
-        """The shapes that `encode_source` returns for `batch` sources, on the meta device."""
+    def meta_source(self, batch: int, size: Size, dtype: torch.dtype) -> Conditioning:
+        """The shapes that `encode_source` returns for `batch` sources, on the meta device; dtype: of text conditioning."""
         ...
 
     def sample(
@@ -191,7 +195,8 @@ class Family:
     template: tokens of a chat template, which take room from a prompt. idle_weights: the denoiser has weights that its
     prediction does not depend on, which never get a gradient. encoder_layers: so many of a text encoder's layers the
     pipeline reads, so that a rehearsal keeps them. excerpts: text encoders that read parts of a prompt, so that its own length
-    is not what they cut. prepare: what is done to a denoiser when it was loaded, or built without weights. extras: other networks of
+    is not what they cut. processors: parts that make a text encoder's inputs of pictures, each with a tokenizer of its own.
+    prepare: what is done to a denoiser when it was loaded, or built without weights. extras: other networks of
     the pipeline that stay frozen, with the classes that each may have; they lie where the encoders do. trains: whether full
     fine-tuning changes a weight of a denoiser, by its name in that. note: what the model card says of the training.
     """
@@ -211,17 +216,11 @@ class Family:
     idle_weights: bool = False
     encoder_layers: int = 1
     excerpts: tuple[str, ...] = ()
+    processors: tuple[str, ...] = ()
     prepare: Callable[[nn.Module], None] = lambda network: None
     extras: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
     trains: Callable[[str], bool] = lambda name: True
     note: str = ""
-
-    UNUSED: ClassVar = (
-        "safety_checker",
-        "feature_extractor",
-        "image_encoder",
-        "processor",
-    )  # parts that are never loaded
 
     @property
     def name(self) -> str:
@@ -229,9 +228,15 @@ class Family:
 
     @property
     def encoders(self) -> tuple[str, ...]:
-        """What a cache of latents and text embeddings replaces: the VAE, the text encoders, their tokenizers, the extras."""
+        """What a cache of latents and text embeddings replaces: the VAE, the text encoders, their tokenizers and processors, the extras."""
         tokenizers = (part.replace("text_encoder", "tokenizer") for part in self.text_encoders)
-        return ("vae", *self.text_encoders, *tokenizers, *self.extras)
+        return ("vae", *self.text_encoders, *tokenizers, *self.processors, *self.extras)
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Parts that are never loaded, where a checkpoint has them."""
+        parts = ("safety_checker", "feature_extractor", "image_encoder", "processor")
+        return tuple(part for part in parts if part not in self.processors)
 
     @property
     def loads_lora(self) -> bool:

@@ -36,7 +36,7 @@ class MetaBackbone:
         xt = meta(batch, *adapter.latent_shape(self.size))
         conditioning = adapter.meta_prompts(batch, dtype) | adapter.conditioning_of(meta(batch, 4), self.size)
         if isinstance(adapter, SourceAdapter):
-            conditioning |= adapter.meta_source(batch, self.size)
+            conditioning |= adapter.meta_source(batch, self.size, dtype)
         guidance = self.architecture.model.guidance
         return predict(adapter, denoiser, xt, meta(batch), conditioning, self.size, guidance)
 

@@ -57,7 +57,10 @@ class WanImageToVideo(Wan):
         moments = vae_moments(pipeline.vae, video)
         return {"source_latents": standardized(draw(moments, torch.zeros_like(moments[:, 0])), self.vae)}
 
-    def meta_source(self, batch: int, size: Size) -> Conditioning:
+    def source_tokens(self, size: Size) -> int:
+        return 0
+
+    def meta_source(self, batch: int, size: Size, dtype: torch.dtype) -> Conditioning:
         return {"source_latents": meta(batch, *self.latent_shape(size))}
 
     def sample(

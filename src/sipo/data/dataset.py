@@ -102,7 +102,8 @@ class CachedPairs:
         prompt = 0 if drawn.empty_prompt else sample.prompt
         members = [Member(moments[int(drawn.flip)], crops[int(drawn.flip)]) for moments, crops in sample.members]
         members = members if self.with_rejected else members[:1]
-        source = {name: tensor[int(drawn.flip)] for name, tensor in sample.source.items()}
+        of_source = sample.empty_source if drawn.empty_prompt and sample.empty_source else sample.source
+        source = {name: tensor[int(drawn.flip)] for name, tensor in of_source.items()}
         conditioning = self.cache.conditioning(prompt) | source
         seeds = seeds_at(self.seeds, slot)
         return Item(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sipo.backbones import read_architecture
 from sipo.backbones.architecture import Architecture
 from sipo.backbones.denoisers import blocks_of, networks_of, streamed_blocks
+from sipo.backbones.family import SourceAdapter
 from sipo.backbones.meta import meta_backbone, meta_extras, meta_text_encoders, meta_vae
 from sipo.backbones.quantize import linear_layers, quantized_bytes
 from sipo.config import Config, Quantization
@@ -94,8 +95,9 @@ def measure(config: Config) -> Measured:
     extras = meta_extras(architecture, frozen)
     networks = (vae, *texts.values(), *extras.values())
     vae_flops = forward_flops(lambda: backbone.encode_media(vae))
-    tokens, of_text = architecture.adapter.tokens, {**texts, **extras}
-    text_flops = sum(_text_flops(of_text[name], number) for name, number in tokens.items())
+    adapter, of_text = architecture.adapter, {**texts, **extras}
+    seen = adapter.source_tokens(size) if isinstance(adapter, SourceAdapter) else 0
+    text_flops = sum(_text_flops(of_text[name], number + seen) for name, number in adapter.tokens.items())
     return Measured(
         architecture=architecture,
         size=size,

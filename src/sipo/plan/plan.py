@@ -47,7 +47,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class CacheSize:
-    """Bytes of a pair and of a prompt in `data.cache`; `pairs`: the rows of the data, None where it is not at hand."""
+    """Bytes of a pair and of a prompt, if any, in `data.cache`; `pairs`: the rows of the data, None where it is not at hand."""
 
     dtype: str
     pair: int
@@ -193,8 +193,8 @@ def _traffic(config: Config, measured: Measured) -> tuple[int, int]:
 
 
 def _cache(config: Config, measured: Measured) -> CacheSize | None:
-    """Means and log-variances of both members, and what is read of a source, in both orientations where it flips; and the text
-    embeddings of a prompt."""
+    """Means and log-variances of both members, and what is read of a source, in both orientations where it flips, with the empty
+    prompt too where that matters; and the text embeddings of a prompt."""
     data, adapter = config.data, measured.architecture.adapter
     if data.cache is None:
         return None
@@ -211,8 +211,9 @@ def _cache(config: Config, measured: Measured) -> CacheSize | None:
         return sum(t.numel() * (stored.itemsize if t.dtype == torch.float32 else t.itemsize) for t in tensors.values())
 
     pair = (2 if has_rejected else 1) * 2 * math.prod(adapter.latent_shape(measured.size)) * stored.itemsize
-    if isinstance(adapter, SourceAdapter):
-        pair += stored_bytes(adapter.meta_source(1, measured.size))
     frozen = config.model.frozen_dtype(config.train.compute_dtype)
+    if isinstance(adapter, SourceAdapter):
+        times = 2 if data.prompt_dropout and measured.architecture.mixes_source(measured.size) else 1
+        pair += times * stored_bytes(adapter.meta_source(1, measured.size, frozen))
     prompt = stored_bytes(adapter.meta_prompts(1, frozen))
     return CacheSize(data.cache_dtype, pair * (2 if data.flip else 1), prompt, len(source) if source else None)

@@ -83,10 +83,8 @@ def render(plan: Plan, console: Console) -> None:
             if cache.pairs is None
             else f"; {cache.pairs:,} pairs take {_number((cache.pairs_in_all or 0) / GIB)} GiB"
         )
-        line(
-            f"cache in {cache.dtype}: {_number(cache.pair / 1024)} KiB a pair{known}, "
-            f"and {_number(cache.prompt / 1024)} KiB a different prompt"
-        )
+        prompt = f", and {_number(cache.prompt / 1024)} KiB a different prompt" if cache.prompt else ""
+        line(f"cache in {cache.dtype}: {_number(cache.pair / 1024)} KiB a pair{known}{prompt}")
     line(f"The time is a floor: FLOPs over the {plan.gpu.name}'s peak; real runs reach 30 to 60% of it. Not counted in "
          "memory: CUDA's context, fragmentation, workspaces (docs/plan.md).", style="dim")  # fmt: skip
 

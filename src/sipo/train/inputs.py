@@ -201,6 +201,7 @@ def _encoded(
         data.max_pixels,
         num_workers=data.workers,
         dtype=data.cache_dtype,
+        empty_prompts=bool(data.prompt_dropout) and backbone.architecture.mixes_source(backbone.size),
         **({"batch_bytes": CPU_BATCH} if backbone.device.type == "cpu" else {}),
     )
     encode_cache(backbone, request, path, processes, None if console.quiet else console)

@@ -74,10 +74,11 @@ def test_numbers_are_narrowed_and_read_as_float32(source, tmp_path, dtype):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_the_planned_size_is_the_size(source, tmp_path, flip):
+@pytest.mark.parametrize("empty", [False, True])
+def test_the_planned_size_is_the_size(source, tmp_path, flip, empty):
     """Of tensors: micro-conditioning and strength, which are not counted, come to 36 bytes of a member's orientation or less."""
-    request = EncodeRequest(source, ROWS, SIZE, flip=flip)
-    cache = encode(source, tmp_path / "cache", flip=flip)
+    request = EncodeRequest(source, ROWS, SIZE, flip=flip, empty_prompts=empty)
+    cache = encode(source, tmp_path / "cache", flip=flip, empty_prompts=empty)
     with safe_open(str(tmp_path / "cache" / cache.plan.pair_shards[0]), "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     counted = sum(t[0].nbytes for name, t in tensors.items() if not name.endswith("_geometry") and name != "strength")
@@ -98,6 +99,43 @@ def test_cached_pairs_are_the_pairs_themselves(source, tmp_path):
         torch.testing.assert_close(one.conditioning[name], value)
     mirrored = [draw_augmentation(3, slot.epoch, source.id(slot.index), True, 0.0).flip for slot in slots]
     assert 0 < sum(mirrored) < len(slots)
+
+
+def test_a_dropped_prompt_is_dropped_from_what_is_read_of_the_source(source, tmp_path):
+    """Where a text encoder reads both: in the cache as without it."""
+    cached = CachedPairs(
+        encode(source, tmp_path / "cache", crop="center", empty_prompts=True),
+        ROWS,
+        flip=True,
+        prompt_dropout=0.5,
+        seed=3,
+    )
+    plain = MediaPairs(source, ROWS, SIZE, flip=True, prompt_dropout=0.5, seed=3)
+    slots = [Slot(index, epoch, index) for epoch in (0, 1, 2) for index in ROWS]
+    one, other = (collate([pairs[slot] for slot in slots]) for pairs in (cached, plain))
+    assert one.prompts == other.prompts
+    assert 0 < one.prompts.count("") < len(slots)
+    for name, value in Editor().encode_source(other.source, other.prompts).items():
+        torch.testing.assert_close(one.conditioning[name], value)
+
+
+def test_a_cache_without_empty_prompts_is_not_taken_for_one_with_them(source, tmp_path):
+    encode(source, tmp_path / "cache")
+    with pytest.raises(UserError, match="empty prompts: None in the cache, True here"):
+        encode(source, tmp_path / "cache", empty_prompts=True)
+
+
+def test_text_embeddings_keep_their_dtype(source, tmp_path):
+    """As those of prompts do; what the cache itself narrowed is read as float32."""
+
+    class Half(Editor):
+        def encode_source(self, pixels, prompts):
+            found = super().encode_source(pixels, prompts)
+            return found | {"seen": found["seen"].half(), "latents": found["seen"]}
+
+    for dtype in ("float32", "bfloat16"):
+        read = encode(source, tmp_path / dtype, Half(), dtype=dtype).get(0).source
+        assert (read["seen"].dtype, read["latents"].dtype) == (torch.float16, torch.float32)
 
 
 def test_parts_of_a_shard_hold_them_too(source, tmp_path):

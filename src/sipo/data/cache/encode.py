@@ -119,7 +119,8 @@ def _item_bytes(backbone: Encoder, request: EncodeRequest) -> tuple[int, int]:
     pair = moments.nbytes * (2 if request.source.has_rejected else 1)
     if request.source.has_source:
         source = backbone.encode_source(torch.zeros(1, *request.size.picture.pixel_shape), [""])
-        pair += sum(tensor.nbytes for tensor in narrowed(source, request.dtype)[0].values())
+        of_source = sum(tensor.nbytes for tensor in narrowed(source, request.dtype)[0].values())
+        pair += of_source * (2 if request.empty_prompts else 1)
     return pair * (2 if request.flip else 1), sum(text.nbytes for text in texts.values())
 
 
@@ -157,7 +158,7 @@ def _encode_shards(
                 if len(parts) > on_disk:  # the one before; the last one goes into the shard at once
                     write_part(out, name, on_disk, parts[on_disk])
                     on_disk += 1
-                parts.append(encode_pairs(backbone, portion, request.flip, request.dtype))
+                parts.append(encode_pairs(backbone, portion, request.flip, request.dtype, request.empty_prompts))
             write_shard(out, name, joined(parts).content())
             remove_parts(out, name)
 

@@ -30,7 +30,8 @@ class EncodeRequest:
     dtype: of what would be stored in float32. batch_size and num_workers (which decode) do not change the content.
     pairs_per_shard, prompts_per_shard: at most; fewer where a shard would exceed `shard_bytes`, but one at least.
     batch_bytes: of the pixels that are encoded at once, whatever the batch size, but one item at least.
-    keep_every: seconds after which what is encoded of an unfinished shard is kept.
+    keep_every: seconds after which what is encoded of an unfinished shard is kept. empty_prompts: encode sources with the
+    empty prompt as well, for models whose text encoder reads both, where prompts are dropped.
     """
 
     source: PairSource
@@ -48,6 +49,7 @@ class EncodeRequest:
     shard_bytes: int = 256_000_000
     batch_bytes: int = 128_000_000
     keep_every: float = 30.0
+    empty_prompts: bool = False
 
 
 def made_by(backbone: dict[str, str], request: EncodeRequest) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def made_by(backbone: dict[str, str], request: EncodeRequest) -> dict[str, Any]:
         "crop seed": request.seed if crop == "random" else None,
         "flip": request.flip,
         **({} if request.dtype == "float32" else {"stored in": request.dtype}),
+        **({"empty prompts": True} if request.empty_prompts else {}),
         "data": request.source.fingerprint,
         "usable pairs": len(request.usable),
         "usable rows": digest(request.usable),
@@ -125,10 +128,10 @@ class CachePlan:
 
 
 def make_plan(made: dict[str, Any], request: EncodeRequest, pair_bytes: int, prompt_bytes: int) -> CachePlan:
-    """pair_bytes, prompt_bytes: what one of each takes in a shard."""
+    """pair_bytes, prompt_bytes: what one of each takes in a shard; a prompt may take nothing."""
     texts = request.source.prompts(request.usable)
     numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(["", *texts]))}
-    pairs, prompts = (max(request.shard_bytes // size, 1) for size in (pair_bytes, prompt_bytes))
+    pairs, prompts = (max(request.shard_bytes // max(size, 1), 1) for size in (pair_bytes, prompt_bytes))
     return CachePlan(
         made_by=made,
         rows=list(request.usable),

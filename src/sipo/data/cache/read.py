@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import safetensors
+import torch
 from torch import Tensor
 
 from sipo.data.cache.plan import read_plan
-from sipo.data.cache.shards import FLOAT32, MANIFEST, SOURCE, read_manifest
+from sipo.data.cache.shards import EMPTY, FLOAT32, MANIFEST, SOURCE, read_manifest
 from sipo.data.media.load import Member
 from sipo.errors import DiskFull, UserError
 from sipo.files import hash_file, write_atomic
@@ -30,7 +31,9 @@ OPEN_SHARDS = 16_384  # mapped at the same time, of the 65,530 maps that Linux g
 class CachedSample:
     """members: chosen and, if there is one, rejected: moments (orientations, 2, ...) float32, mean and log-variance, and
     micro-conditioning (orientations, 4); orientation 1 is mirrored. prompt: for `Cache.conditioning`; 0 is the empty one.
-    source: what the model reads of the pair's source, (orientations, ...) each; nothing in data without sources.
+    source: what the model reads of the pair's source, (orientations, ...) each, in the dtype that it was encoded in, but float32
+    where it has the cache's own; nothing in data without sources.
+    empty_source: the same with the empty prompt, where a text encoder reads both; nothing elsewhere.
     """
 
     id: str
@@ -38,6 +41,7 @@ class CachedSample:
     members: list[Member]
     strength: float
     source: dict[str, Tensor]
+    empty_source: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Cache:
         self.made_by: dict[str, Any] = self.plan.made_by
         self.checksums = read_manifest(self.path, self.plan.shards)
         self.orientations = 2 if self.made_by["flip"] else 1
+        self.narrow: torch.dtype = getattr(torch, self.made_by.get("stored in", "float32"))
         self._open: dict[str, Shard] = {}
         for name, checksum in self.checksums.items():
             file = self.path / name
@@ -145,12 +150,15 @@ class Cache:
             if name in shard.tensors
         ]
         strength = shard.tensors["strength"][within].item()
-        source = {
-            key.removeprefix(SOURCE): tensor[within].float() if tensor.is_floating_point() else tensor[within]
-            for key, tensor in shard.tensors.items()
-            if key.startswith(SOURCE)
-        }
-        return CachedSample(shard.id(within), self.plan.prompt_of[position], members, strength, source)
+        source, empty = (
+            {
+                key.removeprefix(prefix): tensor[within].float() if tensor.dtype == self.narrow else tensor[within]
+                for key, tensor in shard.tensors.items()
+                if key.startswith(prefix)
+            }
+            for prefix in (SOURCE, EMPTY)
+        )
+        return CachedSample(shard.id(within), self.plan.prompt_of[position], members, strength, source, empty)
 
     def prompt(self, number: int) -> str:
         return self.plan.prompts[number]

@@ -34,6 +34,7 @@ from sipo.jsonl import read_json, read_object
 
 MANIFEST = "manifest.json"
 SOURCE = "source."  # before the names of what the model reads of sources
+EMPTY = "empty source."  # before those of what it reads of them with the empty prompt, where prompts are dropped
 FLOAT32 = "float32"  # in a header: the names of tensors that are stored in half precision and read as float32
 
 
@@ -53,8 +54,8 @@ class Encoder(Protocol):
         ...
 
     def encode_source(self, pixels: Tensor, prompts: list[str]) -> dict[str, Tensor]:
-        """(B, 3, H, W) in [-1, 1], and the prompts of their pairs -> what the model reads of sources, (B, ...) each;
-        floating-point numbers are float32. Called for data with sources alone."""
+        """(B, 3, H, W) in [-1, 1], and the prompts of their pairs -> what the model reads of sources, (B, ...) each.
+        Called for data with sources alone."""
         ...
 
     def fingerprint(self) -> dict[str, str]: ...
@@ -91,9 +92,16 @@ def text_shard(backbone: Encoder, batches: Iterable[list[str]], dtype: CacheType
 
 @torch.no_grad()
 def encode_pairs(
-    backbone: Encoder, batches: Iterable[list[DecodedPair]], flip: bool, dtype: CacheType = "float32"
+    backbone: Encoder,
+    batches: Iterable[list[DecodedPair]],
+    flip: bool,
+    dtype: CacheType = "float32",
+    empty_prompts: bool = False,
 ) -> EncodedPairs:
-    """What a shard holds of these pairs. Raises UserError that names the pairs of which the VAE makes NaN or infinity."""
+    """What a shard holds of these pairs: of their sources with `empty_prompts` as well, see `EncodeRequest`.
+
+    Raises UserError that names the pairs of which the encoders make NaN or infinity.
+    """
     pairs: list[tuple[str, float, Tensor]] = []
     moments: list[Tensor] = []
     sources: list[dict[str, Tensor]] = []
@@ -106,16 +114,19 @@ def encode_pairs(
         encoded = [torch.stack([backbone.encode_media(member).float().cpu() for member in view]) for view in views]
         moments.append(torch.stack(encoded, dim=2))  # (members, B, orientations, 2, ...)
         if pictures := [pair.source for pair in batch if pair.source is not None]:
-            prompts = [pair.prompt for pair in batch]
-            seen = [backbone.encode_source(view, prompts) for view in _orientations(torch.stack(pictures), flip)]
-            sources.append({name: torch.stack([each[name].cpu() for each in seen], dim=1) for name in seen[0]})
+            read = {SOURCE: [pair.prompt for pair in batch], **({EMPTY: [""] * len(batch)} if empty_prompts else {})}
+            sources.append({})
+            for prefix, prompts in read.items():
+                seen = [backbone.encode_source(view, prompts) for view in _orientations(torch.stack(pictures), flip)]
+                stacked = {name: torch.stack([each[name].cpu() for each in seen], dim=1) for name in seen[0]}
+                sources[-1] |= {prefix + name: tensor for name, tensor in stacked.items()}
     ids, strengths, conditionings = zip(*pairs, strict=True)
     members = torch.cat(moments, dim=1)
     advice = "SDXL's VAE does in fp16: use fp32, or madebyollin/sdxl-vae-fp16-fix"
     for member in members:
         _require_finite(backbone, "the VAE gives", "pairs", member, ids, advice)
     moments_of = {name: latents.contiguous() for name, latents in zip(("chosen", "rejected"), members, strict=False)}
-    of_sources = {SOURCE + name: torch.cat([each[name] for each in sources]) for name in (sources or [{}])[0]}
+    of_sources = {name: torch.cat([each[name] for each in sources]) for name in (sources or [{}])[0]}
     for tensor in of_sources.values():
         _require_finite(backbone, "the encoders give", "sources", tensor, ids, advice)
     tensors, _ = narrowed(moments_of | of_sources, dtype)
