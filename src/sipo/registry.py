@@ -188,6 +188,8 @@ families: Registry[Any] = Registry(
         "FluxPipeline": "sipo.backbones.flux:FLUX",
         "FluxKontextPipeline": "sipo.backbones.flux_kontext:FLUX_KONTEXT",
         "QwenImagePipeline": "sipo.backbones.qwen_image:QWEN_IMAGE",
+        "QwenImageEditPipeline": "sipo.backbones.qwen_image_edit:QWEN_IMAGE_EDIT",
+        "QwenImageEditPlusPipeline": "sipo.backbones.qwen_image_edit:QWEN_IMAGE_EDIT_PLUS",
         "Flux2KleinPipeline": "sipo.backbones.flux2_klein:FLUX2_KLEIN",
         "ZImagePipeline": "sipo.backbones.z_image:Z_IMAGE",
         "CogVideoXPipeline": "sipo.backbones.cogvideox:COGVIDEOX",

@@ -20,6 +20,7 @@ SD15, SDXL = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-
 FLUX, WAN = "black-forest-labs/FLUX.1-dev", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 SD35M, SD35L = "stabilityai/stable-diffusion-3.5-medium", "stabilityai/stable-diffusion-3.5-large"
 QWEN, Z_IMAGE, TURBO = "Qwen/Qwen-Image", "Tongyi-MAI/Z-Image", "Tongyi-MAI/Z-Image-Turbo"
+EDIT, EDIT_2509 = "Qwen/Qwen-Image-Edit", "Qwen/Qwen-Image-Edit-2509"
 KONTEXT = "black-forest-labs/FLUX.1-Kontext-dev"
 KLEIN, KLEIN_BASE = (f"black-forest-labs/FLUX.2-klein-{name}" for name in ("4B", "base-4B"))
 WAN5, WAN14, WAN14_I2V = (f"Wan-AI/Wan2.2-{name}-Diffusers" for name in ("TI2V-5B", "T2V-A14B", "I2V-A14B"))
@@ -41,6 +42,8 @@ COG2, COG5 = "zai-org/CogVideoX-2b", "zai-org/CogVideoX-5b"
         (SD35M, 2.24e9, 0.005),
         (SD35L, 8.06e9, 0.005),
         (QWEN, 20.43e9, 0.005),
+        (EDIT, 20.43e9, 0.005),
+        (EDIT_2509, 20.43e9, 0.005),
         (Z_IMAGE, 6.15e9, 0.005),
         (KLEIN_BASE, 3.88e9, 0.005),
         (WAN5, 5.00e9, 0.005),
@@ -125,12 +128,24 @@ def test_a_forward_of_kontext_takes_the_flops_of_twice_the_image_tokens():
         assert counted == pytest.approx(expected, rel=0.001)
 
 
+def test_a_forward_of_qwen_image_edit_takes_the_flops_of_its_blocks():
+    """Both streams have 12 width^2 weights for each token, and attention joins them: noise and source at 1024 x 1024 whatever the
+    members' size, the prompt's 512 tokens and the picture's."""
+    width, blocks, source = 3072, 60, 4096
+    for model, size, seen in ((EDIT, 1024, 37 * 37), (EDIT_2509, 1024, 14 * 14), (EDIT_2509, 512, 14 * 14)):
+        backbone = meta_backbone(read_architecture(ModelConfig(model)), Size(size, size))
+        counted = forward_flops(lambda backbone=backbone: backbone.predict(backbone.denoiser))
+        tokens = (size // 16) ** 2 + source + 512 + seen
+        expected = blocks * (2 * tokens * 12 * width**2 + 4 * tokens**2 * width)
+        assert counted == pytest.approx(expected, rel=0.002)
+
+
 def test_the_models_own_sizes():
     own = {model: read_architecture(ModelConfig(model)).sizes.native for model in known_architectures()}
     assert own == {
         SD15: Size(512, 512), SDXL: Size(1024, 1024), FLUX: Size(1024, 1024), KONTEXT: Size(1024, 1024), WAN: Size(480, 832, 81, 16.0),
         COG2: Size(480, 720, 49, 8.0), COG5: Size(480, 720, 49, 8.0), SD35M: Size(1024, 1024), SD35L: Size(1024, 1024),
-        QWEN: Size(1024, 1024), Z_IMAGE: Size(1024, 1024), TURBO: Size(1024, 1024), KLEIN: Size(1024, 1024), KLEIN_BASE: Size(1024, 1024),
+        QWEN: Size(1024, 1024), EDIT: Size(1024, 1024), EDIT_2509: Size(1024, 1024), Z_IMAGE: Size(1024, 1024), TURBO: Size(1024, 1024), KLEIN: Size(1024, 1024), KLEIN_BASE: Size(1024, 1024),
         WAN5: Size(704, 1280, 121, 24.0), WAN14: Size(480, 832, 81, 16.0), WAN14_I2V: Size(480, 832, 81, 16.0), HUNYUAN: Size(480, 848, 121, 24.0),
         LTX2: Size(512, 768, 121, 24.0),
     }  # fmt: skip
@@ -145,6 +160,7 @@ def test_encoders_have_the_published_number_of_parameters():
     assert numbers(WAN)["text_encoder"] == pytest.approx(5.68e9, rel=0.005)
     assert numbers(WAN5) == numbers(WAN14) == numbers(WAN)
     assert numbers(COG2)["text_encoder"] == pytest.approx(4.76e9, rel=0.005)
+    assert numbers(EDIT) == numbers(EDIT_2509) == numbers(QWEN)
     assert numbers(QWEN)["text_encoder"] == pytest.approx(8.29e9, rel=0.005)
     assert numbers(Z_IMAGE)["text_encoder"] == pytest.approx(4.02e9, rel=0.005)
     assert numbers(KLEIN)["text_encoder"] == pytest.approx(4.02e9, rel=0.005)

@@ -20,6 +20,7 @@ from sipo.plan.rehearsal import rehearse
 from sipo.train.loop import train
 from sipo.train.step import take_step
 
+pytestmark = pytest.mark.usefixtures("small_sources")
 QUIET = Console(quiet=True)
 
 
@@ -59,14 +60,16 @@ def counted(flops: list[int]):
     return step
 
 
-def test_a_rehearsal_computes_what_the_plan_says(raw, tmp_path, monkeypatch):
+@pytest.mark.parametrize("family", ["flux-kontext", "qwen-image-edit", "qwen-image-edit-plus"])
+def test_a_rehearsal_computes_what_the_plan_says(raw_of, family, tmp_path, monkeypatch):
     flops = []
     monkeypatch.setattr(rehearsal, "train", lambda config, console: train(config, console, counted(flops)))
-    config = parse_config(raw)
+    config = parse_config(raw_of(family))
     plan = make_plan(config, GPUS["h100"], [1])
     assert rehearse(config, tmp_path, 2, QUIET).size == plan.size
     assert flops == [plan.step.total] * 2
-    lines = (tmp_path / "edits-16x16x1" / "pairs.jsonl").read_text().splitlines()
+    (file,) = tmp_path.glob("edits-*/pairs.jsonl")
+    lines = file.read_text().splitlines()
     assert all('"source"' in line for line in lines)
 
 
@@ -78,7 +81,9 @@ def test_a_rehearsal_of_image_to_video(raw_of, tmp_path):
     assert found.size.is_video
 
 
-def test_a_rehearsal_without_a_cache(raw, tmp_path):
+@pytest.mark.parametrize("family", ["flux-kontext", "qwen-image-edit"])
+def test_a_rehearsal_without_a_cache(raw_of, family, tmp_path):
+    raw = raw_of(family)
     assert rehearse(parse_config({**raw, "data": {**raw["data"], "cache": None}}), tmp_path, 2, QUIET).steps == 1
 
 
@@ -94,16 +99,27 @@ def test_a_pair_s_source_is_encoded_once_where_there_is_no_cache(raw, tiny_famil
 
 
 @pytest.mark.parametrize("family", EDITING)
-@pytest.mark.parametrize(("dtype", "flip"), [("float32", False), ("float16", True)])
-def test_bytes_of_a_pair_in_the_cache(raw_of, family, dtype, flip):
-    """Three latents of a pair: moments of two members, and the source's own."""
+@pytest.mark.parametrize(("dtype", "flip", "dropout"), [("float32", False, 0.0), ("float16", True, 0.1)])
+def test_bytes_of_a_pair_in_the_cache(raw_of, family, dtype, flip, dropout):
+    """Moments of two members, and the source's latents; of a model whose text encoder sees the source also 512 tokens of 16
+    numbers and the picture's, and their number, and all of it again with the empty prompt."""
     raw = raw_of(family)
-    data = {**raw["data"], "cache_dtype": dtype, "flip": flip}
+    data = {**raw["data"], "cache_dtype": dtype, "flip": flip, "prompt_dropout": dropout}
     config = parse_config({**raw, "data": data})
     backbone = load_backbone(config.model, "cpu", config.train.compute_dtype, size=config.data.size)
-    request = EncodeRequest(open_pairs(config.data.path), [0], backbone.size, flip=flip, dtype=dtype)
+    mixes = "qwen" in family
+    empty = mixes and dropout > 0
+    request = EncodeRequest(
+        open_pairs(config.data.path), [0], backbone.size, flip=flip, dtype=dtype, empty_prompts=empty
+    )
     plan = make_plan(config, GPUS["h100"], [1])
     assert plan.cache is not None
     assert (plan.cache.pair, plan.cache.prompt) == _item_bytes(backbone, request)
     numbers = math.prod(backbone.adapter.latent_shape(backbone.size))
-    assert plan.cache.pair == (2 if flip else 1) * 5 * numbers * (4 if dtype == "float32" else 2)
+    of_source, length = numbers, 0
+    if mixes:  # of pictures of 64 x 64 pixels, which Qwen2.5-VL sees as 56 x 56 or (plus) 28 x 28
+        of_source, length = 4 * 8 * 8 + 16 * (512 + (1 if family.endswith("plus") else 4)), 8
+    bytes_of = 4 if dtype == "float32" else 2
+    pair = 4 * numbers * bytes_of + (2 if empty else 1) * (of_source * bytes_of + length)
+    assert plan.cache.pair == (2 if flip else 1) * pair
+    assert (plan.cache.prompt == 0) == mixes

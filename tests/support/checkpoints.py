@@ -21,7 +21,15 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from support.encoders import t5, t5_tokenizer, text_encoder, tokenizer
-from support.newer_checkpoints import NEWER, wan22_i2v, wan_pipeline, wan_transformer, wan_vae
+from support.newer_checkpoints import (
+    NEWER,
+    qwen_image_edit,
+    qwen_image_edit_plus,
+    wan22_i2v,
+    wan_pipeline,
+    wan_transformer,
+    wan_vae,
+)
 
 SD_BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
@@ -133,5 +141,7 @@ FAMILIES = {
 # Families of models that edit: their pairs have sources.
 EDITING = {
     "flux-kontext": (flux_kontext, {"resolution": 16}),
+    "qwen-image-edit": (qwen_image_edit, {"resolution": 32}),
+    "qwen-image-edit-plus": (qwen_image_edit_plus, {"resolution": 32}),
     "wan2.2-i2v": (wan22_i2v, {"resolution": 16, "num_frames": 5}),
 }

@@ -49,7 +49,7 @@ def t5(config=T5Config, model=T5EncoderModel, vocab_size: int = 128):
                         feed_forward_proj="gated-gelu"))  # fmt: skip
 
 
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 CHARACTERS = [chr(code) for code in range(33, 127)] + ["\u0120", "\u010a"]  # space and newline, as bytes
 
 
@@ -89,6 +89,7 @@ def qwen25_vl() -> Qwen2_5_VLForConditionalGeneration:
                      "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
                      "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"}},
         vision_config={"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16},
+        image_token_id=SPECIAL.index("<|image_pad|>"), vision_start_token_id=SPECIAL.index("<|vision_start|>"),
     ))  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Tiny pipelines of the newer families with random weights, as those of `support.checkpoints`."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -20,6 +21,8 @@ from diffusers import (
     HunyuanVideo15Transformer3DModel,
     LTX2Pipeline,
     LTX2VideoTransformer3DModel,
+    QwenImageEditPipeline,
+    QwenImageEditPlusPipeline,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
@@ -46,7 +49,7 @@ from support.encoders import (
     text_encoder,
     tokenizer,
 )
-from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
+from transformers import ByT5Tokenizer, Qwen2VLImageProcessorPil, UMT5Config, UMT5EncoderModel
 
 
 def kl(scaling_factor: float, shift_factor: float) -> AutoencoderKL:
@@ -92,6 +95,39 @@ def qwen_image(folder: Path) -> Path:
         text_encoder=qwen25_vl(), tokenizer=qwen_tokenizer(),
     ).save_pretrained(folder)  # fmt: skip
     return folder
+
+
+def qwen_image_edit(folder: Path, pipeline: type[DiffusionPipeline] = QwenImageEditPipeline) -> Path:
+    """A Qwen-Image-Edit-type checkpoint, whose VAE is of 8 x 8; use it at multiples of 16 pixels. Its processor's files are those
+    of transformers, which builds the processor itself with torchvision alone. Its decoder has contrast."""
+    torch.manual_seed(0)
+    vae = AutoencoderKLQwenImage(
+        base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+        latents_mean=[-0.7, 0.2, 0.1, -0.3], latents_std=[2.8, 1.4, 2.3, 1.9],
+    )  # fmt: skip
+    vae.decoder.conv_out.weight.data *= 20
+    pipeline(
+        transformer=QwenImageTransformer2DModel(
+            patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=16, axes_dims_rope=(8, 4, 4),
+        ),
+        vae=vae,
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            shift=1.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, max_image_seq_len=8192
+        ),
+        text_encoder=qwen25_vl(), tokenizer=qwen_tokenizer(), processor=None,
+    ).save_pretrained(folder)  # fmt: skip
+    qwen_tokenizer().save_pretrained(folder / "processor")
+    Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=28 * 28 * 16384).save_pretrained(folder / "processor")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["processor"] = ["transformers", "Qwen2VLProcessor"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def qwen_image_edit_plus(folder: Path) -> Path:
+    """The same of Qwen-Image-Edit-2509."""
+    return qwen_image_edit(folder, QwenImageEditPlusPipeline)
 
 
 def z_image(folder: Path) -> Path:

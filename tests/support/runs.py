@@ -35,6 +35,7 @@ FAMILIES = (
     "flux",
     "flux_kontext",
     "qwen_image",
+    "qwen_image_edit",
     "z_image",
     "flux2_klein",
     "cogvideox",

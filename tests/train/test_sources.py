@@ -13,18 +13,22 @@ from rich.console import Console
 from support.checkpoints import EDITING
 from support.configs import changed
 from support.pictures import encoded
-from support.runs import assert_same_results, train_in_two, train_raw
+from support.qwen_edit import plain
+from support.runs import assert_same_results, train_in_process, train_in_two, train_raw
 
 from sipo.backbones.opening import open_for_sampling
 from sipo.config import parse_config
+from sipo.data.media.load import load_pixels
 from sipo.data.media.pictures import decode
 from sipo.errors import UserError
 from sipo.run import RunDir
 from sipo.samples.folder import read_samples
+from sipo.size import Size
 from sipo.train.loop import train
 from sipo.train.opening import open_training
 from sipo.train.step import batch_terms
 
+pytestmark = pytest.mark.usefixtures("small_sources")
 LOOSE = ("loss.beta=0.01", "loss.prune_threshold=0.0")  # so that no pair of an untrained network is pruned
 
 
@@ -33,7 +37,7 @@ def editing(raw_config, tiny_family, editing_pairs, starting_videos, tmp_path):
     """(run, *overrides, family) -> a config of 3 steps of 2 pairs with sources on a tiny checkpoint."""
 
     def make(run: str, *overrides: str, family: str = "flux-kontext") -> dict:
-        pairs = editing_pairs if family == "flux-kontext" else starting_videos
+        pairs = starting_videos if family == "wan2.2-i2v" else editing_pairs
         return changed(
             raw_config, f"run={tmp_path / run}", f"model.path={tiny_family(family)}", f"data.path={pairs}",
             *(f"data.{key}={value}" for key, value in EDITING[family][1].items()), "train.num_steps=3",
@@ -86,6 +90,39 @@ def test_policy_and_reference_read_the_sources_of_both_members(editing):
     )  # before the first step
 
 
+def test_policy_and_reference_read_prompts_with_their_sources(editing, tmp_path):
+    """Of Qwen-Image-Edit, from a cache: both members of every pair get the text that the pipeline makes of its own prompt and
+    source, though prompts are equal."""
+    raw, seen = editing("run", f"data.cache={tmp_path / 'cache'}", "data.max_pairs=4", family="qwen-image-edit"), []
+    pairs = [json.loads(line) for line in Path(raw["data"]["path"]).read_text().splitlines()]
+    same = [{**pair, "prompt": "the same"} for pair in pairs]
+    copied = shutil.copytree(Path(raw["data"]["path"]).parent, tmp_path / "pairs")
+    (copied / "edits.jsonl").write_text("\n".join(map(json.dumps, same)))
+    raw["data"]["path"] = str(copied / "edits.jsonl")
+    with open_training(parse_config(raw), Console(quiet=True)) as t:
+        batch = next(t.batches)
+        t.backbone.denoiser.register_forward_pre_hook(
+            lambda _, args, keys: seen.append(keys["encoder_hidden_states"]), with_kwargs=True
+        )
+        batch_terms(t, batch, 1, t.global_batch, t.clock)
+    pipeline = plain(raw["model"]["path"])
+    expected = []
+    for identity in batch.ids:
+        pair = same[int(identity.split(":")[1]) - 1]
+        source = Image.fromarray(as_uint8(load_pixels(copied / pair["source"], Size(32, 32)).media))
+        shown = pipeline.image_processor.resize(source, 64, 64)
+        expected.append(pipeline.encode_prompt("the same", image=shown)[0])
+    texts = torch.cat(expected)
+    assert (texts[0] - texts[1]).abs().max() > 1e-4
+    assert len(seen) == 2
+    for hidden in seen:
+        torch.testing.assert_close(hidden, torch.cat([texts, texts]), atol=1e-5, rtol=1e-4)
+
+
+def as_uint8(pixels):
+    return ((pixels + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+
+
 def test_other_sources_make_other_errors_of_policy_and_reference(editing, editing_pairs, tmp_path):
     """And nothing else: prompts, members and draws are the same."""
     folder = tmp_path / "black"
@@ -101,6 +138,27 @@ def test_other_sources_make_other_errors_of_policy_and_reference(editing, editin
         assert one[name] == pytest.approx(other[name], rel=0.5)
 
 
+@pytest.mark.parametrize("family", ["qwen-image-edit", "qwen-image-edit-plus"])
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_weights_of_qwen_image_edit_load_in_plain_diffusers(editing, family, kind):
+    """Its own sampler's picture, of the trained weights; and another without them."""
+    raw = editing("run", "train.learning_rate=5e-2", f"policy.kind={kind}", family=family)
+    run = train_raw(raw)
+    trained, base = (plain(run.weights if kind == "full" else raw["model"]["path"]), plain(raw["model"]["path"]))
+    if kind == "lora":
+        trained.load_lora_weights(run.weights)
+    opened = open_for_sampling(str(run.path), num_inference_steps=2, guidance_scale=4.0)
+    source = encoded(Image.effect_noise((32, 32), 90).convert("RGB"))
+    (own,) = opened.sampler(["prompt 1"], [0], [source])
+    call = {"image": decode(source), "prompt": "prompt 1", "negative_prompt": " ", "true_cfg_scale": 4.0, "height": 32,
+            "width": 32, "num_inference_steps": 2}  # fmt: skip
+    theirs, before = (
+        pipeline(**call, generator=[torch.Generator().manual_seed(0)]).images[0] for pipeline in (trained, base)
+    )
+    assert np.abs(np.asarray(own, int) - np.asarray(theirs, int)).max() <= 1
+    assert np.abs(np.asarray(own, int) - np.asarray(before, int)).max() > 1
+
+
 @pytest.mark.parametrize("family", EDITING)
 def test_resumes_exactly_from_a_cache(editing, tmp_path, family):
     cache = f"data.cache={tmp_path / 'cache'}"
@@ -109,16 +167,17 @@ def test_resumes_exactly_from_a_cache(editing, tmp_path, family):
     assert_same_results(resumed, train_raw(editing("whole", cache, family=family)), [2, 3])
 
 
-@pytest.mark.parametrize("family", EDITING)
+@pytest.mark.parametrize("family", ["flux-kontext", "qwen-image-edit-plus", "wan2.2-i2v"])
 def test_two_shards_train_as_one_process(editing, tmp_path, family):
-    """Each encodes its share of the cache, and reads the sources of its own pairs."""
+    """Each encodes its share of the cache, and reads the sources of its own pairs, which no fixture makes smaller there."""
     same = ("train.gradient_accumulation=2", "train.num_steps=2")
     two = editing(
         "two", *same, "train.batch_size=1", "train.sharding=full", f"data.cache={tmp_path / 'two'}", family=family
     )
     one = editing("one", *same, "train.batch_size=2", f"data.cache={tmp_path / 'one'}", family=family)
     assert train_in_two(two) == [0, 0]
-    found, expected = columns(RunDir(Path(two["run"]))), columns(train_raw(one))
+    assert train_in_process(one) == 0
+    found, expected = (columns(RunDir(Path(raw["run"]))) for raw in (two, one))
     for name in ("loss", "grad_norm", "mse_policy_chosen", "mse_reference_chosen", "mse_policy_rejected"):
         assert found[name] == pytest.approx(expected[name], rel=1e-3), name
 

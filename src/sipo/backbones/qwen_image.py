@@ -19,7 +19,7 @@ from sipo.backbones.family import (
     unstandardized,
     vae_moments,
 )
-from sipo.backbones.flux import unpack
+from sipo.backbones.flux import pack, unpack
 from sipo.backbones.prompts import padded, unpadded
 from sipo.backbones.shifts import flow_schedule
 from sipo.errors import UserError
@@ -72,17 +72,28 @@ class QwenImage:
     def predict(
         self, denoiser: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning, size: Size, guidance: float
     ) -> Tensor:
-        """The velocity, (B, C, h, w). Prompts are as long as the longest, and masked where they are shorter."""
-        batch, channels, height, width = xt.shape
+        """The velocity, (B, C, h, w)."""
+        height, width = xt.shape[2:]
+        return unpack(self.run(denoiser, pack(xt), [(1, height // 2, width // 2)], t, conditioning), height, width)
+
+    def run(
+        self,
+        denoiser: nn.Module,
+        packed: Tensor,
+        shapes: list[tuple[int, int, int]],
+        t: Tensor,
+        conditioning: Conditioning,
+    ) -> Tensor:
+        """The network on tokens (B, L, 4 C) of pictures of these frames, rows and columns. Prompts are as long as the longest,
+        and masked where they are shorter."""
         hidden, mask = unpadded(conditioning)
-        packed = denoiser(
-            hidden_states=QwenImagePipeline._pack_latents(xt.to(hidden.dtype), batch, channels, height, width),
+        return denoiser(
+            hidden_states=packed.to(hidden.dtype),
             timestep=t / 1000,
             encoder_hidden_states=hidden,
             encoder_hidden_states_mask=mask,
-            img_shapes=[[(1, height // 2, width // 2)]] * batch,
+            img_shapes=[shapes] * len(packed),
         ).sample
-        return unpack(packed, height, width)
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         """`encoder_hidden_states` (B, 512, D) of Qwen2.5-VL after the template's opening, zeros after the end; `lengths` (B,)."""

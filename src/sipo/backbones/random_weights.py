@@ -15,6 +15,7 @@ from sipo.errors import UserError
 
 ASCII = [chr(code) for code in range(33, 127)]
 VOCABULARY = 256
+QWEN = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -43,11 +44,15 @@ def write_random_checkpoint(model: ModelConfig, folder: Path, dtype: torch.dtype
         encoder: Any = make_text_encoder(configs[name], **_shallow(configs[name], family.encoder_layers))
         encoder.to(dtype).save_pretrained(folder / name)
         part, tokenizer = name.replace("text_encoder", "tokenizer"), _tokenizer(configs[name])
-        tokenizer.save_pretrained(folder / part)
+        for place in (part, *family.processors):
+            tokenizer.save_pretrained(folder / place)
         tokenizers[part] = ["transformers", type(tokenizer).__name__]
     for part in ("scheduler", "guider"):  # parts without weights
         if part in index:
             shutil.copytree(source / part, folder / part, dirs_exist_ok=True)
+    for part in family.processors:
+        for config in (source / part).glob("*processor_config.json"):
+            shutil.copy(config, folder / part)
     (folder / "model_index.json").write_text(json.dumps({**index, **tokenizers}), encoding="utf-8")
 
 
@@ -63,7 +68,8 @@ def _shallow(encoder: dict[str, Any], layers: int) -> dict[str, Any]:
     less |= {**heads, "intermediate_size": 8} if layers > 1 else {}
     if "text_config" in encoder:
         depth = "depth" if kind.startswith("Qwen") else "num_hidden_layers"
-        return {"text_config": {**text, **less}, "vision_config": {**encoder["vision_config"], depth: 1}}
+        parts = {"text_config": {**text, **less}, "vision_config": {**encoder["vision_config"], depth: 1}}
+        return parts | ({"image_token_id": QWEN.index("<|image_pad|>")} if kind.startswith("Qwen") else {})
     return less
 
 
@@ -74,10 +80,9 @@ def _tokenizer(encoder: dict[str, Any]) -> PreTrainedTokenizerBase:
         vocab = {piece: number for number, piece in enumerate(pieces)}
         return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=encoder.get("max_position_embeddings", 77))
     if "Qwen" in encoder["_class_name"]:
-        special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-        pieces = [*special, *ASCII, "\u0120", "\u010a"]  # space and newline, as bytes are written
+        pieces = [*QWEN, *ASCII, "\u0120", "\u010a"]  # space and newline, as bytes are written
         vocab = {piece: number for number, piece in enumerate(pieces)}
-        return Qwen2Tokenizer(vocab=vocab, merges=[], additional_special_tokens=special[1:], chat_template=CHAT)
+        return Qwen2Tokenizer(vocab=vocab, merges=[], additional_special_tokens=QWEN[1:], chat_template=CHAT)
     if "Gemma3" in encoder["_class_name"]:
         pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *ASCII, "\u2581"]
         return GemmaTokenizer({piece: number for number, piece in enumerate(pieces)}, merges=[], model_max_length=1024)
