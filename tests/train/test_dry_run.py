@@ -23,7 +23,7 @@ EXPERIMENTS = {"sd15": "sd", "sdxl": "sdxl", "flux": "flux", "cogvideox-2b": "co
                "cogvideox-5b": "cogvideox-5b", "wan": "wan", "sd35": "sd3", "qwen-image": "qwen-image", "z-image": "z-image",
                "flux2-klein": "flux2-klein", "wan2.2-5b": "wan2.2-5b", "wan2.2-14b": "wan2.2-14b",
                "hunyuan-video-1.5": "hunyuan-video-1.5", "flux-kontext": "flux-kontext", "wan2.2-i2v": "wan2.2-i2v",
-               "ltx-2": "ltx2"}  # fmt: skip
+               "ltx-2": "ltx2", "qwen-image-edit": "qwen-image-edit"}  # fmt: skip
 SMALL = {"data.workers": 0, "data.cache": None, "data.validation": None, "train.num_steps": 1, "train.batch_size": 2,
          "train.gradient_accumulation": 1, "train.mixed_precision": "no", "train.sample_every": 0,
          "train.validate_every": 0, "log.tensorboard": False}  # fmt: skip
@@ -34,6 +34,7 @@ ONE_EACH = [
 ]
 
 
+@pytest.mark.usefixtures("small_sources")
 @pytest.mark.parametrize("path", ONE_EACH)
 def test_it_trains(path, tiny_family, tiny_pairs, video_pairs, editing_pairs, starting_videos, tmp_path):
     keys = {**SMALL, "run": str(tmp_path / "run"), "data.max_pairs": 8}
