@@ -1,5 +1,6 @@
 """Judges what was seen in a clip against its prompt's metadata: number, constancy, shape, colour, direction, pace."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,12 +18,16 @@ FAST = 2.25
 STRAIGHT = 2.0
 """How many times as far a thing must move along its direction as across it."""
 
+LAPSES = 2
+"""Frames of a clip in which a thing may be seen as another shape or colour than in most: soft edges look now like this, now like
+that, and what changes does so for longer."""
+
 
 def judge(metadata: dict, found: Sequence[Sequence[Seen]]) -> Judgement:
     """`found`: the things of each frame.
 
-    Every frame must show as many things as the prompt names. Each keeps its shape and its colour in all frames, whether
-    the prompt names them or not, and each clause is met by a thing of its shape.
+    Every frame must show as many things as the prompt names. Each keeps its shape and its colour, but for LAPSES, whether the
+    prompt names them or not, and each clause is met by a thing of its shape. What a thing is, most of its frames say.
     """
     clauses = metadata["include"]
     for frame, things in enumerate(found, start=1):
@@ -33,7 +38,7 @@ def judge(metadata: dict, found: Sequence[Sequence[Seen]]) -> Judgement:
     things = [[found[frame][place] for frame, place in enumerate(track)] for track in tracks]
     reasons = [fault for thing in things for fault in _changes(thing)]
     if not reasons:
-        by_shape = {thing[0].shape: thing for thing in things}
+        by_shape = {mostly(thing, "shape"): thing for thing in things}
         reasons = [fault for clause in clauses for fault in _faults(clause, by_shape)]
     return Judgement(not reasons, tuple(reasons))
 
@@ -58,17 +63,23 @@ def pace(thing: Sequence[Seen]) -> str | None:
     return None if speed < LEAST_SPEED else "quickly" if speed >= FAST else "slowly"
 
 
+def mostly(thing: Sequence[Seen], what: str) -> str:
+    """Its "shape" or "color" in most frames, and of equally many the first."""
+    return Counter(getattr(each, what) for each in thing).most_common(1)[0][0]
+
+
 def _changes(thing: Sequence[Seen]) -> list[str]:
-    """What does not stay as it was in the first frame."""
+    """What does not stay as it is in most frames."""
     faults = []
     for what in ("shape", "color"):
-        values = [getattr(each, what) for each in thing]
-        other = next((k for k, value in enumerate(values) if value != values[0]), None)
-        if other is not None:
+        usual = mostly(thing, what)
+        others = [
+            (frame, value) for frame, each in enumerate(thing, start=1) if (value := getattr(each, what)) != usual
+        ]
+        if len(others) > LAPSES:
             name = {"shape": "shape", "color": "colour"}[what]
-            faults.append(
-                f"the {thing[0].shape} changes its {name} from {values[0]} to {values[other]} in frame {other + 1}"
-            )
+            frames, values = (", ".join(map(str, dict.fromkeys(each))) for each in zip(*others, strict=True))
+            faults.append(f"the {mostly(thing, 'shape')} does not keep its {name}: frames {frames} show {values}")
     return faults
 
 
@@ -78,7 +89,7 @@ def _faults(clause: dict, by_shape: dict[str, list[Seen]]) -> list[str]:
     if shape not in by_shape:
         return [f"expected {shape}, found {' and '.join(by_shape)}"]
     thing = by_shape[shape]
-    shown = {"color": thing[0].color, "motion": direction(thing), "pace": pace(thing)}
+    shown = {"color": mostly(thing, "color"), "motion": direction(thing), "pace": pace(thing)}
     return [
         f"expected {shape} {clause[key]}, found {value or 'no clear motion'}"
         for key, value in shown.items()

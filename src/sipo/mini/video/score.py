@@ -11,7 +11,6 @@ number of things is not the same in all frames, none is followed: the ideal is t
 redrawn where it stands.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +23,7 @@ from sipo.mini.detector import Blob, background_color, to_array
 from sipo.mini.score import RMS_SCALE
 from sipo.mini.video.clips import FRAMES
 from sipo.mini.video.detector import Seen, find_objects, follow, see
-from sipo.mini.video.rules import judge
+from sipo.mini.video.rules import judge, mostly
 from sipo.mini.video.wording import parse
 from sipo.mini.world import silhouette
 from sipo.samples.metadata import clauses_fault
@@ -96,7 +95,7 @@ def _ideal_things(blobs: list[list[Blob]], found: list[list[Seen]]) -> Iterator[
         return
     for track in tracks:
         things = [found[frame][place] for frame, place in enumerate(track)]
-        shape = Counter(each.shape for each in things).most_common(1)[0][0]
+        shape = mostly(things, "shape")
         half = np.median([np.subtract(each.box[2:], each.box[:2]) for each in things], axis=0) / 2
         rgb = np.median([blobs[frame][place].rgb for frame, place in enumerate(track)], axis=0)
         when = np.arange(len(things))
