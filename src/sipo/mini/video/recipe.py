@@ -25,7 +25,7 @@ class VideoRecipe:
 
     seed: int = 0
     mixture: dict[str, float] = field(default_factory=lambda: dict(MIXTURE))
-    vae: Schedule = field(default_factory=lambda: Schedule(6000, 4, learning_rate=2e-3))
+    vae: Schedule = field(default_factory=lambda: Schedule(5000, 4, learning_rate=2e-3))
     stills: int = 800
     kl: float = 1e-4
     vae_degraded: float = 0.5
