@@ -40,6 +40,10 @@ def test_a_change_of_the_rounds_is_another_fingerprint(tmp_path):
         return fingerprint(study, study.cells(tmp_path)[0])
 
     assert of() == of(reference="fixed") != of(reference="previous")
+    for name, prompts in (("one", "a\nb\n"), ("moved", "a\nb\n"), ("other", "a\nc\n")):
+        (tmp_path / f"{name}.txt").write_text(prompts)
+    one, moved, other = (of(prompts=str(tmp_path / f"{name}.txt")) for name in ("one", "moved", "other"))
+    assert one == moved != other
 
 
 def test_a_table_counts_as_done_wherever_the_runs_lay(tmp_path):

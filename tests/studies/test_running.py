@@ -101,6 +101,10 @@ def test_a_study_of_online_rounds(study, monkeypatch, capfd):
     assert "2 runs: 2 rounds, seeds 0" in (study / "results/tiny.md").read_text()
     code, printed, _ = command_line.run(monkeypatch, capfd, "study", "tiny.yaml", "--dry-run", "--out", "results")
     assert "2 runs of 2 rounds, 0 to run: nothing to run" in printed
+    raw["measure"]["moments"] = 3  # rounds may grow: the two that are done are not all of them
+    (study / "tiny.yaml").write_text(write_yaml({**raw, "x": "round"}))
+    code, printed, _ = command_line.run(monkeypatch, capfd, "study", "tiny.yaml", "--dry-run", "--out", "results")
+    assert "2 runs of 3 rounds, 2 to run" in printed
 
 
 def test_a_study_that_is_terminated_ends_its_runs(study):

@@ -61,8 +61,9 @@ class Study:
 
     `axes`: axis -> label -> settings. `curves`: the axis that the lines of the figure stand for; `panels`: the axis of its
     panels; `x`: the axis on the horizontal, or "step", or "timestep": then the values are the training's own means by
-    timestep bin, such as `w_chosen`; or "round": then the runs are online rounds, and the base has their section. `quick`: settings of the study's short form, applied to every run. `runs`: the study
-    in whose folder the runs lie, so that a study with the same labels and settings shares them; default: its own.
+    timestep bin, such as `w_chosen`; or "round": then the runs are online rounds, and the base has their section. `quick`:
+    settings of the study's short form, applied to every run. `runs`: the study in whose folder the runs lie, so that a study
+    with the same labels and settings shares them; default: its own.
     """
 
     name: str
@@ -108,6 +109,11 @@ class Study:
         raw["sample"] = {**raw.get("sample", {}), "prompts": measure.prompts, "num_prompts": measure.num_prompts}
         raw["train"] |= {"sample_every": int(every)}
         return parse_config(raw, where)
+
+    @property
+    def moment(self) -> str:
+        """What a row's place is counted in: "step", "timestep" or "round"."""
+        return self.x if self.x in STEPS else "step"
 
     def shortened(self) -> "Study":
         """The quick form."""

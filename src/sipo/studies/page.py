@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from sipo.errors import printable
 from sipo.files import write_atomic
-from sipo.studies.grid import STEPS, Study
+from sipo.studies.grid import Study
 from sipo.studies.published import Result, as_csv
 from sipo.studies.results import Row, Summary, measured, over_seeds
 from sipo.tables import markdown_table, markdown_text
@@ -58,7 +58,7 @@ def _table(study: Study, rows: Sequence[Row], name: str) -> str:
     """A line a setting: the value at the start, at its best step, at the end; over timesteps a column a bin."""
     found = over_seeds(rows, name)
     bins = sorted({row.at for row in rows}) if study.x == "timestep" else []
-    columns = [f"t {left}" for left in bins] or ["start", f"best ({_unit(study)})", "end"]
+    columns = [f"t {left}" for left in bins] or ["start", f"best ({study.moment})", "end"]
     lines = []
     for labels in dict.fromkeys(labels for labels, _ in found):
         moments = {at: summary for (other, at), summary in found.items() if other == labels}
@@ -69,10 +69,6 @@ def _table(study: Study, rows: Sequence[Row], name: str) -> str:
             [*labels, *(of_bins or [_cell(moments[first]), f"{_cell(moments[best])} ({best})", _cell(moments[last])])]
         )
     return markdown_table([*study.axes, *columns], lines, left=list(study.axes))
-
-
-def _unit(study: Study) -> str:
-    return study.x if study.x in STEPS else "step"
 
 
 def _cell(summary: Summary) -> str:

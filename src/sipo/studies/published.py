@@ -14,10 +14,10 @@ from sipo import registry
 from sipo.errors import UserError
 from sipo.files import digest, hash_files, read_text
 from sipo.jsonl import read_json
-from sipo.rounds.config import OnlineConfig
+from sipo.rounds.config import OnlineConfig, prompts_of
 from sipo.samples.prompts import read_prompts
 from sipo.scorers.choice import load_scorer
-from sipo.studies.grid import STEPS, Cell, Study
+from sipo.studies.grid import Cell, Study
 from sipo.studies.results import Row, rows_of
 from sipo.studies.running import DONE, is_done
 from sipo.tables import csv_table, csv_text
@@ -69,10 +69,14 @@ def fingerprint(study: Study, cell: Cell, content_of: Callable[[str, Any], str] 
         "model": {"path"} if content["model"] else set(),
         "data": {"cache", "workers"} | ({"path"} if content["data"] else set()),
     }
-    rounds = {"rounds": cell.config.rounds} if isinstance(cell.config, OnlineConfig) else {}
+    sections = vars(config)
+    if isinstance(cell.config, OnlineConfig):
+        rounds = cell.config.rounds
+        sections, places["rounds"] = {**sections, "rounds": rounds}, {"prompts", "held_out"}
+        content["rounds"] = digest([item.prompt for item in prompts_of(rounds)])
     settings = {
         key: [type(section).__name__, _chosen(section, places.get(key, set()))]
-        for key, section in {**vars(config), **rounds}.items()
+        for key, section in sections.items()
         if dataclasses.is_dataclass(section)
     }
     prompts = [item.prompt for item in read_prompts(measure.prompts, measure.num_prompts)]
@@ -103,7 +107,7 @@ def as_csv(study: Study, results: Sequence[Result]) -> str:
         for result in results
         for row in result.rows
     ]
-    return csv_table([*study.axes, *OF_RUN, _moment(study), *names], lines)
+    return csv_table([*study.axes, *OF_RUN, study.moment, *names], lines)
 
 
 def read_csv(study: Study, table: Path) -> dict[tuple[str, ...], list[dict[str, str]]]:
@@ -116,27 +120,23 @@ def read_csv(study: Study, table: Path) -> dict[tuple[str, ...], list[dict[str, 
     except csv.Error as error:
         raise UserError(f"{table} is no table of results ({error}): remove it, or put it back") from error
     found: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    if lines and {*study.axes, *OF_RUN, _moment(study)} <= lines[0].keys():
+    if lines and {*study.axes, *OF_RUN, study.moment} <= lines[0].keys():
         for line in lines:
             found.setdefault(tuple(line[key] for key in (*study.axes, "seed", "settings")), []).append(line)
     return found
 
 
 def _rows(study: Study, cell: Cell, lines: Sequence[Mapping[str, str]], table: Path) -> list[Row]:
-    other = {*study.axes, *OF_RUN, _moment(study)}
+    other = {*study.axes, *OF_RUN, study.moment}
     try:
         return [
             Row(
                 dict(cell.labels),
                 cell.seed,
-                int(line[_moment(study)]),
+                int(line[study.moment]),
                 {name: float(text) for name, text in line.items() if text and name not in other},
             )
             for line in lines
         ]
     except (TypeError, ValueError) as error:
         raise UserError(f"{table}: {error}; its values should be numbers, as `sipo study` wrote them") from None
-
-
-def _moment(study: Study) -> str:
-    return study.x if study.x in STEPS else "step"

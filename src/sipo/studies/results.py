@@ -1,9 +1,10 @@
 """What the runs of a study scored, step by step, and the mean and interval of it over seeds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
+from typing import Any
 
 from scipy.stats import t as student
 
@@ -63,11 +64,7 @@ def rows_of(study: Study, cell: Cell, scorer: str) -> list[Row]:
     ]
     for step in run.sample_steps():
         values = _values(study, read_scores(run.samples_at(step), scorer))
-        window = [line for line in lines if before < line["step"] <= step]
-        for name in TRAINING:
-            found = [line[name] for line in window if line.get(name) is not None]
-            if found:
-                values[name] = mean(found)
+        values |= _of_training([line for line in lines if before < line["step"] <= step])
         rows.append(Row(dict(cell.labels), cell.seed, step, values))
         before = step
     return rows
@@ -91,16 +88,21 @@ def rows_by_timestep(study: Study, cell: Cell) -> list[Row]:
 
 
 def rows_by_round(study: Study, cell: Cell, scorer: str) -> list[Row]:
-    """A row a round: the means over the held-out samples after it, and over the last steps of its training."""
+    """A row a round: the means over the held-out samples after it, and over the steps of its training."""
     rows = []
     for number in range(len(read_records(cell.path))):
         folder = round_folder(cell.path, number)
         parts = sorted(part.parent for part in (folder / "held-out").glob(f"*/{SAMPLES}"))
         values = _values(study, [score for part in parts for score in read_scores(part, scorer)])
-        lines = RunDir(folder / "run").read_metrics("train") if number else []
-        values |= {name: lines[-1][name] for name in TRAINING if lines and lines[-1].get(name) is not None}
+        values |= _of_training(RunDir(folder / "run").read_metrics("train") if number else [])
         rows.append(Row(dict(cell.labels), cell.seed, number, values))
     return rows
+
+
+def _of_training(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means over some steps of a training, of the metrics that they have."""
+    found = {name: [line[name] for line in lines if line.get(name) is not None] for name in TRAINING}
+    return {name: mean(values) for name, values in found.items() if values}
 
 
 def _values(study: Study, scores: Sequence[Score]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from sipo.errors import UserError
 from sipo.files import write_atomic
 from sipo.jsonl import read_json
 from sipo.rounds.config import OnlineConfig, require_same
+from sipo.rounds.report import record_of
 from sipo.run import RunDir
 from sipo.studies.grid import Cell, Study
 from sipo.yaml12 import write_yaml
@@ -37,12 +38,17 @@ class Job:
 
 
 def is_done(study: Study, cell: Cell) -> bool:
-    """Trained with these settings and scored by this scorer. Raises UsageError where the directory holds another run."""
+    """Trained with these settings, for all rounds that these are, and scored by this scorer.
+
+    Raises UsageError where the directory holds another run.
+    """
     run = RunDir(cell.path)
     if not (run.path / DONE).is_file():
         return False
     if isinstance(cell.config, OnlineConfig):
         require_same(cell.config)
+        if record_of(cell.path, cell.config.rounds.num_rounds) is None:  # it was finished with fewer rounds
+            return False
     else:
         run.require_same_config(cell.config, has_checkpoint=True)
     return read_json(run.path / DONE).get("scorer") == study.measure.scorer
