@@ -126,14 +126,14 @@ def test_a_cache_without_empty_prompts_is_not_taken_for_one_with_them(source, tm
 
 
 def test_text_embeddings_keep_their_dtype(source, tmp_path):
-    """As those of prompts do; what the cache itself narrowed is read as float32."""
+    """As those of prompts do, whatever the cache's; what the cache itself narrowed is read as float32."""
 
     class Half(Editor):
         def encode_source(self, pixels, prompts):
             found = super().encode_source(pixels, prompts)
             return found | {"seen": found["seen"].half(), "latents": found["seen"]}
 
-    for dtype in ("float32", "bfloat16"):
+    for dtype in ("float32", "float16", "bfloat16"):
         read = encode(source, tmp_path / dtype, Half(), dtype=dtype).get(0).source
         assert (read["seen"].dtype, read["latents"].dtype) == (torch.float16, torch.float32)
 

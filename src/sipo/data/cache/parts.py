@@ -4,7 +4,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,14 +21,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class EncodedPairs:
-    """Some pairs of a shard: what it holds of them, (n, ...) each, and their ids."""
+    """Some pairs of a shard: what it holds of them, (n, ...) each, their ids, and what its header says beside them."""
 
     tensors: dict[str, Tensor]
     ids: list[str]
+    header: dict[str, str] = field(default_factory=dict)
 
     def content(self) -> bytes:
         """Of a shard with these pairs, or of a part of it."""
-        return safetensors.torch.save(self.tensors, {"ids": json.dumps(self.ids)})
+        return safetensors.torch.save(self.tensors, {**self.header, "ids": json.dumps(self.ids)})
 
 
 def joined(parts: Sequence[EncodedPairs]) -> EncodedPairs:
@@ -36,7 +37,7 @@ def joined(parts: Sequence[EncodedPairs]) -> EncodedPairs:
     if len(parts) == 1:
         return parts[0]
     tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors}
-    return EncodedPairs(tensors, [id for part in parts for id in part.ids])
+    return EncodedPairs(tensors, [id for part in parts for id in part.ids], parts[0].header)
 
 
 def portions(batches: Iterable[T], seconds: float) -> Iterator[Iterator[T]]:
@@ -67,7 +68,8 @@ def read_parts(out: Path, shard: str, ids: Iterable[str]) -> list[EncodedPairs]:
         try:
             with open_tensors(path) as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dictionary
-                part = EncodedPairs(tensors, json.loads((file.metadata() or {})["ids"]))
+                header = dict(file.metadata() or {})
+                part = EncodedPairs(tensors, json.loads(header.pop("ids")), header)
         except (UserError, KeyError, ValueError):
             break
         if not part.ids or part.ids != list(itertools.islice(ids, len(part.ids))):

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import torch
 from torch import Tensor
 
 from sipo.data.cache.plan import read_plan
@@ -31,8 +30,8 @@ OPEN_SHARDS = 16_384  # mapped at the same time, of the 65,530 maps that Linux g
 class CachedSample:
     """members: chosen and, if there is one, rejected: moments (orientations, 2, ...) float32, mean and log-variance, and
     micro-conditioning (orientations, 4); orientation 1 is mirrored. prompt: for `Cache.conditioning`; 0 is the empty one.
-    source: what the model reads of the pair's source, (orientations, ...) each, in the dtype that it was encoded in, but float32
-    where it has the cache's own; nothing in data without sources.
+    source: what the model reads of the pair's source, (orientations, ...) each, in the dtype that it was encoded in; nothing in
+    data without sources.
     empty_source: the same with the empty prompt, where a text encoder reads both; nothing elsewhere.
     """
 
@@ -51,7 +50,7 @@ class Shard:
     tensors: dict[str, Tensor]
     ids: str
     ends: array
-    halved: frozenset[str]  # the texts that are float32 elsewhere
+    halved: frozenset[str]  # the names of those that are read as float32
 
     def id(self, row: int) -> str:
         return self.ids[self.ends[row - 1] if row else 0 : self.ends[row]]
@@ -72,7 +71,6 @@ class Cache:
         self.made_by: dict[str, Any] = self.plan.made_by
         self.checksums = read_manifest(self.path, self.plan.shards)
         self.orientations = 2 if self.made_by["flip"] else 1
-        self.narrow: torch.dtype = getattr(torch, self.made_by.get("stored in", "float32"))
         self._open: dict[str, Shard] = {}
         for name, checksum in self.checksums.items():
             file = self.path / name
@@ -152,7 +150,7 @@ class Cache:
         strength = shard.tensors["strength"][within].item()
         source, empty = (
             {
-                key.removeprefix(prefix): tensor[within].float() if tensor.dtype == self.narrow else tensor[within]
+                key.removeprefix(prefix): tensor[within].float() if key in shard.halved else tensor[within]
                 for key, tensor in shard.tensors.items()
                 if key.startswith(prefix)
             }

@@ -4,13 +4,15 @@ plan.json                     made_by, the rows, the distinct prompts, the promp
 text-00000.safetensors        one tensor (n, ...) per kind of conditioning, up to 128 prompts; prompt 0 is the empty one
 pairs-00000.safetensors       up to 512 pairs: chosen, rejected (n, orientations, 2, ...); chosen_geometry,
                               rejected_geometry (n, orientations, 4), their micro-conditioning; strength (n,); of data with
-                              sources source.NAME (n, orientations, ...), what the model reads of them; header: ids
+                              sources source.NAME (n, orientations, ...), what the model reads of them, and empty source.NAME,
+                              the same with the empty prompt, where a text encoder sees sources and prompts are dropped;
+                              header: ids
 <shard>.seal                  its sha256 and size: a shard with this file is finished
 <shard>.part-0000             pairs of one that is not, as in the shard (`parts`)
 manifest.json                 made_by and all checksums; a cache without it is not complete
 
 A shard holds fewer where its content is large: about 256 MB at most, or a single pair. With `data.cache_dtype`, moments, and
-what a text shard's header lists under "float32", are stored in half precision, and read as float32.
+what a shard's header lists under "float32", are stored in half precision, and read as float32.
 """
 
 import hashlib
@@ -129,11 +131,13 @@ def encode_pairs(
     of_sources = {name: torch.cat([each[name] for each in sources]) for name in (sources or [{}])[0]}
     for tensor in of_sources.values():
         _require_finite(backbone, "the encoders give", "sources", tensor, ids, advice)
-    tensors, _ = narrowed(moments_of | of_sources, dtype)
+    tensors, _ = narrowed(moments_of, dtype)
+    of_sources, header = narrowed(of_sources, dtype)
+    tensors |= of_sources
     for name, crops in zip(moments_of, torch.stack(conditionings, dim=1), strict=True):
         tensors[f"{name}_geometry"] = crops.contiguous()
     tensors["strength"] = torch.tensor(strengths)
-    return EncodedPairs(tensors, list(ids))
+    return EncodedPairs(tensors, list(ids), header or {})
 
 
 def _orientations(pixels: Tensor, flip: bool) -> list[Tensor]:
