@@ -238,7 +238,7 @@ def test_one_file_is_refused(tiny_family, tmp_path):
     """It holds the connectors as well, and diffusers' converters do not know all names of LTX-2.3."""
     file = tmp_path / "ltx-2-19b-dev.safetensors"
     save_file({"model.diffusion_model.patchify_proj.weight": torch.ones(2, 2)}, file)
-    with pytest.raises(UserError, match=r"is one file; a LTX2Pipeline, whose connectors, .* is read from a folder"):
+    with pytest.raises(UserError, match=r"is one file; a LTX2Pipeline, which has connectors, .* is read from a folder"):
         load_backbone(ModelConfig(str(file), config=str(tiny_family("ltx2"))))
 
 
@@ -253,11 +253,13 @@ def test_ltx_2_5_is_refused(tiny_family, tmp_path):
         read_architecture(ModelConfig(str(folder)))
 
 
-def test_an_exported_pipeline_is_diffusers_own_with_the_checkpoint_s_sound(checkpoint, tmp_path):
-    """Weights that do not train have the dtype of those that do."""
+@pytest.mark.parametrize("sharded", [False, True])
+def test_an_exported_pipeline_is_diffusers_own_with_the_checkpoint_s_sound(checkpoint, tmp_path, sharded):
+    """Weights that do not train have the dtype of those that do, also where they are gathered from shards beside them."""
     backbone = load_backbone(ModelConfig(str(checkpoint)), dtype=torch.bfloat16)
     policy = make_policy(backbone, PolicyConfig("full"), needs_reference=False, seed=0)
-    backbone.save_full(tmp_path, {name: weight + 1 for name, weight in policy.state().items()})
+    gathered = {name: weight.detach() for name, weight in backbone.denoiser.named_parameters()} if sharded else {}
+    backbone.save_full(tmp_path, gathered | {name: weight + 1 for name, weight in policy.state().items()})
     pipeline, plain = (DiffusionPipeline.from_pretrained(folder) for folder in (tmp_path, checkpoint))
     assert type(pipeline) is LTX2Pipeline
     assert type(pipeline.transformer) is LTX2VideoTransformer3DModel

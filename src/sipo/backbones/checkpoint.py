@@ -122,11 +122,11 @@ def save_full(
         ours[part] = network
         with torch.device("meta"):
             plain[part] = family.denoisers[part].from_config(network.config)
-        dtypes = {weight.dtype for weight in own.values()}
-        rest = {name: weight for name, weight in network.state_dict().items() if name not in own}
+        dtypes = {weight.dtype for name, weight in own.items() if family.trains(name)}
+        whole = {**network.state_dict(), **own}
         if len(dtypes) == 1:
-            rest = {name: w.to(*dtypes) if w.is_floating_point() else w for name, w in rest.items()}
-        plain[part].load_state_dict({**rest, **own}, assign=True)
+            whole = {name: w.to(*dtypes) if w.is_floating_point() else w for name, w in whole.items()}
+        plain[part].load_state_dict(whole, assign=True)
     pipeline.register_modules(**plain)
     try:
         pipeline.save_pretrained(folder, safe_serialization=True)

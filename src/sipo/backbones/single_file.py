@@ -95,7 +95,7 @@ def load_parts(
     """
     if family.extras:
         raise UserError(
-            f"model.path: {path} is one file; a {family.name}, whose {', '.join(family.extras)} it may hold too, is read from a folder"
+            f"model.path: {path} is one file; a {family.name}, which has {', '.join(family.extras)} as well, is read from a folder"
         )
     shapes = read_shapes(path)
     parts: dict[str, Any] = {}
