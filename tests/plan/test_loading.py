@@ -4,13 +4,16 @@ import re
 import time
 from pathlib import Path
 
+import pytest
+from rich.console import Console
 from support.command_line import run
 from support.configs import changed
 
 from sipo.config import parse_config
 from sipo.data.dataset import MediaPairs
 from sipo.data.pairs.open import open_pairs
-from sipo.plan.loading import rate
+from sipo.errors import UsageError
+from sipo.plan.loading import measure_loading, rate
 from sipo.processes import ALONE
 from sipo.size import Size
 from sipo.yaml12 import write_yaml
@@ -43,3 +46,9 @@ def test_the_command(raw_config, tmp_path, monkeypatch, capfd):
     code, _, complaints = run(monkeypatch, capfd, "benchmark", tmp_path / "config.yaml", "--loading", "3")
     assert code == 2
     assert "3 usable pairs are no two steps of 2: give more pairs" in complaints
+
+
+def test_trajectories_are_refused(raw_config):
+    """They are read as they are, so two of the three rates would be of something else."""
+    with pytest.raises(UsageError, match="d3po reads trajectories"):
+        measure_loading({**raw_config, "loss": {"name": "d3po"}}, 6, [0], Console(quiet=True))

@@ -13,6 +13,7 @@ from sipo.backbones import read_architecture
 from sipo.config import Config, parse_config
 from sipo.data.dataset import PairDataset
 from sipo.errors import UsageError
+from sipo.losses import D3PO
 from sipo.plan.benchmark import UNDISTURBED
 from sipo.processes import Processes, join_processes
 from sipo.tables import markdown_table
@@ -34,7 +35,7 @@ def measure_loading(raw: dict[str, Any], num_pairs: int, workers: Sequence[int],
     """Decode, encode and read the first `num_pairs` pairs of the config `raw` (as YAML gives it), into temporary caches.
 
     The pairs are checked first, so their files are in the machine's memory by then. Raises UserError for pairs that a training
-    would refuse, UsageError for fewer of them than two steps take.
+    would refuse, UsageError for fewer of them than two steps take, and for d3po.
     """
     data = {**raw["data"], "max_pairs": num_pairs, "validation": None, "noise": "drawn", "cache": None}
     config = parse_config(
@@ -44,6 +45,10 @@ def measure_loading(raw: dict[str, Any], num_pairs: int, workers: Sequence[int],
             "train": {**raw.get("train", {}), **UNDISTURBED, "keep_best": None, "gradient_accumulation": 1},
         }
     )
+    if isinstance(config.loss, D3PO):
+        raise UsageError(
+            "loss.name: d3po reads trajectories, which are neither encoded nor cached; measure another config"
+        )
     quiet = Console(quiet=True)
     with join_processes() as processes, process_settings(config.train, processes.device):
         architecture = read_architecture(config.model)
