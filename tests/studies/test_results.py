@@ -126,5 +126,8 @@ def test_a_row_a_round_has_the_means_over_held_out_samples_and_over_the_rounds_t
         ],
     )
     rows = rows_of(study, SimpleNamespace(labels={"K": "10"}, seed=0, path=tmp_path), "any")
-    assert [(row.at, row.values) for row in rows] == [(0, {"score": 0.5}), (1, {"score": 1.5, "loss": pytest.approx(0.55)})]
+    assert [(row.at, row.values) for row in rows] == [
+        (0, {"score": 0.5}),
+        (1, {"score": 1.5, "loss": pytest.approx(0.55)}),
+    ]
     assert draw(study, rows).startswith(b"\x89PNG")
