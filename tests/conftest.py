@@ -7,9 +7,12 @@ from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import gettempdir
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# matplotlib's list of fonts takes seconds to make; in the test's own cache folder every process would make it anew.
+os.environ.setdefault("MPLCONFIGDIR", str(Path(gettempdir()) / "sipo-tests-matplotlib"))
 
 import numpy as np
 import pyarrow as pa

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support import command_line
 from typer.testing import CliRunner
 
 from sipo.cli import app, at_home, main
@@ -91,31 +92,34 @@ def test_check_exits_with_1_for_bad_rows_and_writes_them(tiny_pairs, tmp_path):
     assert "missing_file" in (tmp_path / "found.json").read_text()
 
 
-def test_train_generate_report_export(raw_config, tmp_path):
-    run = Path(raw_config["run"])
+def test_train_generate_report_export(raw_config, tmp_path, monkeypatch, capfd):
+    run, config = Path(raw_config["run"]), tmp_path / "config.yaml"
     raw_config["train"]["num_steps"] = 2
-    config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(raw_config))
     trained = sipo("train", str(config))
     assert trained.returncode == 0, trained.stderr
     assert "1 (paper) = 1000 (salesforce) = 500 (diffusers)" in trained.stdout
     assert (run / "report.html").is_file()
+
+    def again(*arguments):
+        return command_line.run(monkeypatch, capfd, *arguments)
+
     written = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
-    done = sipo("train", str(config))
-    assert done.returncode == 0
-    assert "complete: 2 steps are done" in done.stdout
-    assert "report.html" in done.stdout
+    code, printed, _ = again("train", config)
+    assert code == 0
+    assert "complete: 2 steps are done" in printed
+    assert "report.html" in printed
     assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == written  # the report is not drawn again
     (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
     out = tmp_path / "pictures"
-    made = sipo("generate", str(run), "--prompts", str(tmp_path / "prompts.txt"), "--out", str(out))
-    assert made.returncode == 0, made.stderr
+    code, _, complaints = again("generate", run, "--prompts", tmp_path / "prompts.txt", "--out", out)
+    assert code == 0, complaints
     assert len(list(out.glob("*.png"))) == 2
-    assert sipo("report", str(run)).returncode == 0
-    assert sipo("export", str(run), "--out", str(tmp_path / "weights")).returncode == 0
-    again = sipo("train", str(config), "train.learning_rate=1")
-    assert again.returncode == 2
-    assert "train.learning_rate: 0.001 in the run, 1.0 now" in again.stderr
+    assert again("report", run)[0] == 0
+    assert again("export", run, "--out", tmp_path / "weights")[0] == 0
+    code, _, complaints = again("train", config, "train.learning_rate=1")
+    assert code == 2
+    assert "train.learning_rate: 0.001 in the run, 1.0 now" in complaints
 
 
 def test_a_stop_that_was_asked_for_is_no_error(monkeypatch, capsys):
