@@ -10,7 +10,7 @@ from PIL import Image
 from sipo.mini.world import BACKGROUNDS, COLORS, SIZE, Scene, Thing, render
 
 FRAMES = 9
-"""Frames of a clip: 4 n + 1, as CogVideoX's VAE takes them."""
+"""Frames of a clip: one, and a multiple of the 2 that share a latent; CogVideoX's own VAE takes 4 n + 1."""
 
 DIRECTIONS: Mapping[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
