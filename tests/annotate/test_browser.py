@@ -4,12 +4,14 @@ import json
 from collections import Counter
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page
 from support import browser
 from support.hostile import PROMPTS as HOSTILE
 from support.studies import Session, folder_of_samples, hosting, serving, small_study
 
 from sipo.annotate.ballots import read_ballots
+from sipo.annotate.create import CreateRequest, create
 from sipo.annotate.store import open_store
 from sipo.annotate.study import Plan, read_study
 
@@ -250,6 +252,34 @@ def test_everything_can_be_reached_and_has_a_name(chromium, tmp_path):
                 page.keyboard.press("Tab")
             assert {"rest", "help", "prompt", "zoom"} <= reached
             assert page.evaluate("document.documentElement.lang") == "en"
+
+
+def test_the_source_of_edits_stands_beside_the_prompt(chromium, tmp_path):
+    """Whole and in sight on a desktop and a phone, new with each item, enlarged by itself; beside it nothing changes."""
+    sources = [tmp_path / f"source-{n}.png" for n in range(2)]
+    for n, file in enumerate(sources):
+        Image.new("RGB", (64 + n, 40), (200, 100 * n, 0)).save(file)
+    folders = [folder_of_samples(tmp_path / f"s{level}", level, ["a", "b"], sources=sources) for level in (60, 180)]
+    create(CreateRequest(folders, tmp_path / "study", Plan(1, 2, 2)))
+    with hosting(tmp_path / "study") as server:
+        for name, viewport in (("g1-1", (1200, 760)), ("g1-2", (390, 760))):
+            page, widths = opened(chromium, server.links()[name]), {}
+            page.set_viewport_size(dict(zip(("width", "height"), viewport, strict=True)))
+            for _ in sources:
+                picture = page.locator("#source img")
+                widths[page.text_content("#prompt")] = picture.evaluate("(it) => it.naturalWidth")
+                box = picture.bounding_box()
+                assert min(box["width"], box["height"]) > 100
+                assert min(box["x"], box["y"]) >= 0
+                assert box["x"] + box["width"] <= viewport[0]
+                assert box["y"] + box["height"] <= page.locator("#results").bounding_box()["y"]
+                assert page.locator("#prompt").bounding_box()["x"] >= box["x"] + box["width"]
+                page.locator("#source .frame").dblclick()
+                assert page.locator(".frame.zoomed").count() == 1
+                vote(page, lambda page=page: page.keyboard.press("ArrowLeft"))
+            assert widths == {"a": 64, "b": 65}
+            assert page.complaints == []
+    assert len(ballots(tmp_path / "study")) == 4
 
 
 def test_solo_mode_by_keyboard(chromium, tmp_path):

@@ -26,8 +26,13 @@ from sipo.data.media.encode_video import encode_video
 CATEGORIES = ("animals", "food")
 
 
-def folder_of_samples(folder: Path, level: int, prompts: Sequence[str], video: bool = False, size=(48, 48)) -> Path:
-    """A system whose pictures are `level` bright, with a little noise, so that a test can tell it by its pixels."""
+def folder_of_samples(
+    folder: Path, level: int, prompts: Sequence[str], video: bool = False, size=(48, 48), sources: Sequence[Path] = ()
+) -> Path:
+    """A system whose pictures are `level` bright, with a little noise, so that a test can tell it by its pixels.
+
+    sources: of the samples, if they are edits, in the order of the prompts.
+    """
     folder.mkdir(parents=True)
     lines = []
     for n, prompt in enumerate(prompts):
@@ -42,7 +47,8 @@ def folder_of_samples(folder: Path, level: int, prompts: Sequence[str], video: b
         else:
             Image.fromarray(frames[0]).save(folder / name)
         metadata = {"category": CATEGORIES[n % len(CATEGORIES)]}
-        lines.append({"file": name, "prompt": prompt, "seed": n, "metadata": metadata})
+        source = {"source": str(sources[n])} if sources else {}
+        lines.append({"file": name, "prompt": prompt, "seed": n, "metadata": metadata, **source})
     (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 

@@ -26,7 +26,8 @@ class Ballot:
 
     systems, files: of "a" and "b". label: "a", "b", "tie" or "bad" (both are). left: which of the two was on the left,
     "a" or "b"; "" where unknown. kind: main, duplicate or check. counts: False for the votes of discarded annotators.
-    vote: the id of the answer; a ranking's pairs share one. at: seconds since 1970.
+    vote: the id of the answer; a ranking's pairs share one. at: seconds since 1970. source: the picture that both files
+    were made of; "" where they were made of the prompt alone.
     """
 
     prompt: str
@@ -44,6 +45,7 @@ class Ballot:
     at: float = 0.0
     vote: str = ""
     counts: bool = True
+    source: str = ""
 
     @property
     def contest(self) -> tuple[str, str, str]:
@@ -113,13 +115,13 @@ def _ballot(study: Study, row, item, dimension: str, pair: tuple[int, int], side
     return Ballot(
         item.prompt, item.seed, (study.systems[item.systems[a]], study.systems[item.systems[b]]), label, row.person,
         str(row.team), item.category, dimension, (item.sources[a], item.sources[b]), "a" if places[0] < places[1] else "b",
-        row.kind, row.seconds, row.at, row.id, not row.discarded,
+        row.kind, row.seconds, row.at, row.id, not row.discarded, item.source[0] if item.source else "",
     )  # fmt: skip
 
 
 COLUMNS = (
     "prompt", "seed", "category", "dimension", "system_a", "system_b", "label", "left", "annotator", "group", "kind",
-    "seconds", "at", "counts", "file_a", "file_b", "vote",
+    "seconds", "at", "counts", "file_a", "file_b", "vote", "source",
 )  # fmt: skip
 REQUIRED = ("prompt", "system_a", "system_b", "label", "annotator")
 WORDS = {
@@ -202,5 +204,5 @@ def _of_row(row: dict[str, str]) -> Ballot:
         row["prompt"], int(row.get("seed") or 0), systems, named, row["annotator"], row.get("group") or "1",
         row.get("category") or None, row.get("dimension") or OVERALL, (row.get("file_a", ""), row.get("file_b", "")),
         row.get("left", ""), row.get("kind") or "main", number.get("seconds"), number.get("at", 0.0), row.get("vote", ""),
-        row.get("counts", "1") != "0",
+        row.get("counts", "1") != "0", row.get("source", ""),
     )  # fmt: skip

@@ -142,7 +142,7 @@ def _guideline(path: Path | None) -> str:
 
 
 def _measure(questions: Sequence[Question], trim: bool, console: Console | None) -> dict[Question, list[Shape]]:
-    """The shapes of each question's files. Raises UserError with every file that cannot be shown."""
+    """The shapes of each question's files. Raises UserError with every file or source that cannot be shown."""
     found, problems, kinds = {}, [], set()
     with progress_bar(console, "reading", sum(len(question.files) for question in questions)) as advance:
         for question in questions:
@@ -152,8 +152,15 @@ def _measure(questions: Sequence[Question], trim: bool, console: Console | None)
                     kinds.add(kind_of(file))
                     shapes.append(shape_of(file))
                 except BadRow as error:
-                    problems.append(str(error) if str(file) in str(error) else f"{file}: {error}")
+                    problems.append(_named(file, error))
                 advance(1)
+            if question.source:
+                try:
+                    if kind_of(question.source) == "video":
+                        problems.append(f"the source {question.source} is a video; expected a picture")
+                    shape_of(question.source)
+                except BadRow as error:
+                    problems.append(f"the source {_named(question.source, error)}")
             found[question] = shapes
             lengths = [shape.length for shape in shapes if shape.length]
             if not trim and any(lengths[0].differs(other) for other in lengths[1:]):
@@ -163,6 +170,10 @@ def _measure(questions: Sequence[Question], trim: bool, console: Console | None)
         problems.append("some files are images and some are videos; a study shows one kind")
     refuse("These media cannot be shown", problems)
     return found
+
+
+def _named(file: Path, error: BadRow) -> str:
+    return str(error) if str(file) in str(error) else f"{file}: {error}"
 
 
 def _contests(num_systems: int, request: CreateRequest) -> list[tuple[int, ...]]:
@@ -187,6 +198,7 @@ class _Writer:
         self.fps = (float(min(max(rates), 30)) if rates else 8.0) if videos else None
         self.folder, self.shapes, self.max_side = folder, shapes, max_side
         self.hashes: dict[str, str] = {}
+        self.shown_sources: dict[Path, str] = {}
 
     def encode(self, question: Question, advance) -> Item:
         target = self._target(question)
@@ -206,11 +218,20 @@ class _Writer:
         return common_target(self.shapes[question], self.fps, self.max_side)
 
     def _item(self, question: Question, systems, files: Sequence[Path], contents: Sequence[bytes]) -> Item:
-        names = []
-        for content in padded(contents):
-            name = f"{len(self.hashes):06d}.{'png' if self.fps is None else 'mp4'}"
-            write_atomic(self.folder / name, content)
-            self.hashes[name] = hashlib.sha256(content).hexdigest()
-            names.append(name)
+        names = tuple(self._write(content, "png" if self.fps is None else "mp4") for content in padded(contents))
         sources = tuple(str(file) for file in files)
-        return Item(question.prompt, question.seed, question.category, systems, tuple(names), sources)
+        source = (str(question.source), self._source(question.source)) if question.source else None
+        return Item(question.prompt, question.seed, question.category, systems, names, sources, source=source)
+
+    def _source(self, file: Path) -> str:
+        """Its name in `folder`, a PNG of its own shape, written once however many items show it."""
+        if file not in self.shown_sources:
+            target = common_target([shape_of(file)], max_side=self.max_side)
+            self.shown_sources[file] = self._write(encode(file, target), "png")
+        return self.shown_sources[file]
+
+    def _write(self, content: bytes, ending: str) -> str:
+        name = f"{len(self.hashes):06d}.{ending}"
+        write_atomic(self.folder / name, content)
+        self.hashes[name] = hashlib.sha256(content).hexdigest()
+        return name

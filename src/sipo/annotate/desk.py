@@ -111,10 +111,20 @@ class StudyDesk:
         return found() if found else None
 
     def _shown(self, person: Person, item: Item, places: Sequence[int]) -> dict:
-        """The prompt, and a name for each result from left to right."""
-        paths = [self.folder / MEDIA / item.media[place] for place in places]
-        media = [lambda path=path: (path.read_bytes(), TYPES[path.suffix]) for path in paths]
-        return {"prompt": item.prompt, "media": self.names.give(person.name, media)}
+        """See `on_page`."""
+
+        def medium(name: str) -> Medium:
+            path = self.folder / MEDIA / name
+            return lambda: (path.read_bytes(), TYPES[path.suffix])
+
+        media = [medium(item.media[place]) for place in places]
+        return on_page(self.names, person, item.prompt, media, medium(item.source[1]) if item.source else None)
+
+
+def on_page(names: Names, person: Person, prompt: str, media: Sequence[Medium], source: Medium | None) -> dict:
+    """What the page shows of an item: the prompt, a name for each result from left to right, and for the source if it has one."""
+    item = {"prompt": prompt, "media": names.give(person.name, media)}
+    return item | ({"source": names.give(person.name, [source])[0]} if source else {})
 
 
 def check_answer(study: Study, answer: Any) -> None:

@@ -8,7 +8,7 @@ from sipo.annotate.report import read_votes
 from sipo.annotate.results import by_contest, final_label
 from sipo.annotate.votes import Rule, win_rate
 from sipo.errors import UsageError, UserError
-from sipo.evaluate.label.files import place, seeds_of
+from sipo.evaluate.label.files import place, seeds_of, source_of
 from sipo.files import write_atomic
 from sipo.jsonl import dump_jsonl
 
@@ -23,7 +23,7 @@ def export(
     dimension: str | None = None,
     database: str | None = None,
 ) -> str:
-    """Write {"prompt", "chosen", "rejected", "strength"} a line; returns what the terminal shows.
+    """Write {"prompt", "chosen", "rejected", "strength"} a line, and "source" of edits; returns what the terminal shows.
 
     The chosen one is the final label's; strength is its share of the single votes, ties counted half, at least 1/2. ties:
     "drop" leaves tied items out, "half" writes them with strength 1/2, the first system as chosen. Items that most people
@@ -55,7 +55,7 @@ def export(
 
 
 def _line(ballots: list[Ballot], rule: Rule, ties: Ties, folder: Path) -> dict | None:
-    label, files = final_label(ballots, rule), ballots[0].files
+    label, files, source = final_label(ballots, rule), ballots[0].files, ballots[0].source
     if not all(files):
         raise UserError(
             f"The votes on {ballots[0].prompt[:60]!r} name no files: pairs need the columns file_a and file_b."
@@ -67,5 +67,6 @@ def _line(ballots: list[Ballot], rule: Rule, ties: Ties, folder: Path) -> dict |
     strength = 0.5 if label == "tie" else max(share if label == "a" else 1 - share, 0.5)
     return {
         "prompt": ballots[0].prompt, "chosen": place(Path(winner), folder), "rejected": place(Path(loser), folder),
-        "strength": strength, **seeds_of(Path(winner), Path(loser)),
+        "strength": strength, **source_of(Path(source) if source else None, folder),
+        **seeds_of(Path(winner), Path(loser)),
     }  # fmt: skip

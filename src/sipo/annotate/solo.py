@@ -9,14 +9,14 @@ import secrets
 import threading
 import webbrowser
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sipo.annotate.desk import ANSWERS, Names
+from sipo.annotate.desk import ANSWERS, Medium, Names, on_page
 from sipo.annotate.store import Person, Refused
 from sipo.annotate.swiss import Look, Pairs, Prompt, next_pair, pairs_of
 from sipo.data.media.kinds import MAX_VIDEO_BYTES
@@ -188,8 +188,12 @@ class SoloDesk:
 
     def _shown(self, number: int, turn: int, pair: tuple[int, int]) -> dict:
         prompt = self.prompts[number]
-        media: list[Callable] = [lambda n=n: browser_ready(prompt.files[n]) for n in pair]
-        return {"slot": number * 10_000 + turn, "prompt": prompt.text, "media": self.names.give(ME.name, media)}
+
+        def medium(file: Path) -> Medium:
+            return lambda: browser_ready(file)
+
+        media, source = [medium(prompt.files[n]) for n in pair], medium(prompt.source) if prompt.source else None
+        return {"slot": number * 10_000 + turn} | on_page(self.names, ME, prompt.text, media, source)
 
 
 def _fault(line: dict) -> str | None:
@@ -220,16 +224,21 @@ def browser_ready(path: Path) -> tuple[bytes, str]:
 
 
 def open_prompts(request: SoloRequest) -> list[Prompt]:
-    """The prompts that have several samples, in an order drawn by the seed. Raises UserError where there is none."""
-    found: dict[str, list[Path]] = defaultdict(list)
+    """The prompts that have several samples, in an order drawn by the seed; one with several sources counts as several.
+
+    Raises UserError where there is none, and for files that do not exist.
+    """
+    found: dict[tuple[str, Path | None], list[Path]] = defaultdict(list)
     for folder in request.folders:
         for media in find_media(folder, request.prompts):
             for sample in media.samples:
-                found[sample.prompt].append((media.path / sample.file).resolve())
-    missing = [str(file) for files in found.values() for file in files if not os.path.exists(file)]
+                source = Path(sample.source).resolve() if sample.source else None
+                found[sample.prompt, source].append((media.path / sample.file).resolve())
+    named = [file for (_, source), files in found.items() for file in [*([source] if source else []), *files]]
+    missing = [str(file) for file in named if not os.path.exists(file)]
     if missing:
         raise UserError("\n  ".join([f"{len(missing)} files do not exist:", *missing[:40]]))
-    several = [Prompt(text, tuple(files)) for text, files in found.items() if len(files) > 1]
+    several = [Prompt(text, tuple(files), source) for (text, source), files in found.items() if len(files) > 1]
     if not several:
         raise UserError("No prompt has two samples: name several folders, or generate with --images-per-prompt 8.")
     order = np.random.default_rng(request.seed).permutation(len(several))

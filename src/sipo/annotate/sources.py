@@ -28,12 +28,13 @@ class System:
 
 @dataclass(frozen=True)
 class Question:
-    """The systems' files for one prompt and seed, in the systems' order."""
+    """The systems' files for one prompt and seed, in the systems' order. source: the picture that all were made of."""
 
     prompt: str
     seed: int
     category: str | None
     files: tuple[Path, ...]
+    source: Path | None = None
 
 
 def open_systems(paths: Sequence[Path], prompts: str | None = None) -> list[System]:
@@ -64,7 +65,7 @@ def open_systems(paths: Sequence[Path], prompts: str | None = None) -> list[Syst
 
 def match(systems: Sequence[System]) -> list[Question]:
     """The prompts and seeds, with a file of every system. Raises UserError that names all missing counterparts, missing
-    files and samples that occur twice; nothing is dropped in silence.
+    files, sources that differ, and samples that occur twice; nothing is dropped in silence.
     """
     problems, tables = [], []
     for system in systems:
@@ -79,13 +80,22 @@ def match(systems: Sequence[System]) -> list[Question]:
         problems += [f"{system.name}: nothing for seed {s}, {p[:60]!r}" for p, s in keys if (p, s) not in table]
         missing = [sample.file for sample in system.samples if not os.path.exists(system.folder / sample.file)]
         problems += [f"{system.name}: {system.folder / file} does not exist" for file in missing]
+    sources = {key: {_source(table[key]) for table in tables if key in table} - {None} for key in keys}
+    problems += [
+        f"seed {seed}, {prompt[:60]!r}: made of {' and of '.join(sorted(map(str, several)))}; expected one source"
+        for (prompt, seed), several in sources.items() if len(several) > 1
+    ]  # fmt: skip
     refuse("The systems do not have the same samples", problems)
     found = []
     for prompt, seed in keys:
         samples = [table[prompt, seed] for table in tables]
         files = tuple((s.folder / sample.file).resolve() for s, sample in zip(systems, samples, strict=True))
-        found.append(Question(prompt, seed, _category(samples), files))
+        found.append(Question(prompt, seed, _category(samples), files, next(iter(sources[prompt, seed]), None)))
     return found
+
+
+def _source(sample: Sample) -> Path | None:
+    return Path(sample.source).resolve() if sample.source else None
 
 
 def refuse(what: str, problems: Sequence[str]) -> None:
@@ -120,7 +130,7 @@ def _of_manifest(path: Path) -> list[System]:
             problems.append(f"{pair.id}: a rejected member is missing")
             continue
         for side, file in zip(sides, (pair.chosen, pair.rejected), strict=True):
-            side.append(Sample(str(file), pair.prompt, index))
+            side.append(Sample(str(file), pair.prompt, index, source=str(pair.source) if pair.source else None))
     refuse(f"{path} has rows that cannot be shown", problems)
     return [System(name, path.parent, tuple(side)) for name, side in zip(("chosen", "rejected"), sides, strict=True)]
 

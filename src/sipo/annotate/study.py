@@ -32,6 +32,7 @@ class Item:
 
     systems: numbers of the systems; media: their files in `MEDIA`; sources: the files these were made from.
     worst: for a check item, the place in `media` of the result that was spoilt on purpose; None for all others.
+    source: the picture that all results were made of, and its file in `MEDIA`; None where they were made of the prompt alone.
     """
 
     prompt: str
@@ -41,6 +42,11 @@ class Item:
     media: tuple[str, ...]
     sources: tuple[str, ...]
     worst: int | None = None
+    source: tuple[str, str] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As study.json has it: `source` where there is one."""
+        return {key: value for key, value in asdict(self).items() if key != "source" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,8 @@ class Study:
     version: int = VERSION
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n"
+        items = {key: [item.to_dict() for item in getattr(self, key)] for key in ("items", "examples")}
+        return json.dumps(asdict(self) | items, ensure_ascii=False, indent=1) + "\n"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -141,4 +148,6 @@ def read_study(folder: Path) -> Study:
 
 def _item(record: dict[str, Any]) -> Item:
     lists: dict[str, Any] = {key: tuple(record[key]) for key in ("systems", "media", "sources")}
+    if record.get("source"):
+        lists["source"] = tuple(record["source"])
     return Item(**(record | lists))

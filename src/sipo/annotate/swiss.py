@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from sipo.annotate.strengths import bradley_terry
-from sipo.evaluate.label.files import place, seeds_of
+from sipo.evaluate.label.files import place, seeds_of, source_of
 from sipo.files import digest
 
 Pairs = Literal["judged", "best-worst", "all"]
@@ -87,10 +87,11 @@ def strengths_of(count: int, looks: Sequence[Look]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and its samples."""
+    """A prompt and its samples. source: the picture that all of them were made of, where the model reads one."""
 
     text: str
     files: tuple[Path, ...]
+    source: Path | None = None
 
     @property
     def id(self) -> str:
@@ -120,6 +121,7 @@ def pairs_of(prompt: Prompt, looks: Sequence[Look], which: Pairs, folder: Path) 
         if chosen not in bad:
             names = (place(prompt.files[n], folder) for n in (chosen, rejected))
             line = dict(zip(("chosen", "rejected"), names, strict=True))
+            line |= source_of(prompt.source, folder)
             line |= {"strength": round(max(float(beats[chosen, rejected]), 0.5), 4)}
             lines.append({"prompt": prompt.text, **line, **seeds_of(prompt.files[chosen], prompt.files[rejected])})
     return lines

@@ -2,8 +2,8 @@
 
 00000.png ...        the pictures; of videos the contact sheets
 00000.mp4 ...        the videos, if it is a folder of videos
-samples.jsonl        a line each: {"file", "prompt", "seed", "metadata"}, and "source" of models that read one, its path; a line
-                     is added once its files are on disk
+samples.jsonl        a line each: {"file", "prompt", "seed", "metadata"}, and "source" of models that read one, its path, absolute
+                     or relative to the folder; a line is added once its files are on disk
 settings.json        what made them all: model, weights, num_inference_steps, guidance_scale, size, fps of videos, ...
 scores.NAME.jsonl    the scores by scorer NAME (see `sipo.evaluate.scores.score`)
 """
@@ -72,7 +72,8 @@ def read_samples(folder: Path) -> list[Sample]:
         if fault := _fault(record):
             raise UserError(f"{path}, line {number}: {fault}.")
         file, prompt, seed = (record[key] for key in KINDS)
-        samples.append(Sample(file, prompt, seed, record.get("metadata"), record.get("source")))
+        source = record.get("source")
+        samples.append(Sample(file, prompt, seed, record.get("metadata"), source and str(Path(folder) / source)))
     return samples
 
 

@@ -4,7 +4,7 @@ import { Together, Zoom, load, release } from "./media.js";
 const $ = (id) => document.getElementById(id);
 const LETTERS = "ABCDEFGHI";
 let texts, config, state, shown = null, busy = true, shownAt = 0, videos = null, zoom = null, ranks = {}, resting = false;
-const loaded = new Map(); // slot -> promise of elements
+const loaded = new Map(); // slot -> promise of the results' elements and of the source's, if the item has one
 
 const say = (key, values = {}) => Object.entries(values).reduce((text, [name, value]) => text.replaceAll(`{${name}}`, value), texts[key]);
 const announce = (text, lasting = false) => { $("status").textContent = text; $("status").classList.toggle("lasting", lasting); };
@@ -31,12 +31,14 @@ function freshId() { return [...crypto.getRandomValues(new Uint8Array(16))].map(
 
 function fetched(item) {
   if (!loaded.has(item.slot)) {
-    const media = load(item.media, config.kind);
+    const media = Promise.all([load(item.media, config.kind), source(item)]);
     media.catch(() => loaded.delete(item.slot));
     loaded.set(item.slot, media);
   }
   return loaded.get(item.slot);
 }
+
+const source = (item) => load(item.source ? [item.source] : [], "image");
 
 async function show() {
   $("progress").max = state.total || 1;
@@ -47,9 +49,9 @@ async function show() {
   if (resting) return rest();
   busy = true;
   const item = state.items[0];
-  let elements;
+  let elements, sources;
   try {
-    elements = await fetched(item);
+    [elements, sources] = await fetched(item);
   } catch {
     await wait(0.5); // the names were used or forgotten, for example because the server started again
     state = await ask("state");
@@ -59,6 +61,14 @@ async function show() {
   shown = item;
   ranks = Object.fromEntries(config.dimensions.map((dimension) => [dimension, []]));
   $("prompt").textContent = item.prompt;
+  $("source").hidden = !sources.length;
+  for (const picture of sources) {
+    const frame = Object.assign(document.createElement("div"), { className: "frame" });
+    picture.alt = say("source");
+    frame.append(picture);
+    $("source").append(frame);
+    new Zoom([frame]);
+  }
   $("results").dataset.count = elements.length;
   const frames = elements.map((element, n) => {
     const figure = document.createElement("figure"), frame = document.createElement("div"), caption = document.createElement("figcaption");
@@ -89,10 +99,11 @@ async function show() {
 function clear() {
   if (!shown) return;
   videos?.end();
-  const old = [...$("results").querySelectorAll("img, video")];
+  const old = [...$("judge").querySelectorAll("img, video")];
   release(old);
   loaded.delete(shown.slot);
   $("results").replaceChildren();
+  $("source").replaceChildren();
   [shown, videos] = [null, null];
   delete document.body.dataset.slot;
 }
@@ -200,7 +211,9 @@ async function guide(first) {
       const prompt = Object.assign(document.createElement("p"), { textContent: example.prompt, className: "prompt", dir: "auto" });
       const row = Object.assign(document.createElement("div"), { className: "results" });
       $("guide-examples").append(prompt, row);
-      const elements = await load(example.media, config.kind).catch(() => []);
+      const [elements, sources] = await Promise.all([load(example.media, config.kind), source(example)]).catch(() => [[], []]);
+      sources.forEach((picture) => Object.assign(picture, { alt: say("source"), className: "source" }));
+      row.before(...sources);
       row.dataset.count = elements.length;
       elements.forEach((element) => { if (element.tagName === "VIDEO") element.controls = true; else element.alt = say("result"); });
       row.append(...elements);

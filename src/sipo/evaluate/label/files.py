@@ -51,7 +51,7 @@ def write_best(best: Sequence[Candidate], out: Path) -> Path:
         raise UserError(f"There is no sample to write to {out}: none is right, or none has a score.")
     lines = (
         {"prompt": score.sample.prompt, "chosen": place(sample.path, out.parent), "score": score.value}
-        | source_of(sample, out.parent)
+        | source_of(sample.source, out.parent)
         for sample, score in scored
     )
     write_atomic(out, dump_jsonl(lines))
@@ -68,13 +68,13 @@ def _line(pair: LabelledPair, folder: Path) -> dict:
     chosen, rejected = place(pair.chosen.path, folder), place(pair.rejected.path, folder)
     gap = {} if pair.gap is None else {"score_gap": pair.gap}
     models = {"chosen_model": pair.chosen.model, "rejected_model": pair.rejected.model}
-    line = {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected} | source_of(pair.chosen, folder) | gap
+    line = {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected} | source_of(pair.chosen.source, folder) | gap
     return line | {key: name for key, name in models.items() if name} | seeds_of(pair.chosen.path, pair.rejected.path)
 
 
-def source_of(sample: Candidate, folder: Path) -> dict[str, str]:
-    """What a line of a manifest records of the picture that a sample, and the other one of its pair, was made of."""
-    return {"source": place(sample.source, folder)} if sample.source else {}
+def source_of(source: Path | None, folder: Path) -> dict[str, str]:
+    """What a line of a manifest records of the picture that both members of its pair were made of."""
+    return {"source": place(source, folder)} if source else {}
 
 
 def seeds_of(chosen: Path, rejected: Path) -> dict:
