@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 from support.configs import changed
 from support.online import play
 from support.pictures import picture
@@ -26,7 +28,14 @@ def editing(raw_online, tiny_family, tmp_path):
         raw_online, f"model.path={tiny_family('flux-kontext')}", "data.resolution=16", "rounds.num_rounds=1",
         f"rounds.prompts={tmp_path / 'prompts.jsonl'}", f"rounds.held_out={tmp_path / 'held-out.jsonl'}",
         "rounds.num_prompts=3", "weight.denominator=posterior", "loss.prune_threshold=0.0",
+        "rounds.scorer=support.scorers:Change",
     )  # fmt: skip
+
+
+def change(sample, source) -> float:
+    """Mean distance of a sample from its source."""
+    shown, start = Image.open(sample), Image.open(source).convert("RGB")
+    return float(np.abs(np.subtract(shown, start.resize(shown.size), dtype=float)).mean() / 255)
 
 
 def test_a_round(editing, tmp_path):
@@ -39,6 +48,9 @@ def test_a_round(editing, tmp_path):
     pairs = read_jsonl(folder / "pairs.jsonl")
     assert len(pairs) == 3
     for pair in pairs:
+        changes = [change(folder / pair[member], pair["source"]) for member in ("chosen", "rejected")]
+        assert pair["score_gap"] == pytest.approx(changes[0] - changes[1])
+        assert changes[0] > changes[1]  # by the scorer, which saw both with their source
         assert own[pair["chosen"]].source == own[pair["rejected"]].source == pair["source"]
         assert sources[pair["source"]] == pair["prompt"]
     assert RunDir(folder / "run").read_metrics("train")
@@ -59,4 +71,11 @@ def test_what_has_no_source_is_refused_before_the_first_sample(editing, tmp_path
     raw = changed(editing, override.format(plain=tmp_path / "plain.txt"))
     with pytest.raises(UserError, match=message):
         play(raw)
+    assert not (tmp_path / "online" / "round-000").exists()
+
+
+def test_a_scorer_that_reads_sources_needs_a_model_that_does(raw_online, tmp_path):
+    message = r"rounds\.scorer: change judges a sample by the picture that it was made of; a StableDiffusionPipeline reads none"
+    with pytest.raises(UserError, match=message):
+        play(changed(raw_online, "rounds.scorer=support.scorers:Change"))
     assert not (tmp_path / "online" / "round-000").exists()

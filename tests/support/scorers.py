@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from PIL import ImageStat
+from PIL import ImageChops, ImageStat
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,19 @@ class Brightness:
 
     def __call__(self, media, prompts, metadata=None) -> list[float]:
         return [ImageStat.Stat(image.convert("L")).mean[0] / 255 for image in media]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Mean distance from the source, resized to the sample, from 0 (the same) to 1."""
+
+    name: str = "change"
+    reads_sources: bool = True
+
+    def __call__(self, media, prompts, metadata=None, *, sources) -> list[float]:
+        given = zip(media, sources, strict=True)
+        distances = [ImageChops.difference(medium, source.resize(medium.size)) for medium, source in given]
+        return [sum(ImageStat.Stat(picture).mean) / 3 / 255 for picture in distances]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from sipo.registry import miniature
 from sipo.samples.folder import PromptItem
 from sipo.samples.prompts import read_prompts
 from sipo.samples.sources import require_sources
-from sipo.scorers.choice import choose_one
+from sipo.scorers.choice import choose_one, require_no_sources
 from sipo.train.d3po import require_trajectories
 from sipo.yaml12 import read_mapping, write_yaml
 
@@ -145,8 +145,12 @@ def require_ready(config: OnlineConfig) -> None:
 
 
 def require_prompts_for(config: OnlineConfig, architecture: Architecture) -> None:
-    """Raises UserError for prompts without sources where the model reads them, UsageError for self-play with such a model."""
+    """Raises UserError for prompts without sources where the model reads them, UsageError for self-play with such a model, and
+    for a scorer that reads sources where the model makes its samples of prompts alone.
+    """
     if not architecture.takes_source:
+        chosen = choose_one(config.rounds.scorer, config.rounds.worker)
+        require_no_sources("rounds.scorer", chosen, architecture.family.name)
         return
     if isinstance(config.training.loss, D3PO):
         raise UsageError(

@@ -9,6 +9,7 @@ scores.NAME.jsonl    the scores by scorer NAME (see `sipo.evaluate.scores.score`
 """
 
 import functools
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -73,7 +74,9 @@ def read_samples(folder: Path) -> list[Sample]:
             raise UserError(f"{path}, line {number}: {fault}.")
         file, prompt, seed = (record[key] for key in KINDS)
         source = record.get("source")
-        samples.append(Sample(file, prompt, seed, record.get("metadata"), source and str(Path(folder) / source)))
+        samples.append(
+            Sample(file, prompt, seed, record.get("metadata"), source and os.path.abspath(Path(folder) / source))
+        )
     return samples
 
 

@@ -1,6 +1,7 @@
 """Pictures or videos from prompts, into a media folder, by all processes; the same call resumes."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -61,7 +62,7 @@ def generate(
     names = files or [f"{i:05d}{suffix}" for i in range(len(prompts))]
     sources = {file: item.source for file, item in zip(names, prompts, strict=True) if item.source is not None}
     recorded = (
-        {file: str(source.absolute()) for file, source in sources.items() if isinstance(source, Path)}
+        {file: os.path.abspath(source) for file, source in sources.items() if isinstance(source, Path)}
         if isinstance(sampler, SourceSampler)
         else {}
     )

@@ -61,11 +61,28 @@ class FileScorer(Protocol):
 
 
 @runtime_checkable
+class SourceScorer(Protocol):
+    """A scorer that may look at what its media were made of: edits, or videos that begin with a picture.
+
+    Where `reads_sources` is true, its `__call__`, `details` or `score_files` is given one keyword more, `sources`: of each
+    medium the picture that it was made of (upright RGB), or for a `FileScorer` that picture's path.
+    """
+
+    @property
+    def reads_sources(self) -> bool: ...
+
+
+@runtime_checkable
 class ConfiguredScorer(Protocol):
     """A scorer whose numbers depend on settings (JSON values); scores made with others are not kept."""
 
     @property
     def settings(self) -> dict[str, Any]: ...
+
+
+def reads_sources(scorer: object) -> bool:
+    """Whether it needs the source of each medium (`SourceScorer`)."""
+    return isinstance(scorer, SourceScorer) and scorer.reads_sources
 
 
 def one_picture(medium: Medium) -> Image.Image:

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from sipo.errors import UsageError
-from sipo.scorers.base import ConfiguredScorer, Medium, Metadata, Scorer
+from sipo.scorers.base import ConfiguredScorer, Medium, Metadata, Scorer, reads_sources
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,13 @@ class FrameMean:
         inner = self.scorer.settings if isinstance(self.scorer, ConfiguredScorer) else {}
         return {**inner, "num_frames": self.num_frames}
 
-    def __call__(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[float]:
+    @property
+    def reads_sources(self) -> bool:
+        return reads_sources(self.scorer)
+
+    def __call__(
+        self, media: list[Medium], prompts: list[str], metadata: Metadata = None, **sources: list[Image.Image]
+    ) -> list[float]:
         chosen = [self._frames(medium) for medium in media]
         known = metadata or [None] * len(media)
         rows = [(frame, i) for i, frames in enumerate(chosen) for frame in frames]
@@ -41,6 +47,7 @@ class FrameMean:
             [frame for frame, _ in rows],
             [prompts[i] for _, i in rows],
             [known[i] for _, i in rows] if metadata else None,
+            **{key: [pictures[i] for _, i in rows] for key, pictures in sources.items()},
         )
         found: list[list[float]] = [[] for _ in media]
         for (_, i), value in zip(rows, scores, strict=True):

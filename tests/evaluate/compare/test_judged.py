@@ -50,6 +50,45 @@ def judged(file, a, b, out, processes=None, **options):
     return judge_pairs(load_pair_judge(file), Model("a", a), Model("b", b), out, batch_size=2, **options)
 
 
+def test_edits_are_compared_by_their_source(tmp_path):
+    """The judge sees the source first and prefers what is nearer to it; edits of other pictures are refused."""
+
+    def edits(name, values, sources):
+        path = folder(tmp_path / name, values)
+        lines = [
+            {**line, "source": str(tmp_path / source)}
+            for line, source in zip(read_jsonl(path / "samples.jsonl"), sources, strict=True)
+        ]
+        (path / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return path
+
+    for name, value in (("dark", 0), ("light", 255)):
+        Image.new("RGB", (8, 8), (value,) * 3).save(tmp_path / f"{name}.png")
+
+    def nearer(seen):
+        source, first, second = seen.brightness
+        return completion(f"Verdict: {'first' if abs(first - source) < abs(second - source) else 'second'}")
+
+    a = edits("a", [200, 200, 200], ["light.png", "dark.png", "light.png"])
+    b = edits("b", [90, 90, 90], ["light.png", "dark.png", "light.png"])
+    with stand_in(nearer) as server:
+        judge = server.judge(tmp_path, "edits", template="edit-pair")
+        found = judged(judge, a, b, tmp_path / "out")
+        assert [match.verdict.result for match in found.matches] == ["win", "loss", "win"]
+        asked = len(server.seen)
+        judged(judge, a, b, tmp_path / "out")
+        assert len(server.seen) == asked  # all are kept
+        Image.new("RGB", (8, 8), (1, 1, 1)).save(tmp_path / "light.png")
+        found = judged(judge, a, b, tmp_path / "out")
+        assert [match.verdict.result for match in found.matches] == ["loss", "loss", "loss"]
+        assert len(server.seen) == asked + 4  # both orders of the two whose source has changed
+        other = edits("c", [90, 90, 90], ["light.png", "light.png", "dark.png"])
+        with pytest.raises(UserError, match=r"made 1 of 3 pairs of different sources, first 'prompt 2', seed 2"):
+            judged(judge, b, edits("d", [90] * 3, ["light.png", "dark.png", "dark.png"]), tmp_path / "out")
+        with pytest.raises(UserError, match="3 of 3 samples record no source"):
+            judged(judge, other, folder(tmp_path / "e", [90, 90, 90]), tmp_path / "out")
+
+
 def test_verdicts_become_a_comparison(folders, tmp_path):
     with stand_in(answer) as server:
         found = judged(server.judge(tmp_path, "pair", template="pairwise"), *folders, tmp_path / "out")

@@ -7,7 +7,7 @@ from PIL import Image
 from support.endpoint import Reply, completion, stand_in
 
 from sipo.errors import UsageError, UserError
-from sipo.scorers.base import ConfiguredScorer, DetailedScorer, VideoScorer
+from sipo.scorers.base import ConfiguredScorer, DetailedScorer, VideoScorer, reads_sources
 from sipo.scorers.choice import choose_scorers, load_scorer
 from sipo.scorers.judge.judges import agreed, load_pair_judge, load_point_judge, result
 
@@ -75,6 +75,33 @@ def test_an_answer_that_cannot_be_read_costs_one_score_and_its_tokens(tmp_path):
     assert unread["error"] == "no rating in the answer 'I would rather not say', which max_tokens cut off"
     assert unread["usage"]["output_tokens"] == 10
     assert refused == {"error": "HTTP 400: no"}
+
+
+def test_a_template_for_edits_shows_the_source_first(tmp_path):
+    """The stand-in rates by the distance from the first picture that it sees, and prefers what is nearer to it."""
+
+    def rates_the_change(seen):
+        source, *results = seen.brightness
+        return completion(f"Rating: {abs(sum(results) / len(results) - source):.0f}")
+
+    with stand_in(rates_the_change) as server:
+        judge = load_point_judge(server.judge(tmp_path, template="edit"))
+        assert reads_sources(judge)
+        assert not reads_sources(load_point_judge(server.judge(tmp_path, "plain")))
+        media = [grey(200), [grey(50), grey(70)]]
+        assert judge(media, ["a", "b"], sources=[grey(150), grey(0)]) == pytest.approx([50, 60], abs=2)
+    assert [len(seen.pictures) for seen in server.seen] in ([2, 3], [3, 2])
+    assert all(seen.text.startswith("The source") for seen in server.seen)
+
+    def prefers_the_nearer(seen):
+        source, first, second = seen.brightness
+        return completion(f"Verdict: {'first' if abs(first - source) < abs(second - source) else 'second'}")
+
+    with stand_in(prefers_the_nearer) as server:
+        judge = load_pair_judge(server.judge(tmp_path, template="edit-pair"))
+        pairs, sources = [(grey(200), grey(40)), (grey(200), grey(40))], [grey(30), grey(220)]
+        found = judge.verdicts(pairs, ["a", "b"], sources=sources)
+    assert [each["verdict"] for each in found] == ["loss", "win"]
 
 
 def test_verdicts_are_asked_in_both_orders(tmp_path):

@@ -53,14 +53,16 @@ def test_every_template_shows_what_it_judges_and_the_prompt_as_it_is(name):
     for template in (load_templates(name).picture, load_templates(name).video):
         parts = template.parts("a {first} {media} {prompt} thing")
         assert "a {first} {media} {prompt} thing" in "".join(parts[::2])
-        assert parts[1::2] == (["first", "second"] if template.is_pair else ["media"])
+        judged = ["first", "second"] if template.is_pair else ["media"]
+        assert parts[1::2] == (["source", *judged] if name.startswith("edit") else judged)
         said = "".join(parts[::2]).lower()
         assert all(word in said for word in template.answers if word != "verdict")
 
 
 def test_what_a_template_says_of_its_form_can_be_read_again():
     """The example at the end of each generic text is one that its own pattern reads."""
-    for name, read in (("rating", Template.numbers), ("pairwise", Template.shares)):
+    numbers, shares = Template.numbers, Template.shares
+    for name, read in (("rating", numbers), ("pairwise", shares), ("edit", numbers), ("edit-pair", shares)):
         for template in (load_templates(name).picture, load_templates(name).video):
             assert read(template, template.text)
 

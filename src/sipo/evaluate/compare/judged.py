@@ -15,15 +15,15 @@ from rich.console import Console
 
 from sipo.errors import UserError
 from sipo.evaluate.compare.matches import Comparison, Match, by_key, category_key, category_of, compare_matches
-from sipo.evaluate.scores.files import Score, content_hash, total_usage
-from sipo.evaluate.scores.score import open_medium
+from sipo.evaluate.scores.files import Score, content_hash, source_hash, total_usage
+from sipo.evaluate.scores.score import open_medium, open_source, require_sources_of
 from sipo.evaluate.scores.sources import find_one
 from sipo.evaluate.statistics.verdicts import Verdict
 from sipo.files import digest, room_in
 from sipo.processes import ALONE, Processes, batches
 from sipo.processes.journal import Journal
 from sipo.samples.folder import Sample
-from sipo.scorers.base import Medium
+from sipo.scorers.base import Medium, reads_sources
 from sipo.threads import read_ahead
 
 Pair = tuple[Sample, Sample]
@@ -40,7 +40,8 @@ class PairwiseJudge(Protocol):
     def settings(self) -> dict[str, Any]: ...
 
     def verdicts(self, pairs: Sequence[tuple[Medium, Medium]], prompts: Sequence[str]) -> list[dict]:
-        """Of each pair `{"verdict", "orders", "answers", "usage"}`, or `{"error"}`."""
+        """Of each pair `{"verdict", "orders", "answers", "usage"}`, or `{"error"}`. One that `reads_sources`
+        (`sipo.scorers.base.SourceScorer`) is given `sources` too: the picture that both of each pair were made of."""
         ...
 
 
@@ -65,19 +66,34 @@ def judge_pairs(
     """The first model against the second by `judge`, on the prompts and seeds that both have. All `processes` call it.
 
     Pairs without a verdict are counted and asked about again next time. category: see `compare_scores`. Raises UserError
-    where the models share no prompt and seed, or no pair has a verdict.
+    where the models share no prompt and seed, or no pair has a verdict, and if the judge reads sources for samples without
+    one and for pairs whose sources differ.
     """
     ours, theirs = (by_key(each.folder, ((s, s) for s in find_one(each.folder).samples)) for each in (a, b))
     keys = sorted(ours.keys() & theirs.keys())
     if not keys:
         raise UserError(f"{a.name} and {b.name} have no sample of the same prompt and seed; there is nothing to judge")
     pairs = {_name(ours[key], theirs[key]): (ours[key], theirs[key]) for key in keys}
+    if reads_sources(judge):
+        _require_same_sources(judge.name, a, b, list(pairs.values()))
     lines = _ask(judge, a, b, out, pairs, batch_size, console, processes)
     if all("error" in line for line in lines.values()):
         raise UserError(
             f"{judge.name}: there is no verdict on any of {len(lines)} pairs; the first: {next(iter(lines.values()))['error']}"
         )
     return _comparison(judge.name, a, b, pairs, lines, (len(ours), len(theirs)), category)
+
+
+def _require_same_sources(judge: str, a: Model, b: Model, pairs: Sequence[Pair]) -> None:
+    for model, samples in zip((a, b), zip(*pairs, strict=True), strict=True):
+        require_sources_of(model.folder, samples, judge)
+    differ = [(ours, theirs) for ours, theirs in pairs if source_hash(ours) != source_hash(theirs)]
+    if differ:
+        ours, theirs = differ[0]
+        raise UserError(
+            f"{a.name} and {b.name} made {len(differ)} of {len(pairs)} pairs of different sources, first {ours.prompt[:60]!r}, "
+            f"seed {ours.seed}: {ours.source} and {theirs.source}. {judge} compares edits of one picture."
+        )
 
 
 def _ask(
@@ -93,16 +109,16 @@ def _ask(
         and all(line.get(key) == value for key, value in head(line["pair"]).items())
     )  # fmt: skip
     missing = [name for name in pairs if name not in done]
-    read = partial(_read, judge.num_frames, a.folder, b.folder, pairs)
+    read = partial(_read, judge, a.folder, b.folder, pairs)
     with (
         room_in(out, kept=lambda: f"{len(journal.lines())} of {len(pairs)} verdicts are kept"),
         processes.progress(console, f"Judging {a.name} against {b.name}", len(pairs), len(done)) as advance,
     ):
         for batch, media in read_ahead(processes.share(batches(missing, batch_size)), read):
             good = [name for name in batch if not isinstance(media[name], str)]
-            given = (
-                judge.verdicts([media[name] for name in good], [pairs[name][0].prompt for name in good]) if good else []
-            )
+            sources: dict = {"sources": [media[name][2] for name in good]} if reads_sources(judge) else {}
+            shown, prompts = [media[name][:2] for name in good], [pairs[name][0].prompt for name in good]
+            given = judge.verdicts(shown, prompts, **sources) if good else []
             found = {name: {"error": reason} for name, reason in media.items() if isinstance(reason, str)}
             found |= dict(zip(good, given, strict=True))
             journal.add(head(name) | found[name] for name in batch)
@@ -117,18 +133,22 @@ def _name(a: Sample, b: Sample) -> str:
 def _head(judge: PairwiseJudge, first: Path, second: Path, pairs: Mapping[str, Pair], name: str) -> dict:
     """The keys of a line before its verdict; a line with others is stale."""
     a, b = pairs[name]
-    return {"pair": name, "hash": digest([content_hash(first, a), content_hash(second, b)]), "judge": judge.settings}
+    hashes = [content_hash(first, a), content_hash(second, b)] + ([source_hash(a)] if reads_sources(judge) else [])
+    return {"pair": name, "hash": digest(hashes), "judge": judge.settings}
 
 
 def _read(
-    num_frames: int, first: Path, second: Path, pairs: Mapping[str, Pair], batch: Sequence[str]
+    judge: PairwiseJudge, first: Path, second: Path, pairs: Mapping[str, Pair], batch: Sequence[str]
 ) -> dict[str, Any]:
-    """The media of each pair, or why one of them cannot be read."""
+    """The media of each pair, and its source if the judge reads it, or why one of them cannot be read."""
     found: dict[str, Any] = {}
     for name in batch:
         a, b = pairs[name]
         try:
-            found[name] = open_medium(first / a.file, a, num_frames), open_medium(second / b.file, b, num_frames)
+            media = [
+                open_medium(place / each.file, each, judge.num_frames) for place, each in ((first, a), (second, b))
+            ]
+            found[name] = (*media, *([open_source(a)] if reads_sources(judge) else []))
         except (UserError, OSError, ValueError) as error:
             found[name] = str(error)
     return found

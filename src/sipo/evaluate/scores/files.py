@@ -15,7 +15,7 @@ from sipo.files import read_regular
 from sipo.jsonl import read_jsonl
 from sipo.samples.folder import SAMPLES, Sample, read_samples
 
-KEYS = ("file", "hash", "scorer", "score", "error")  # of a line; its other keys are details
+KEYS = ("file", "hash", "source_hash", "scorer", "score", "error")  # of a line; its other keys are details
 UNNAMED = "score"
 
 
@@ -40,13 +40,25 @@ def scorer_of(file: Path) -> str:
 
 
 def content_hash(folder: Path, sample: Sample) -> str:
-    """A hash of all that a scorer reads: the file's bytes ("" if it cannot be read), the prompt, the metadata."""
-    try:
-        content = read_regular(Path(folder) / sample.file, MAX_VIDEO_BYTES)
-    except (OSError, UserError):
-        content = b""
+    """A hash of all that most scorers read: the file's bytes ("" if it cannot be read), the prompt, the metadata."""
     text = json.dumps([sample.prompt, sample.metadata], sort_keys=True).encode()
-    return hashlib.blake2b(text + b"\0" + content, digest_size=16).hexdigest()
+    return _hash(text + b"\0" + _content(Path(folder) / sample.file))
+
+
+def source_hash(sample: Sample) -> str:
+    """A hash of what scorers that read sources read besides: the bytes of the source ("" if there is none)."""
+    return _hash(_content(Path(sample.source)) if sample.source else b"")
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_regular(path, MAX_VIDEO_BYTES)
+    except (OSError, UserError):
+        return b""
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -88,7 +100,7 @@ def read_scores(folder: Path, name: str) -> list[Score]:
         line = lines.get(sample.file)
         if line is None:
             scores.append(Score(sample, math.nan, {}, "not scored yet"))
-        elif line["hash"] != content_hash(folder, sample):
+        elif line["hash"] != content_hash(folder, sample) or line.get("source_hash") not in (None, source_hash(sample)):
             scores.append(Score(sample, math.nan, {}, "changed since it was scored"))
         else:
             scores.append(score_from_line(sample, line))

@@ -3,7 +3,7 @@
 A run                    its newest folder of samples, and every folder of its evaluations
 samples.jsonl in it      the media that `sipo generate` made
 GenEval's layout         00000/metadata.jsonl (its prompt) and 00000/samples/*.png, one folder a prompt
-with a prompt file       .jsonl with lines of {"file", "prompt"}: those files;
+with a prompt file       .jsonl with lines of {"file", "prompt"}: those files, and under "source" what each was made of;
                          .txt or .jsonl without files: the folder's media in the order of their names (2 before 10), equally
                          many for each prompt: of 6 files for 3 prompts the first two belong to the first one
 """
@@ -16,7 +16,7 @@ from sipo.data.media.kinds import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from sipo.errors import UserError
 from sipo.files import natural_order, visible
 from sipo.run import RunDir
-from sipo.samples.folder import METADATA, SAMPLES, Sample, read_samples
+from sipo.samples.folder import METADATA, SAMPLES, PromptItem, Sample, read_samples
 from sipo.samples.metadata import read_metadata
 from sipo.samples.prompts import read_prompts
 
@@ -83,7 +83,7 @@ def _with_prompts(folder: Path, prompts: str) -> list[Sample]:
             raise UserError(f"{prompts} names {twice[0]} twice; each file has one prompt.")
         known = [{k: v for k, v in (item.metadata or {}).items() if k != "file"} or None for item in items]
         rows = zip(named, items, known, strict=True)
-        return [Sample(str(name), item.prompt, item.seed, metadata) for name, item, metadata in rows]
+        return [Sample(str(name), item.prompt, item.seed, metadata, _source(item)) for name, item, metadata in rows]
     if any(name is not None for name in named):
         missing = next(i for i, name in enumerate(named) if not isinstance(name, str))
         raise UserError(f'{prompts}, prompt {missing + 1}: no text under "file", while others have one.')
@@ -97,6 +97,12 @@ def _with_prompts(folder: Path, prompts: str) -> list[Sample]:
     return [
         Sample(file.name, items[i // each].prompt, i % each, items[i // each].metadata) for i, file in enumerate(files)
     ]
+
+
+def _source(item: PromptItem) -> str | None:
+    """The picture that a medium was made of; a text under "source" that is no file means something else."""
+    source = item.source
+    return str(source.absolute()) if isinstance(source, Path) and source.is_file() else None
 
 
 def media_files(folder: Path) -> list[Path]:

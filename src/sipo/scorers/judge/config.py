@@ -92,6 +92,11 @@ class JudgeConfig:
         return self.templates().picture.is_pair
 
     @property
+    def shows_sources(self) -> bool:
+        """Whether it is shown what the samples were made of."""
+        return self.templates().picture.shows_source
+
+    @property
     def asks_questions(self) -> bool:
         """Whether it asks each sample the questions of its own metadata."""
         return self.template in QUESTIONS

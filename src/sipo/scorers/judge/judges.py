@@ -23,6 +23,7 @@ NO_PROBABILITIES = (
     "and SGLang give them"
 )
 Order = Literal["win", "tie", "loss"]
+Sources = Sequence[Image.Image] | None
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Judge:
     @property
     def settings(self) -> dict[str, Any]:
         return self.config.recorded()
+
+    @property
+    def reads_sources(self) -> bool:
+        return self.config.shows_sources
 
     @cached_property
     def _endpoint(self) -> Endpoint:
@@ -76,13 +81,19 @@ class PointJudge(Judge):
     """A scorer: the mean of the numbers that the template asks for; each is a detail under its own name.
 
     Raises UserError where the endpoint cannot be used (see `Endpoint`). A sample without a readable answer gets an error.
+    sources: what the media were made of, for a template that shows it.
     """
 
-    def __call__(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[float]:
-        return _scores(self.name, self.details(media, prompts, metadata))
+    def __call__(
+        self, media: list[Medium], prompts: list[str], metadata: Metadata = None, sources: Sources = None
+    ) -> list[float]:
+        return _scores(self.name, self.details(media, prompts, metadata, sources))
 
-    def details(self, media: list[Medium], prompts: list[str], metadata: Metadata = None) -> list[dict]:
-        messages = [self._message(prompt, media=medium) for medium, prompt in zip(media, prompts, strict=True)]
+    def details(
+        self, media: list[Medium], prompts: list[str], metadata: Metadata = None, sources: Sources = None
+    ) -> list[dict]:
+        given = zip(media, prompts, _shown(sources, len(media)), strict=True)
+        messages = [self._message(prompt, media=medium, **source) for medium, prompt, source in given]
         answers = self._endpoint.ask_all(messages)
         return [self._scored(medium, answer) for medium, answer in zip(media, answers, strict=True)]
 
@@ -149,15 +160,20 @@ class QuestionJudge(Judge):
 class PairJudge(Judge):
     """Verdicts on two samples, each pair asked in both orders; where these disagree, it is a tie."""
 
-    def verdicts(self, pairs: Sequence[tuple[Medium, Medium]], prompts: Sequence[str]) -> list[dict]:
+    def verdicts(
+        self, pairs: Sequence[tuple[Medium, Medium]], prompts: Sequence[str], sources: Sources = None
+    ) -> list[dict]:
         """Of each pair `{"verdict", "orders", "answers", "usage"}`, or `{"error", "usage"}`.
 
         verdict: win, tie or loss of the first. orders: the same by the answers with the first, and with the second shown
-        first. Raises UserError as `PointJudge`.
+        first. sources: what both of each pair were made of, for a template that shows it. Raises UserError as `PointJudge`.
         """
         messages = []
-        for (a, b), prompt in zip(pairs, prompts, strict=True):
-            messages += [self._message(prompt, first=a, second=b), self._message(prompt, first=b, second=a)]
+        for (a, b), prompt, source in zip(pairs, prompts, _shown(sources, len(pairs)), strict=True):
+            messages += [
+                self._message(prompt, first=a, second=b, **source),
+                self._message(prompt, first=b, second=a, **source),
+            ]
         answers = self._endpoint.ask_all(messages)
         return [self._verdict(pair, answers[2 * i : 2 * i + 2]) for i, pair in enumerate(pairs)]
 
@@ -222,6 +238,11 @@ def _questions(medium: Medium, metadata: Mapping | None) -> list[Question] | str
 def _line(question: Question, answer: Answer, probability: float) -> str:
     said = printable(answer.text.strip()[:40])
     return f"{printable(question.text)} {said} (P({printable(question.answer)}) = {probability:.4f})"
+
+
+def _shown(sources: Sources, count: int) -> list[dict[str, Medium]]:
+    """What stands at the mark {source}, of each sample or pair."""
+    return [{} for _ in range(count)] if sources is None else [{"source": source} for source in sources]
 
 
 def _pictures(medium: Medium) -> list[Image.Image]:

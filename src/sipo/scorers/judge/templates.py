@@ -1,8 +1,8 @@
 """What a judge is asked, and how its answer is read.
 
-A template's text has marks: {prompt}, and {media} (one sample) or {first} and {second} (two). A video takes the place of
-its mark as frames in order. `answers` holds regular expressions, by the name of what is judged; the last match counts, as a
-model may think aloud before it answers.
+A template's text has marks: {prompt}, and {media} (one sample) or {first} and {second} (two), and perhaps {source}, the
+picture that they were made of. A video takes the place of its mark as frames in order. `answers` holds regular
+expressions, by the name of what is judged; the last match counts, as a model may think aloud before it answers.
 """
 
 import math
@@ -14,7 +14,7 @@ from functools import cached_property
 from sipo.errors import UsageError, printable, shown
 from sipo.scorers import texts
 
-MARKS = re.compile(r"\{(media|first|second)\}")
+MARKS = re.compile(r"\{(media|first|second|source)\}")
 FIRST, SECOND, TIE = ("first", "a", "1"), ("second", "b", "2"), ("tie", "equal", "same")
 MOST_READ = 100_000  # characters at the end of an answer that are searched
 
@@ -36,9 +36,10 @@ class Template:
 
     def __post_init__(self) -> None:
         marks = sorted(MARKS.findall(self.text))
-        if marks not in (["media"], ["first", "second"]):
+        if marks not in (["media"], ["media", "source"], ["first", "second"], ["first", "second", "source"]):
             raise UsageError(
-                f"text: expected {{media}} once, or {{first}} and {{second}} once each; found {marks or 'none'}"
+                "text: expected {media} once, or {first} and {second} once each, and perhaps {source} once; "
+                f"found {marks or 'none'}"
             )
         if not self.answers:
             raise UsageError("answers: expected at least one pattern")
@@ -55,6 +56,11 @@ class Template:
     def is_pair(self) -> bool:
         """Whether it compares two samples."""
         return "{first}" in self.text
+
+    @property
+    def shows_source(self) -> bool:
+        """Whether it shows the picture that the samples were made of."""
+        return "{source}" in self.text
 
     def parts(self, prompt: str) -> list[str]:
         """Texts and the names of marks in turn: text, mark, text, mark, ..., text."""
@@ -122,6 +128,8 @@ TEMPLATES: dict[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
     "pairwise": (VERDICT, VERDICT),
     "unifiedreward-2": (_scored("alignment", "coherence", "style"), _scored("alignment", "physics", "style")),
     "unifiedreward-2-pair": (_halves("Image"), _halves("Video")),
+    "edit": (RATING, RATING),
+    "edit-pair": (VERDICT, VERDICT),
 }
 """The package's own: patterns for pictures, and for videos; the texts are NAME.txt and NAME-video.txt."""
 
@@ -140,6 +148,8 @@ class Templates:
     def __post_init__(self) -> None:
         if self.picture.is_pair != self.video.is_pair:
             raise UsageError("video_text: judges another number of samples than text")
+        if self.picture.shows_source != self.video.shows_source:
+            raise UsageError("video_text: {source} stands in it or in text alone; expected it in both or in neither")
 
 
 def load_templates(name: str) -> Templates:
