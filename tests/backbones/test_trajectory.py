@@ -7,10 +7,12 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 from support.core import every_schedule, normal
+from support.pictures import picture
 
 from sipo.backbones import load_backbone
 from sipo.backbones.trajectory import grid, guided, trajectory_sampler, walk
 from sipo.config import DataConfig, ModelConfig
+from sipo.data.media.load import load_pixels
 from sipo.kernels import DDIM, transition
 from sipo.rng import pair_randn
 from sipo.samples.folder import PromptItem
@@ -20,9 +22,9 @@ from sipo.schedule import predict_x0_eps
 
 
 def open_tiny(tiny_family, family: str):
-    from support.checkpoints import FAMILIES
+    from support.checkpoints import EDITING, FAMILIES
 
-    data = DataConfig("", **FAMILIES[family][1])
+    data = DataConfig("", **(FAMILIES | EDITING)[family][1])
     return load_backbone(ModelConfig(str(tiny_family(family))), size=data.size)
 
 
@@ -139,16 +141,23 @@ def test_siblings_share_their_first_state_and_nothing_else(tiny_family, tmp_path
     torch.testing.assert_close(read_step(again / f"00001.{suffix}", 1), later[1], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["sd", "flux", "cogvideox-5b", "wan", "wan2.2-14b"])
+@pytest.mark.parametrize("family", ["sd", "flux", "cogvideox-5b", "wan", "wan2.2-14b", "flux-kontext", "wan2.2-i2v"])
 def test_a_step_has_the_density_of_the_policy_that_took_it(tiny_family, tmp_path, family):
-    """From the files, as training reads them: x_s is the kernel's mean plus std times the noise that was drawn."""
+    """From the files, as training reads them: x_s is the kernel's mean plus std times the noise that was drawn. A model that
+    reads a source reads it with the prompt and without."""
     backbone = open_tiny(tiny_family, family)
     settings = {"fps": 8.0} if backbone.size.is_video else {}
-    folder = generate(trajectory_sampler(backbone, DDIM(), 4, 3.0, 2), [PromptItem("a", 6), PromptItem("b", 7)],
-                      tmp_path / "out", settings)  # fmt: skip
+    sources = [picture(seed, (24, 20)) for seed in (1, 2)] if backbone.architecture.takes_source else [None, None]
+    items = [
+        PromptItem(prompt, 6 + i, source=source) for i, (prompt, source) in enumerate(zip("ab", sources, strict=True))
+    ]
+    folder = generate(trajectory_sampler(backbone, DDIM(), 4, 3.0, 2), items, tmp_path / "out", settings)
     media = [folder / f"0000{i}.{'mp4' if backbone.size.is_video else 'png'}" for i in range(2)]
     times, _ = read_times(media[0])
     text, empty = (backbone.encode_prompts(texts) for texts in (["a", "b"], ["", ""]))
+    if backbone.architecture.takes_source:
+        pixels = torch.stack([load_pixels(source, backbone.size.picture).media for source in sources])
+        text, empty = (given | backbone.encode_source(pixels, ["", ""]) for given in (text, empty))
     for step in range(len(times) - 1):
         xt, xs = torch.stack([read_step(file, step) for file in media]).unbind(1)
         now, then = (torch.tensor([times[i]] * 2) for i in (step, step + 1))

@@ -226,9 +226,6 @@ def test_what_does_not_fit_is_refused_before_work_starts(editing, tiny_family, t
         editing("b", f"model.path={tiny_family('flux')}"),
         r"edits\.jsonl: its pairs have a source.* a FluxPipeline reads none; remove or rename the column",
     )
-    refused(
-        editing("c", "loss={name: d3po}", "kernel.eta=1.0"), "d3po compares trajectories, whose pairs have no source"
-    )
     (tmp_path / "prompts.txt").write_text("a\n")
     refused(
         editing("d", f"sample.prompts={tmp_path / 'prompts.txt'}"), r"sample\.prompts: .*prompt 1 \('a'\) has no source"

@@ -84,6 +84,11 @@ class Backbone:
         assert isinstance(self.adapter, SourceAdapter), "data with sources is refused for other models"
         return self.adapter.encode_source(self.pipeline, pixels, prompts, self.size)
 
+    def condition(self, prompts: list[str], source: Tensor | None = None) -> Conditioning:
+        """All that the denoiser reads of prompts and, in models that read one, of sources: pixels (B, 3, H, W) in [-1, 1]."""
+        text = self.encode_prompts(prompts)
+        return text if source is None else text | self.encode_source(source, prompts)
+
     def conditioning_of(self, micro_conditioning: Tensor) -> Conditioning:
         return self.adapter.conditioning_of(micro_conditioning, self.size)
 

@@ -11,6 +11,7 @@ from sipo.backbones.family import Conditioning
 from sipo.kernels import Kernel, transition
 from sipo.rng import pair_randn
 from sipo.samples.generate import TracingSampler
+from sipo.samples.sources import SourceSampler
 from sipo.samples.trajectory import Traced, trajectory_settings
 from sipo.schedule import Schedule, VPSchedule, predict_x0_eps, previous_timestep
 
@@ -51,8 +52,9 @@ def guided(
 
 def trajectory_sampler(
     backbone: Backbone, kernel: Kernel, num_inference_steps: int, guidance_scale: float, siblings: int
-) -> TracingSampler:
-    """A sampler whose media come with their trajectories. Seeds of one multiple of `siblings` share the initial noise.
+) -> TracingSampler | SourceSampler:
+    """A sampler whose media come with their trajectories. Seeds of one multiple of `siblings` share the initial noise. In a
+    model that reads a source the unconditional prediction reads it too.
 
     Raises ValueError for a kernel that adds no noise: its steps have no density.
     """
@@ -63,12 +65,13 @@ def trajectory_sampler(
     shape = backbone.adapter.latent_shape(backbone.size)
 
     @torch.no_grad()
-    def sample(prompts: list[str], seeds: list[int]) -> list[Traced]:
+    def sample(prompts: list[str], seeds: list[int], sources: Tensor | None = None) -> list[Traced]:
         device, half = backbone.device, backbone.dtype != torch.float32
         training = backbone.denoiser.training
         backbone.denoiser.eval()
         with backbone.encoders(), backbone.in_turn(), torch.autocast(device.type, backbone.dtype, enabled=half):
-            text, empty = (backbone.encode_prompts(texts) for texts in (prompts, [""] * len(prompts)))
+            pixels = None if sources is None else sources.to(device)
+            text, empty = (backbone.condition(texts, pixels) for texts in (prompts, [""] * len(prompts)))
 
             def predict(xt: Tensor, t: Tensor) -> Tensor:
                 return guided(backbone, backbone.denoiser, xt, t, text, empty, guidance_scale)
@@ -80,7 +83,7 @@ def trajectory_sampler(
         kept = torch.stack(states[: len(times)], 1).float().cpu()
         return [Traced(made, kept[i], times.double(), settings) for i, made in enumerate(media)]
 
-    return sample
+    return SourceSampler(backbone.size.picture, sample) if backbone.architecture.takes_source else sample
 
 
 def walk(

@@ -17,6 +17,7 @@ from sipo.data.media.pictures import MAX_PIXELS
 from sipo.data.pairs.load import load_pair
 from sipo.data.pairs.rows import PairSource
 from sipo.errors import UserError
+from sipo.samples.sources import source_pixels
 from sipo.samples.trajectory import read_step, read_times, trajectory_of
 from sipo.size import Size
 
@@ -117,11 +118,15 @@ def seeds_at(seeds: np.ndarray | None, slot: Slot) -> tuple[int, ...] | None:
 
 @dataclass(frozen=True)
 class TrajectorySteps:
-    """Every step of the trajectories of every pair, an item each. `times`: those of all trajectories, (n + 1,)."""
+    """Every step of the trajectories of every pair, an item each. `times`: those of all trajectories, (n + 1,).
+
+    size: of the pictures that trajectories started from, where the pairs have a source.
+    """
 
     source: PairSource
     usable: list[int]
     times: tuple[float, ...]
+    size: Size
 
     def __len__(self) -> int:
         return len(self.usable) * (len(self.times) - 1)
@@ -131,13 +136,16 @@ class TrajectorySteps:
         pair = self.source[self.usable[row]]
         members = [Member(read_step(Path(str(media)), step), torch.zeros(4)) for media in (pair.chosen, pair.rejected)]
         times = self.times[step], self.times[step + 1]
-        return Item(f"{pair.id}, step {step}", slot.slot, pair.prompt, None, members, pair.strength, times)
+        pixels = None if pair.source is None else source_pixels(pair.source, self.size)
+        return Item(
+            f"{pair.id}, step {step}", slot.slot, pair.prompt, None, members, pair.strength, times, source=pixels
+        )
 
 
-def open_trajectories(source: PairSource, usable: list[int], settings: dict[str, str]) -> TrajectorySteps:
+def open_trajectories(source: PairSource, usable: list[int], settings: dict[str, str], size: Size) -> TrajectorySteps:
     """The steps of the trajectories beside the media of the pairs, which must have been sampled by the `settings`.
 
-    Raises UserError for pairs without them, or with others.
+    size: of the model's pictures. Raises UserError for pairs without them, or with others.
     """
     times, wrong = None, []
     for row in usable:
@@ -157,4 +165,4 @@ def open_trajectories(source: PairSource, usable: list[int], settings: dict[str,
     if wrong:
         expected = ", ".join(f"{key} {value}" for key, value in settings.items())
         raise UserError(f"{len(wrong)} trajectories were sampled otherwise than {expected}; the first: {wrong[0]}")
-    return TrajectorySteps(source, usable, tuple(times or ()))
+    return TrajectorySteps(source, usable, tuple(times or ()), size)

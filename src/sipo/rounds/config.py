@@ -145,27 +145,34 @@ def require_ready(config: OnlineConfig) -> None:
 
 
 def require_prompts_for(config: OnlineConfig, architecture: Architecture) -> None:
-    """Raises UserError for prompts without sources where the model reads them, UsageError for self-play with such a model, and
-    for a scorer that reads sources where the model makes its samples of prompts alone.
+    """Raises UserError for prompts without sources where the model reads them, and UsageError for a scorer that reads sources
+    where the model makes its samples of prompts alone.
     """
     if not architecture.takes_source:
         chosen = choose_one(config.rounds.scorer, config.rounds.worker)
         require_no_sources("rounds.scorer", chosen, architecture.family.name)
         return
-    if isinstance(config.training.loss, D3PO):
-        raise UsageError(
-            f"loss.name: d3po draws trajectories of prompts alone; a {architecture.family.name} reads a source"
-        )
-    if config.rounds.chosen is not None:
-        raise UsageError(
-            f"rounds.chosen: a {architecture.family.name} reads a source; give rounds.prompts a .jsonl file whose lines have one"
-        )
+    require_file_sources(config.rounds, architecture.family.name)
     size = architecture.size(config.training.data.size).picture
-    for key, items in (("prompts", prompts_of(config.rounds)), ("held_out", held_out_items(config.rounds))):
+    given = "prompts" if config.rounds.chosen is None else "chosen"
+    for key, items in ((given, prompts_of(config.rounds)), ("held_out", held_out_items(config.rounds))):
         try:
             require_sources(items, size)
         except UserError as error:
             raise UserError(f"rounds.{key}: {error}") from error
+
+
+def require_file_sources(rounds: Rounds, family: str) -> None:
+    """Raises UserError for self-play on pairs without sources, or with sources inside a table: the rounds' pairs name files."""
+    if rounds.chosen is None:
+        return
+    source, rows = open_chosen(rounds.chosen)
+    if not _has_files(source, rows):
+        what = "hold the content of their sources" if source.has_source else "have no source"
+        raise UserError(
+            f"rounds.chosen: the pairs of {rounds.chosen} {what}; a {family} reads one, and self-play needs it as a file: "
+            "give a .jsonl manifest whose lines have a path under source"
+        )
 
 
 def require_same(config: OnlineConfig) -> None:
@@ -194,9 +201,18 @@ def prompts_of(rounds: Rounds) -> list[PromptItem]:
     """All that rounds draw from, in the order of their file, or of the rows of the chosen ones."""
     if rounds.chosen is not None:
         source, rows = open_chosen(rounds.chosen)
-        return [PromptItem(prompt, row) for prompt, row in zip(source.prompts(rows), rows, strict=True)]
+        known = _has_files(source, rows)  # the content of a table's sources would fill the memory
+        return [
+            PromptItem(prompt, row, source=source[row].source if known else None)
+            for prompt, row in zip(source.prompts(rows), rows, strict=True)
+        ]
     bundled = miniature(rounds.prompts)
     return read_prompts(bundled.train_prompts if bundled else str(rounds.prompts))
+
+
+def _has_files(source: PairSource, rows: list[int]) -> bool:
+    """Whether the pairs have sources, and these are files."""
+    return source.has_source and bool(rows) and isinstance(source[rows[0]].source, Path)
 
 
 @functools.cache

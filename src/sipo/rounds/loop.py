@@ -25,7 +25,7 @@ from sipo.backbones.opening import Opened, open_weights
 from sipo.backbones.trajectory import trajectory_sampler
 from sipo.data.media.kinds import media_kind
 from sipo.errors import UserError
-from sipo.evaluate.label.files import seeds_of, write_pairs
+from sipo.evaluate.label.files import seeds_of, source_of, write_pairs
 from sipo.evaluate.label.label import Candidate, label
 from sipo.evaluate.scores.files import Score
 from sipo.evaluate.statistics.bootstrap import bootstrap_mean
@@ -146,6 +146,7 @@ def write_pairs_of(config: OnlineConfig, number: int, scored: Scored, out: Path)
         for folder, each in scored[place * count : (place + 1) * count]:
             rejected = folder / each.sample.file
             lines.append({"prompt": item.prompt, "chosen": str(chosen.resolve()), "rejected": str(rejected.resolve()),
+                          **source_of(Path(each.sample.source) if each.sample.source else None, out.parent),
                           "rejected_model": by, **seeds_of(chosen, rejected)})  # fmt: skip
     write_atomic(out, dump_jsonl(lines))
 

@@ -12,22 +12,28 @@ from sipo.data.media.kinds import MediaFile
 from sipo.data.media.load import load_pixels
 from sipo.errors import UserError
 from sipo.samples.folder import PromptItem
+from sipo.samples.trajectory import Traced
 from sipo.size import Size
 
 
 @dataclass(frozen=True)
 class SourceSampler:
-    """A sampler of a model that reads a source. draw: (prompts, seeds, sources (B, 3, H, W) in [-1, 1] of `size`) -> media."""
+    """A sampler of a model that reads a source. draw: (prompts, seeds, sources (B, 3, H, W) in [-1, 1] of `size`) -> media,
+    each with its trajectory if that is kept.
+    """
 
     size: Size
-    draw: Callable[[list[str], list[int], Tensor], Sequence[Image.Image | list[Image.Image]]]
+    draw: Callable[[list[str], list[int], Tensor], Sequence[Image.Image | list[Image.Image] | Traced]]
 
     def __call__(
         self, prompts: list[str], seeds: list[int], sources: Sequence[MediaFile]
-    ) -> Sequence[Image.Image | list[Image.Image]]:
-        """Sources are scaled to cover the size and cropped at the centre, as in training. Raises BadRow."""
-        pixels = torch.stack([load_pixels(source, self.size).media for source in sources])
-        return self.draw(prompts, seeds, pixels)
+    ) -> Sequence[Image.Image | list[Image.Image] | Traced]:
+        return self.draw(prompts, seeds, torch.stack([source_pixels(source, self.size) for source in sources]))
+
+
+def source_pixels(source: MediaFile, size: Size) -> Tensor:
+    """(3, H, W) in [-1, 1]: scaled to cover the size and cropped at the centre, as in training. Raises BadRow."""
+    return load_pixels(source, size).media
 
 
 def require_sources(items: Sequence[PromptItem], size: Size) -> None:
@@ -42,6 +48,6 @@ def require_sources(items: Sequence[PromptItem], size: Size) -> None:
         first.setdefault(item.source, number)
     for source, number in first.items():
         try:
-            load_pixels(source, size)
+            source_pixels(source, size)
         except BadRow as error:
             raise UserError(f"the source of prompt {number}: {error}") from error

@@ -31,8 +31,9 @@ def trajectory_terms(t: Training, batch: PairBatch, step: int, global_batch: int
     chosen, rejected = (
         x.to(device, non_blocking=True) for x in (batch.chosen, batch.rejected)
     )  # (B, 2, ...): x_t, x_s
+    source = None if batch.source is None else batch.source.to(device, non_blocking=True)
     text, empty = (
-        {name: torch.cat([value] * 2) for name, value in t.backbone.encode_prompts(prompts).items()}
+        {name: torch.cat([value] * 2) for name, value in t.backbone.condition(prompts, source).items()}
         for prompts in (batch.prompts, [""] * size)
     )
     now, then = batch.times.to(device, non_blocking=True).unbind(1)

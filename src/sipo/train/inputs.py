@@ -69,10 +69,6 @@ def open_rows(config: Config, architecture: Architecture, console: Console) -> t
     known with `data.noise: sampled`.
     """
     data, size = config.data, architecture.size(config.data.size)
-    if architecture.takes_source and isinstance(config.loss, D3PO):
-        raise UserError(
-            f"loss.name: d3po compares trajectories, whose pairs have no source; a {architecture.family.name} reads one"
-        )
     train, checked = _checked(config, architecture, data.path, data.max_pairs, console)
     if config.loss.needs_rejected and not train.source.has_rejected:
         name = type(config.loss).__name__
@@ -120,7 +116,7 @@ def open_inputs(
     second: PairDataset | None = None
     if isinstance(config.loss, D3PO):
         settings = trajectory_settings(config.kernel, config.num_inference_steps, config.sample.guidance_scale)
-        first = open_trajectories(train.source, train.usable, settings)
+        first = open_trajectories(train.source, train.usable, settings, size.picture)
     elif data.cache is None:
         first = MediaPairs(train.source, train.usable, size, data.crop, data.flip, data.prompt_dropout, seed,
                            rejected, data.max_pixels, train.seeds)  # fmt: skip

@@ -182,9 +182,8 @@ def _latents(
 def _conditioning(t: Training, batch: PairBatch, members: int) -> dict[str, Tensor]:
     """Conditioning by prompt and source, repeated for the members of the pairs, and by each one's crop: (members * B, ...)."""
     device = t.processes.device
-    one = batch.conditioning or t.backbone.encode_prompts(batch.prompts)
-    if batch.source is not None:
-        one = one | t.backbone.encode_source(batch.source.to(device, non_blocking=True), batch.prompts)
+    source = None if batch.source is None else batch.source.to(device, non_blocking=True)
+    one = batch.conditioning or t.backbone.condition(batch.prompts, source)
     repeated = {name: torch.cat([value if value.dtype == torch.int64 else value.to(device, non_blocking=True)] * members)
             for name, value in one.items()}  # fmt: skip
     crops = batch.micro_conditioning[:members].flatten(0, 1).to(device, non_blocking=True)
