@@ -81,6 +81,28 @@ def visible(folder: Path, files: Iterable[Path]) -> list[Path]:
     )
 
 
+@contextlib.contextmanager
+def held(folder: Path, what: str) -> Iterator[None]:
+    """Hold `folder` for this process while it writes there. Raises UserError where another one does; `what` it is doing."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks; two processes in one folder are the user's to avoid there
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+") as file:
+        try:
+            # A record lock: data workers, which are forked, do not inherit it, so it ends with a killed process.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise UserError(f"{folder} is in use by another {what} (process {file.read().strip()})") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
 def sync_directory(path: Path) -> None:
     """Make a rename inside `path` durable. A no-op where directories cannot be opened (Windows)."""
     if os.name == "nt":

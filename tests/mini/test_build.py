@@ -1,7 +1,9 @@
 """The build resumes exactly, keeps to its recipe, and leaves a pipeline with a record."""
 
 import json
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from rich.console import Console
 
 from sipo.errors import UserError
+from sipo.files import held
 from sipo.mini import build as build_module
 from sipo.mini.build import build
 from sipo.mini.flow.networks import make_networks as make_flow_networks
@@ -118,6 +121,12 @@ def test_build_writes_a_pipeline_and_refuses_another_recipe(tmp_path, monkeypatc
         build(STILL_KIND, tmp_path / "out", recipe=replace(TINY, mixture=other), console=quiet)
     with pytest.raises(UserError, match=r"noisy.recipe.json was written for another recipe \(changed: noisy_data\)"):
         build(STILL_KIND, tmp_path / "out", recipe=replace(TINY, noisy_data=Flaws(degraded=0.9)), console=quiet)
+
+
+def test_one_build_at_a_time(tmp_path):
+    refused = pytest.raises(UserError, match=r"work is in use by another build \(process \d+\)")
+    with ProcessPoolExecutor(1, get_context("fork")) as other, held(tmp_path / "work", "build"), refused:
+        other.submit(build, STILL_KIND, tmp_path / "out", tmp_path / "work", TINY).result()
 
 
 def test_the_denoiser_starts_from_the_stages_before(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from sipo.files import write_atomic
+from sipo.files import held, write_atomic
 from sipo.mini.evaluation import category_scores
 from sipo.mini.networks import Autoencoder
 from sipo.mini.prompts import sample_prompts
@@ -62,11 +62,20 @@ def build(
 
     `work` (default: `out` with ".build" added) has one folder for each stage, with its checkpoint, its log and, for the
     denoiser, its pool of pictures, scores and a snapshot. The same call resumes from it. A call with another recipe is
-    a `UserError`, unless the stages that differ have been removed; the numbers of steps may change. `bf16` computes in
-    bfloat16 under autocast (weights stay float32), `compiled` as `train_jointly`.
+    a `UserError`, unless the stages that differ have been removed; the numbers of steps may change. So is one while another
+    process builds there. `bf16` computes in bfloat16 under autocast (weights stay float32), `compiled` as `train_jointly`.
     """
     out, recipe, console = Path(out), recipe or kind.recipe(), console or Console()
-    stages = Stages(Path(work or out.with_name(out.name + ".build")), recipe, kind.stages, console)
+    work = Path(work or out.with_name(out.name + ".build"))
+    stages = Stages(work, recipe, kind.stages, console)
+    with held(work, "build"):
+        return _build(kind, stages, out, device, bf16, compiled, snapshot_every, num_scored)
+
+
+def _build(
+    kind: Kind, stages: Stages, out: Path, device: str, bf16: bool, compiled: bool, snapshot_every: int, num_scored: int
+) -> dict:
+    recipe, console = stages.recipe, stages.console
     vae = kind.train_vae(recipe, *stages.open("vae"), device, bf16)
     reader = kind.train_text(recipe, *stages.open("text"), device, bf16)
     networks = kind.make_networks(recipe.seed, device)

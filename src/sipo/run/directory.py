@@ -1,17 +1,16 @@
 """The run directory: everything that a run writes, and the record of how it was made."""
 
-import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sipo.errors import UsageError, UserError
-from sipo.files import write_atomic
+from sipo.files import held, write_atomic
 from sipo.jsonl import iter_jsonl, read_json
 from sipo.yaml12 import read_mapping, write_yaml
 
@@ -136,26 +135,9 @@ class RunDir:
         """Write config.yaml with every default written out."""
         write_atomic(self.config, write_yaml(config.to_dict()))
 
-    @contextmanager
-    def lock(self):
+    def lock(self) -> AbstractContextManager[None]:
         """Hold the run directory for this process. Raises UserError when another process trains into it."""
-        try:
-            import fcntl
-        except ImportError:  # Windows has no such locks; two trainings in one folder are the user's to avoid there
-            yield
-            return
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "a+") as file:
-            try:
-                # A record lock: data workers, which are forked, do not inherit it, so it ends with a killed training.
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                raise UserError(f"{self.path} is in use by another training (process {file.read().strip()})") from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
+        return held(self.path, "training")
 
 
 def environment(device: str, num_processes: int) -> dict[str, Any]:
