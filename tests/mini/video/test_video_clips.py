@@ -30,7 +30,7 @@ def test_things_stay_inside_and_apart_in_all_frames():
         for frame in range(FRAMES):
             things = clip.scene(frame).things
             for thing in things:
-                reach = 1.25 * thing.radius  # the star's
+                reach = 1.25 * thing.radius
                 assert min(thing.x, thing.y) - reach > 1
                 assert max(thing.x, thing.y) + reach < SIZE - 1
             for a, b in itertools.combinations(things, 2):

@@ -44,13 +44,13 @@ def test_right_on_at_least_99_in_100_rendered_clips(tmp_path, is_written):
 
 def test_things_are_where_they_are():
     rng = np.random.default_rng(0)
-    for shape in ("star", "triangle", "circle"):
+    for shape in ("cross", "triangle", "circle"):
         clip = Clip((Mover(Thing(shape, "red", 20, 30, 10), 2.5, 0.5),), BACKGROUNDS[0])
         for found, known in zip(look(to_frames(render_clip(clip, rng))), truth(clip), strict=True):
             assert found[0].box == pytest.approx(known[0].box, abs=0.6)
 
 
-def seen(*places, shape="star", color="red"):
+def seen(*places, shape="square", color="red"):
     return [Seen(shape, color, (x - 5, y - 5, x + 5, y + 5)) for x, y in places]
 
 
@@ -69,18 +69,18 @@ def moving(dx, dy, **changes):
 @pytest.mark.parametrize(
     ("prompt", "dx", "dy", "reason"),
     [
-        ("a video of a star moving left", -1.2, 0.1, None),
-        ("a video of a star moving left", 1.2, 0.1, "expected star left, found right"),
-        ("a video of a star moving up", 0.0, -1.2, None),  # y points down, as in pictures
-        ("a video of a star moving up", 1.0, -1.2, "expected star up, found no clear motion"),
-        ("a video of a star moving up", 0.0, -0.4, "expected star up, found no clear motion"),
-        ("a video of a star moving slowly down", 0.0, 1.2, None),
-        ("a video of a star moving quickly down", 0.0, 1.2, "expected star quickly, found slowly"),
-        ("a video of a star moving quickly down", 0.0, 3.2, None),
-        ("a video of a red star", 0.0, 0.0, None),
-        ("a video of a blue star", 0.0, 0.0, "expected star blue, found red"),
-        ("a video of a circle", 1.0, 0.0, "expected circle, found star"),
-        ("a video of a star moving left and a circle moving up", -1.2, 0.0, "expected 2 in every frame, found 1 in frame 1"),
+        ("a video of a square moving left", -1.2, 0.1, None),
+        ("a video of a square moving left", 1.2, 0.1, "expected square left, found right"),
+        ("a video of a square moving up", 0.0, -1.2, None),  # y points down, as in pictures
+        ("a video of a square moving up", 1.0, -1.2, "expected square up, found no clear motion"),
+        ("a video of a square moving up", 0.0, -0.4, "expected square up, found no clear motion"),
+        ("a video of a square moving slowly down", 0.0, 1.2, None),
+        ("a video of a square moving quickly down", 0.0, 1.2, "expected square quickly, found slowly"),
+        ("a video of a square moving quickly down", 0.0, 3.2, None),
+        ("a video of a red square", 0.0, 0.0, None),
+        ("a video of a blue square", 0.0, 0.0, "expected square blue, found red"),
+        ("a video of a circle", 1.0, 0.0, "expected circle, found square"),
+        ("a video of a square moving left and a circle moving up", -1.2, 0.0, "expected 2 in every frame, found 1 in frame 1"),
     ],
 )  # fmt: skip
 def test_each_rule(prompt, dx, dy, reason):
@@ -92,8 +92,8 @@ def test_each_rule(prompt, dx, dy, reason):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"shape": "circle"}, "the star does not keep its shape: frames 3, 5, 6 show circle"),
-        ({"color": "blue"}, "the star does not keep its colour: frames 3, 5, 6 show blue"),
+        ({"shape": "circle"}, "the square does not keep its shape: frames 3, 5, 6 show circle"),
+        ({"color": "blue"}, "the square does not keep its colour: frames 3, 5, 6 show blue"),
     ],
 )
 def test_shape_and_colour_must_last_but_for_two_lapses(change, said):
@@ -101,21 +101,21 @@ def test_shape_and_colour_must_last_but_for_two_lapses(change, said):
     other = moving(1, 0, **change)
     clip = moving(1, 0)
     for frame in (2, 4, 5):
-        assert judge(parse("a video of a star moving right"), clip).correct
+        assert judge(parse("a video of a square moving right"), clip).correct
         clip[frame] = other[frame]
-    assert judge(parse("a video of a star moving right"), clip).reasons == (said,)
+    assert judge(parse("a video of a square moving right"), clip).reasons == (said,)
     begins_otherwise = [*other[:2], *moving(1, 0)[2:]]
-    assert judge(parse("a video of a red star moving right"), begins_otherwise).correct
+    assert judge(parse("a video of a red square moving right"), begins_otherwise).correct
 
 
 def test_the_number_of_things_must_last():
     clip = moving(1, 0)
     clip[6] = []
-    assert judge(parse("a video of a star"), clip).reasons == ("expected 1 in every frame, found 0 in frame 7",)
+    assert judge(parse("a video of a square"), clip).reasons == ("expected 1 in every frame, found 0 in frame 7",)
 
 
 def test_neither_empty_clips_nor_noise_hold_objects():
     rng = np.random.default_rng(0)
     noise = [Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(3)]
     assert find_objects([Image.new("RGB", (64, 64), BACKGROUNDS[3]), *noise]) == [[], [], [], []]
-    assert not judge(parse("a video of a star"), [[], [], []]).correct
+    assert not judge(parse("a video of a square"), [[], [], []]).correct

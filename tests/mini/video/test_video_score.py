@@ -84,7 +84,7 @@ def test_the_score_is_the_sum_and_reasons_say_what_is_wrong(clips):
     details = SCORER.details(frames, [prompt["prompt"] for prompt in prompts])
     assert all(entry["score"] == entry["correct"] + entry["cleanliness"] for entry in details)
     assert SCORER(frames[:1], ["anything"], [prompts[0]]) == SCORER(frames[:1], [prompts[0]["prompt"]])
-    (wrong,) = SCORER.details([as_media(np.full((9, 64, 64, 3), 128.0))], ["a video of a star"])
+    (wrong,) = SCORER.details([as_media(np.full((9, 64, 64, 3), 128.0))], ["a video of a square"])
     assert wrong["cleanliness"] == 1
     assert wrong["reasons"] == ["expected 1 in every frame, found 0 in frame 1"]
 
@@ -93,7 +93,7 @@ def test_things_that_come_and_go_are_redrawn_where_they_stand(clips):
     """A clip whose number of things changes is not followed, but is as clean as its frames are."""
     pixels = clips[1][0].copy()
     pixels[:3] = pixels[0, 0, 0]
-    (found,) = SCORER.details([as_media(pixels)], ["a video of a star"])
+    (found,) = SCORER.details([as_media(pixels)], ["a video of a square"])
     assert not found["correct"]
     assert found["cleanliness"] > 0.8
 
@@ -102,6 +102,6 @@ def test_it_takes_videos_and_says_so():
     assert isinstance(SCORER, VideoScorer)
     assert isinstance(SCORER, DetailedScorer)
     with pytest.raises(UserError, match="judges videos, not pictures"):
-        SCORER([Image.new("RGB", (64, 64))], ["a video of a star"])
-    with pytest.raises(UserError, match="a photo of a star"):
-        SCORER([as_media(np.zeros((9, 64, 64, 3)))], ["a photo of a star"])
+        SCORER([Image.new("RGB", (64, 64))], ["a video of a square"])
+    with pytest.raises(UserError, match="a photo of a square"):
+        SCORER([as_media(np.zeros((9, 64, 64, 3)))], ["a photo of a square"])

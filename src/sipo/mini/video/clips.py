@@ -12,16 +12,19 @@ from sipo.mini.world import BACKGROUNDS, COLORS, SIZE, Scene, Thing, render
 FRAMES = 9
 """Frames of a clip: one, and a multiple of the 2 that share a latent; CogVideoX's own VAE takes 4 n + 1."""
 
+SHAPES = ("circle", "square", "triangle", "cross")
+"""All of the still world but the star, whose points the autoencoder rounds off."""
+
 DIRECTIONS: Mapping[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
-PACES: Mapping[str, tuple[float, float]] = {"slowly": (1.0, 1.5), "quickly": (3.0, 3.6)}
-"""Speeds, in pixels a frame. In a clip's eight steps a thing then moves by 8 to 12 pixels, or by 24 to 29."""
+PACES: Mapping[str, tuple[float, float]] = {"slowly": (1.0, 1.5), "quickly": (2.5, 3.0)}
+"""Speeds, in pixels a frame. In a clip's eight steps a thing then moves by 8 to 12 pixels, or by 20 to 24."""
 
 DRIFT = 0.15
 """Largest velocity across the direction, in pixels a frame."""
 
 _MARGIN = 1.5
-_REACH = 1.25  # the star's, in radii
+_REACH = 1.25  # of the corners that lie farthest out, in radii
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def sample_clip(metadata: dict, rng: np.random.Generator) -> Clip:
     What the prompt leaves open is drawn: colours, directions, paces, sizes, places, the background.
     """
     clauses = metadata["include"]
-    low, high = (10.5, 12.0) if len(clauses) == 1 else (9.0, 10.0)
+    low, high = (12.5, 14.0) if len(clauses) == 1 else (9.5, 10.5)
     while True:  # two things may be drawn on paths that cross
         movers = tuple(_mover(clause, float(rng.uniform(low, high)), rng) for clause in clauses)
         if all(_apart(a, b) for a, b in itertools.combinations(movers, 2)):

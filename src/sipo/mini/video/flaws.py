@@ -5,15 +5,15 @@ from collections.abc import Callable
 import numpy as np
 
 from sipo.mini.flaws import Degradation, another, degrade_by
-from sipo.mini.video.clips import DIRECTIONS, FRAMES, PACES, Clip
+from sipo.mini.video.clips import DIRECTIONS, FRAMES, PACES, SHAPES, Clip
 from sipo.mini.video.detector import Seen
 from sipo.mini.video.rules import judge
 from sipo.mini.video.wording import all_prompts, entry
-from sipo.mini.world import COLORS, SHAPES, SIZE
+from sipo.mini.world import COLORS, SIZE
 
 _PROMPTS = all_prompts()
 _VALUES: dict[str, tuple[str, ...]] = {
-    "class": tuple(SHAPES),
+    "class": SHAPES,
     "color": tuple(COLORS),
     "motion": tuple(DIRECTIONS),
     "pace": tuple(PACES),

@@ -12,7 +12,7 @@ from sipo.mini.video.detector import Seen, follow
 LEAST_SPEED = 0.5
 """Pixels a frame below which a thing stands still."""
 
-FAST = 2.25
+FAST = 2.0
 """Pixels a frame from which a thing moves quickly."""
 
 STRAIGHT = 2.0

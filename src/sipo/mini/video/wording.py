@@ -8,13 +8,13 @@ import re
 
 from sipo.geneval.vocabulary import clause
 from sipo.mini import VIDEO
-from sipo.mini.video.clips import DIRECTIONS, PACES
-from sipo.mini.world import COLORS, SHAPES
+from sipo.mini.video.clips import DIRECTIONS, PACES, SHAPES
+from sipo.mini.world import COLORS
 
 CATEGORIES = VIDEO.categories
 """The values of `tag`: what the prompt states of one thing, from its shape alone to its pace, or that there are two."""
 
-HELDOUT = {"shape": 2, "color": 12, "direction": 45, "speed": 60, "two_object": 60}
+HELDOUT = {"shape": 2, "color": 8, "direction": 36, "speed": 48, "two_object": 48}
 """How many prompts of each category are held out."""
 
 WORDS = ("video", "moving", *PACES)
