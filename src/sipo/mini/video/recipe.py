@@ -20,7 +20,7 @@ class VideoRecipe:
     up. noisy: the same networks on `pool_size` clips with the flaws of `noisy_data` (`wrong_scene`: another clip's caption),
     which the model then shows. The share `prompt_dropout` of the captions is empty: the model is sampled with classifier-free
     guidance.
-    The loss is CogVideoX's: the mean square error of v at uniform timesteps of a schedule with zero terminal SNR.
+    The loss is the mean square error of v at uniform timesteps of a schedule with zero terminal SNR, weighted (`error_weight`).
     """
 
     seed: int = 0
