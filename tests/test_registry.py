@@ -175,7 +175,7 @@ def test_a_miniature_brings_everything_under_its_name():
             value = getattr(each, field.name)
             assert not hasattr(value, "exists") or value.exists(), field.name
         assert each.name in registry.scorers.own()
-        assert each.name in registry.detectors.own()
-        assert each.name in registry.worlds.own()
+        assert (each.name in registry.detectors.own()) == (each.detector is not None)
+        assert (each.name in registry.worlds.own()) == (each.world is not None)
     assert registry.miniature("a hub id") is None
     assert registry.miniature(registry.DEFAULT) is not None
