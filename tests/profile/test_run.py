@@ -11,8 +11,9 @@ from support.processes import in_two
 from support.videos import noise, video
 
 from sipo.config import parse_config
-from sipo.errors import UsageError
+from sipo.jsonl import read_jsonl
 from sipo.profile.run import ProfileRequest, profile
+from sipo.samples.folder import read_samples
 from sipo.screen import Screen
 
 QUIET = Screen(quiet=True)
@@ -145,15 +146,19 @@ def test_the_miniature_tells_its_own_pictures_from_a_foreign_style(raw_config, t
     assert own["harder"]["win_rate"]["value"] < 0.5 < foreign["harder"]["win_rate"]["value"]
 
 
-def test_edits_are_measured_without_samples_of_the_base(raw_config, editing_pairs, tiny_family, tmp_path):
-    """Which would need a source each."""
+def test_edits_are_measured_and_the_base_edits_the_sources_of_the_same_pairs(
+    raw_config, editing_pairs, tiny_family, tmp_path
+):
     raw = changed(
         raw_config, f"data.path={editing_pairs}", f"model.path={tiny_family('flux-kontext')}", "data.resolution=16"
     )
     config = parse_config(raw)
-    with pytest.raises(UsageError, match=r"need a source each, .*; add --own-samples 0"):
-        profile(ProfileRequest(config, tmp_path / "out", **SMALL), QUIET)
-    assert not (tmp_path / "out").exists()
-    record = profile(ProfileRequest(config, tmp_path / "out", **{**SMALL, "num_own": 0}), QUIET)
+    record = profile(ProfileRequest(config, tmp_path / "out", **SMALL), QUIET)
     assert record is not None
-    assert (record["num_pairs"], record["num_measured"]) == (12, 6)
+    assert (record["num_pairs"], record["num_measured"], record["unlike"]["num_own"]) == (12, 6, 2)
+    (own,) = (tmp_path / "out").rglob("own-*/samples.jsonl")
+    prompts = {str(editing_pairs.parent / line["source"]): line["prompt"] for line in read_jsonl(editing_pairs)}
+    samples = read_samples(own.parent)
+    assert len({sample.source for sample in samples}) == 2
+    assert all(prompts[sample.source] == sample.prompt for sample in samples)
+    assert [line["source"] for line in read_jsonl(own.parent / "samples-as-pairs.jsonl")] == [s.source for s in samples]

@@ -83,11 +83,6 @@ def profile(request: ProfileRequest, console: Console, processes: Processes = AL
         architecture = read_architecture(config.model)
     size = architecture.size(config.data.size)
     require_fit(config, architecture, size, processes.device)
-    if architecture.takes_source and request.num_own:
-        raise UsageError(
-            f"model.path: samples of a {architecture.family.name} need a source each, which a profile does not give them; add "
-            "--own-samples 0"
-        )
     rows, held_out = processes.of_main(lambda: usable_rows(config, architecture, console))
     source = rows.source
     chosen = spread(rows.encodable, request.num_pairs)
@@ -163,9 +158,11 @@ def measure_errors(
     ids, prompts = [source.id(row) for row in rows], source.prompts(rows)
     encode(config, backbone, source, rows, place / "cache", console, processes)
     own_places = spread(range(len(rows)), request.num_own)
+    with processes.main_first():
+        sources = own_sources(source, [rows[each] for each in own_places], place / "sources")
     own = [] if not own_places else draw_own(
-        config, opened, probe, [prompts[each] for each in own_places], [ids[each] for each in own_places], place, console,
-        processes,
+        config, opened, probe, [prompts[each] for each in own_places], [ids[each] for each in own_places], sources, place,
+        console, processes,
     )  # fmt: skip
     lines = measure(probe, CachedPairs(Cache(place / "cache"), rows), ids, place / "pairs.jsonl", processes, console)
     none = [0.0] * probe.num_draws  # a deterministic kernel has no weights: all are 1
@@ -179,18 +176,35 @@ def measure_errors(
 
 
 def draw_own(
-    config: Config, opened: Opened, probe: Probe, prompts: list[str], ids: list[str], place: Path, console: Console,
-    processes: Processes,
+    config: Config, opened: Opened, probe: Probe, prompts: list[str], ids: list[str], sources: list[Path | None],
+    place: Path, console: Console, processes: Processes,
 ) -> list[list[float]]:  # fmt: skip
-    """A sample of the base for each prompt, in a folder of `place`, and its errors with the noise of the pair of that id."""
-    items = [PromptItem(prompt, config.sample.seed + number) for number, prompt in enumerate(prompts)]
-    folder = place / f"own-{digest([opened.settings, [dataclasses.asdict(item) for item in items]])[:12]}"
+    """A sample of the base for each prompt (and source), in a folder of `place`, and its errors with the noise of the pair of
+    that id."""
+    items = [
+        PromptItem(prompt, config.sample.seed + number, source=source)
+        for number, (prompt, source) in enumerate(zip(prompts, sources, strict=True))
+    ]
+    made_of = [dataclasses.asdict(item) | {"source": item.source and str(item.source)} for item in items]
+    folder = place / f"own-{digest([opened.settings, made_of])[:12]}"
     at_once = config.sample.batch_size or opened.backbone.size.at_once
     generate(opened.sampler, items, folder, opened.settings, at_once, console, processes=processes)
     source, rows = as_pairs(folder, processes), list(range(len(items)))
     encode(config, opened.backbone, source, rows, folder / "cache", console, processes)
     lines = measure(probe, CachedPairs(Cache(folder / "cache"), rows), ids, folder / "own.jsonl", processes, console)
     return [line["chosen"] for line in lines]
+
+
+def own_sources(source: PairSource, rows: list[int], folder: Path) -> list[Path | None]:
+    """The picture that each row's members were made of, as a file; of a table that holds its content, in `folder`."""
+    found: list[Path | None] = []
+    for row in rows:
+        media = source[row].source if source.has_source else None
+        if isinstance(media, bytes):
+            content, media = media, folder / f"{row}.png"  # a picture's format is read from its first bytes
+            write_atomic(media, content)
+        found.append(media)
+    return found
 
 
 def encode(
@@ -207,7 +221,10 @@ def as_pairs(folder: Path, processes: Processes) -> PairSource:
     """The samples of a folder as pairs without rejected members."""
     file = folder / "samples-as-pairs.jsonl"
     if processes.is_main:
-        lines = ({"prompt": sample.prompt, "chosen": sample.file} for sample in read_samples(folder))
+        lines = (
+            {"prompt": sample.prompt, "chosen": sample.file} | ({"source": sample.source} if sample.source else {})
+            for sample in read_samples(folder)
+        )
         write_atomic(file, dump_jsonl(lines))
     processes.barrier()
     return open_pairs(file)
