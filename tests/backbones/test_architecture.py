@@ -10,7 +10,7 @@ import torch
 
 from sipo.backbones.architecture import architecture_folder, known_architectures, read_architecture
 from sipo.backbones.denoisers import networks_of
-from sipo.backbones.meta import meta_backbone, meta_text_encoders, meta_vae
+from sipo.backbones.meta import meta_backbone, meta_extras, meta_text_encoders, meta_vae
 from sipo.config import ModelConfig
 from sipo.errors import UserError
 from sipo.plan.count import forward_flops
@@ -24,6 +24,7 @@ EDIT, EDIT_2509 = "Qwen/Qwen-Image-Edit", "Qwen/Qwen-Image-Edit-2509"
 KONTEXT = "black-forest-labs/FLUX.1-Kontext-dev"
 KLEIN, KLEIN_BASE = (f"black-forest-labs/FLUX.2-klein-{name}" for name in ("4B", "base-4B"))
 WAN5, WAN14, WAN14_I2V = (f"Wan-AI/Wan2.2-{name}-Diffusers" for name in ("TI2V-5B", "T2V-A14B", "I2V-A14B"))
+WAN14_1 = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"
 HUNYUAN = "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v"
 LTX2 = "Lightricks/LTX-2"
 COG2, COG5 = "zai-org/CogVideoX-2b", "zai-org/CogVideoX-5b"
@@ -49,6 +50,7 @@ COG2, COG5 = "zai-org/CogVideoX-2b", "zai-org/CogVideoX-5b"
         (WAN5, 5.00e9, 0.005),
         (WAN14, 2 * 14.29e9, 0.005),
         (WAN14_I2V, 2 * 14.29e9, 0.005),
+        (WAN14_1, 16.4e9, 0.005),
         (HUNYUAN, 8.3e9, 0.005),
         (LTX2, 19e9, 0.01),
     ],
@@ -146,7 +148,7 @@ def test_the_models_own_sizes():
         SD15: Size(512, 512), SDXL: Size(1024, 1024), FLUX: Size(1024, 1024), KONTEXT: Size(1024, 1024), WAN: Size(480, 832, 81, 16.0),
         COG2: Size(480, 720, 49, 8.0), COG5: Size(480, 720, 49, 8.0), SD35M: Size(1024, 1024), SD35L: Size(1024, 1024),
         QWEN: Size(1024, 1024), EDIT: Size(1024, 1024), EDIT_2509: Size(1024, 1024), Z_IMAGE: Size(1024, 1024), TURBO: Size(1024, 1024), KLEIN: Size(1024, 1024), KLEIN_BASE: Size(1024, 1024),
-        WAN5: Size(704, 1280, 121, 24.0), WAN14: Size(480, 832, 81, 16.0), WAN14_I2V: Size(480, 832, 81, 16.0), HUNYUAN: Size(480, 848, 121, 24.0),
+        WAN5: Size(704, 1280, 121, 24.0), WAN14: Size(480, 832, 81, 16.0), WAN14_I2V: Size(480, 832, 81, 16.0), WAN14_1: Size(480, 832, 81, 16.0), HUNYUAN: Size(480, 848, 121, 24.0),
         LTX2: Size(512, 768, 121, 24.0),
     }  # fmt: skip
 
@@ -169,6 +171,12 @@ def test_encoders_have_the_published_number_of_parameters():
     assert numbers(LTX2) == {"text_encoder": 12_187_325_040}  # google/gemma-3-12b-it
     assert numbers(SD35L)["text_encoder_3"] == pytest.approx(4.76e9, rel=0.005)
     assert sum(p.numel() for p in meta_vae(read_architecture(ModelConfig(SD15))).parameters()) == 83_653_863
+
+
+def test_the_clip_of_wan_2_1_has_the_published_number_of_parameters():
+    """The picture's half of ViT-H/14: 632 million, less the projection that the pipeline does not read."""
+    extras = meta_extras(read_architecture(ModelConfig(WAN14_1)))
+    assert sum(p.numel() for p in extras["image_encoder"].parameters()) == 632_076_800 - 1280 * 1024
 
 
 def test_every_shipped_scheduler_and_vae_is_what_its_index_names():

@@ -1,4 +1,4 @@
-"""Wan 2.2 image to video against its own diffusers pipeline: the source's latents, the networks' channels, samples."""
+"""Wan 2.1 and 2.2 image to video against their own diffusers pipeline: the source's latents, CLIP's features, the networks' channels, samples."""
 
 import json
 import shutil
@@ -22,9 +22,14 @@ SIDES, FRAMES = (16, 32), 9
 PROMPTS = ["a cat jumps", "a dog runs"]
 
 
+@pytest.fixture(scope="module", params=["wan2.1-i2v", "wan2.2-i2v"])
+def family(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def checkpoint(tiny_family):
-    return str(tiny_family("wan2.2-i2v"))
+def checkpoint(tiny_family, family):
+    return str(tiny_family(family))
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +58,7 @@ def plain(checkpoint: str, source: bytes, prompt: str, steps: int, **keys):
     """The pipeline's own call for one source, and what its networks were called with."""
     pipeline, seen = DiffusionPipeline.from_pretrained(checkpoint), []
     pipeline.set_progress_bar_config(disable=True)
-    for network in (pipeline.transformer, pipeline.transformer_2):
+    for network in filter(None, (pipeline.transformer, pipeline.transformer_2)):
         network.register_forward_pre_hook(lambda _, args, keys: seen.append(keys), with_kwargs=True)
     made = pipeline(
         decode(source), prompt, height=SIDES[0], width=SIDES[1], num_frames=FRAMES, num_inference_steps=steps, **keys
@@ -62,7 +67,7 @@ def plain(checkpoint: str, source: bytes, prompt: str, steps: int, **keys):
 
 
 def test_the_networks_get_what_the_pipeline_gives_them(backbone, checkpoint, sources):
-    """Of each sample: noise, mask, source; at each of three steps, by both transformers."""
+    """Of each sample: noise, mask, source, of 2.1 what CLIP sees; at each of three steps, by all transformers."""
     conditioning = backbone.encode_prompts(PROMPTS) | backbone.encode_source(pixels_of(backbone, sources), PROMPTS)
     shape = backbone.adapter.latent_shape(backbone.size)
     assert conditioning["source_latents"].shape == (2, *shape)
@@ -81,12 +86,16 @@ def test_the_networks_get_what_the_pipeline_gives_them(backbone, checkpoint, sou
             xt = keys["hidden_states"][:, : shape[0]]
             backbone.predict(backbone.denoiser, xt, keys["timestep"], one)
             found = next(call for call in ours if call["hidden_states"].shape == keys["hidden_states"].shape)
-            for name in ("hidden_states", "encoder_hidden_states", "timestep"):
-                torch.testing.assert_close(
-                    found[name], keys[name], atol=2e-5, rtol=1e-4, check_dtype=name != "timestep"
-                )
+            for name in ("hidden_states", "encoder_hidden_states", "encoder_hidden_states_image", "timestep"):
+                if keys[name] is None:
+                    assert found[name] is None
+                else:
+                    torch.testing.assert_close(
+                        found[name], keys[name], atol=2e-5, rtol=1e-4, check_dtype=name != "timestep"
+                    )
     for handle in handles:
         handle.remove()
+    assert ("encoder_hidden_states_image" in conditioning) == ("image_encoder" in backbone.family.extras)
     mask = theirs[0]["hidden_states"][0, shape[0] : -shape[0]]
     assert mask.unique().tolist() == [0.0, 1.0]
 
@@ -101,8 +110,23 @@ def test_a_batch_on_both_sides_of_the_boundary_predicts_what_each_sample_does(ba
         one = {name: value[row : row + 1] for name, value in conditioning.items()}
         alone = backbone.predict(backbone.denoiser, xt[row : row + 1], t[row : row + 1], one)
         torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=1e-4)
-    swapped = {**conditioning, "source_latents": conditioning["source_latents"].flip(0)}
-    assert (backbone.predict(backbone.denoiser, xt, t, swapped) - together).abs().amax((1, 2, 3, 4)).min() > 1e-4
+
+
+def test_every_part_of_the_source_reaches_the_prediction(backbone, sources):
+    conditioning = backbone.encode_prompts(PROMPTS) | backbone.encode_source(pixels_of(backbone, sources), PROMPTS)
+    xt = torch.randn(2, *backbone.adapter.latent_shape(backbone.size), generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([950.0, 100.0])
+    own = backbone.predict(backbone.denoiser, xt, t, conditioning)
+    for name in backbone.adapter.meta_source(1, backbone.size, torch.float32):
+        swapped = {**conditioning, name: conditioning[name].flip(0)}
+        other = backbone.predict(backbone.denoiser, xt, t, swapped)
+        assert (other - own).abs().amax((1, 2, 3, 4)).min() > 1e-5, name
+
+
+def test_the_planned_shapes_are_those_of_an_encoded_source(backbone, sources):
+    planned = backbone.adapter.meta_source(2, backbone.size, torch.float32)
+    encoded = backbone.encode_source(pixels_of(backbone, sources), PROMPTS)
+    assert {n: (v.shape, v.dtype) for n, v in planned.items()} == {n: (v.shape, v.dtype) for n, v in encoded.items()}
 
 
 def test_samples_are_those_of_plain_diffusers(backbone, checkpoint, sources):
@@ -121,15 +145,27 @@ def test_samples_are_those_of_plain_diffusers(backbone, checkpoint, sources):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("family", "part", "change", "message"),
     [
-        ({"image_dim": 8}, "reads the source through CLIP too"),
-        ({"in_channels": 4}, r"its transformer reads 4 channels; expected 12, .* TI2V-5B"),
+        ("wan2.2-i2v", "transformer", {"in_channels": 4}, r"its transformer reads 4 channels; expected 12, .* TI2V-5B"),
+        ("wan2.2-i2v", "transformer", {"image_dim": 8}, "CLIP too, .* names no image_encoder and no image_processor"),
+        ("wan2.1-i2v", "transformer", {"image_dim": 8}, "features of width 8, .* image_encoder have width 16"),
+        ("wan2.1-i2v", "transformer", {"pos_embed_seq_len": 10}, "a first and a last frame"),
+        ("wan2.1-i2v", "", {"image_processor": [None, None]}, "names no image_processor"),
     ],
 )
-def test_what_reads_a_source_otherwise_is_refused(checkpoint, tmp_path, change, message):
-    folder = shutil.copytree(checkpoint, tmp_path / "other")
-    config = json.loads((folder / "transformer" / "config.json").read_text())
-    (folder / "transformer" / "config.json").write_text(json.dumps(config | change))
+def test_what_reads_a_source_otherwise_is_refused(tiny_family, tmp_path, family, part, change, message):
+    folder = shutil.copytree(tiny_family(family), tmp_path / "other")
+    file = folder / part / ("config.json" if part else "model_index.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(UserError, match=message):
         read_architecture(ModelConfig(str(folder)))
+
+
+def test_a_checkpoint_has_the_optional_parts_that_its_index_names(tiny_family):
+    found = {
+        name: read_architecture(ModelConfig(str(tiny_family(name)))).family for name in ("wan2.1-i2v", "wan2.2-i2v")
+    }
+    assert [(list(each.denoisers), list(each.extras)) for each in found.values()] == [
+        (["transformer"], ["image_encoder"]), (["transformer", "transformer_2"], []),
+    ]  # fmt: skip

@@ -25,6 +25,7 @@ from support.newer_checkpoints import (
     NEWER,
     qwen_image_edit,
     qwen_image_edit_plus,
+    wan21_i2v,
     wan22_i2v,
     wan_pipeline,
     wan_transformer,
@@ -143,5 +144,6 @@ EDITING = {
     "flux-kontext": (flux_kontext, {"resolution": 16}),
     "qwen-image-edit": (qwen_image_edit, {"resolution": 32}),
     "qwen-image-edit-plus": (qwen_image_edit_plus, {"resolution": 32}),
+    "wan2.1-i2v": (wan21_i2v, {"resolution": 16, "num_frames": 5}),
     "wan2.2-i2v": (wan22_i2v, {"resolution": 16, "num_frames": 5}),
 }

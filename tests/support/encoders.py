@@ -1,10 +1,13 @@
 """Tiny text encoders with random weights, and tokenizers over single ASCII characters."""
 
 from transformers import (
+    CLIPImageProcessorPil,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModel,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     GemmaTokenizer,
@@ -35,6 +38,15 @@ def text_encoder(projection: bool = False, width: int = 32):
         max_position_embeddings=16, projection_dim=width, bos_token_id=188, eos_token_id=189, pad_token_id=189,
     )  # fmt: skip
     return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
+
+
+def clip_vision() -> tuple[CLIPVisionModel, CLIPImageProcessorPil]:
+    """Of 2 x 2 patches, and what scales and crops pictures to its 28 x 28 pixels."""
+    config = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    sides = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+    return CLIPVisionModel(config), CLIPImageProcessorPil(**sides)
 
 
 def t5_tokenizer(length: int) -> T5Tokenizer:

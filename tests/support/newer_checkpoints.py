@@ -38,6 +38,7 @@ from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
 from support.encoders import (
     Qwen3ForCausalLM,
     chat_tokenizer,
+    clip_vision,
     gemma3,
     gemma_tokenizer,
     qwen3,
@@ -289,6 +290,17 @@ def wan22_i2v(folder: Path) -> Path:
     torch.manual_seed(0)
     networks = {part: wan_transformer(4, 4 + 4) for part in ("transformer", "transformer_2")}
     return wan_pipeline(folder, 3.0, WanImageToVideoPipeline, **networks, vae=wan_vae(), boundary_ratio=0.9)
+
+
+def wan21_i2v(folder: Path) -> Path:
+    """A Wan2.1-I2V-type checkpoint: one transformer, which attends to CLIP's 5 tokens of the source too; 5 frames of 16 x 16 pixels."""
+    torch.manual_seed(0)
+    transformer = wan_transformer(4, 4 + 4, image_dim=16, added_kv_proj_dim=24)
+    seeing, processor = clip_vision()
+    return wan_pipeline(
+        folder, 3.0, WanImageToVideoPipeline, transformer=transformer, vae=wan_vae(), image_encoder=seeing,
+        image_processor=processor,
+    )  # fmt: skip
 
 
 NEWER = {  # as `support.checkpoints.FAMILIES`

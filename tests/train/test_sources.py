@@ -37,7 +37,7 @@ def editing(raw_config, tiny_family, editing_pairs, starting_videos, tmp_path):
     """(run, *overrides, family) -> a config of 3 steps of 2 pairs with sources on a tiny checkpoint."""
 
     def make(run: str, *overrides: str, family: str = "flux-kontext") -> dict:
-        pairs = starting_videos if family == "wan2.2-i2v" else editing_pairs
+        pairs = starting_videos if "i2v" in family else editing_pairs
         return changed(
             raw_config, f"run={tmp_path / run}", f"model.path={tiny_family(family)}", f"data.path={pairs}",
             *(f"data.{key}={value}" for key, value in EDITING[family][1].items()), "train.num_steps=3",

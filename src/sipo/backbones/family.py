@@ -81,7 +81,7 @@ class Adapter(Protocol):
 
     @property
     def tokens(self) -> dict[str, int]:
-        """The length to which each text encoder's prompts are padded, by its part."""
+        """The length to which each text encoder's prompts are padded, by its part; and how many tokens an extra reads."""
         ...
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
@@ -187,15 +187,15 @@ class Family:
     """One model family. What holds of every checkpoint stands here, what depends on its configs in the `adapter`.
 
     pipeline: the class that model_index.json names. denoisers: class by part, in the order in which sampling uses them,
-    from noise to data; `Adapter.boundaries` says at which timesteps they take over. optional: those denoisers that a
-    checkpoint may lack. vae: its class. text_encoders: parts, of classes in transformers, with tokenizers of the same
+    from noise to data; `Adapter.boundaries` says at which timesteps they take over. optional: those denoisers, extras and
+    processors that a checkpoint may lack. vae: its class. text_encoders: parts, of classes in transformers, with tokenizers of the same
     numbers. lora_targets: what LoRA adapts by default. dtype: what samples are computed in on a GPU where no training says.
     noise_dtype: of the noise with which the pipeline begins a sample; None for that of its text embeddings. vae_dtype: None
     for that of the other frozen weights. tiled_vae: encode and decode in slices and, above the VAE's own size, in tiles.
     template: tokens of a chat template, which take room from a prompt. idle_weights: the denoiser has weights that its
     prediction does not depend on, which never get a gradient. encoder_layers: so many of a text encoder's layers the
     pipeline reads, so that a rehearsal keeps them. excerpts: text encoders that read parts of a prompt, so that its own length
-    is not what they cut. processors: parts that make a text encoder's inputs of pictures, each with a tokenizer of its own.
+    is not what they cut. processors: parts that make an encoder's inputs of pictures, which may have a tokenizer of their own.
     prepare: what is done to a denoiser when it was loaded, or built without weights. extras: other networks of
     the pipeline that stay frozen, with the classes that each may have; they lie where the encoders do. trains: whether full
     fine-tuning changes a weight of a denoiser, by its name in that. note: what the model card says of the training.
@@ -236,7 +236,7 @@ class Family:
     def unused(self) -> tuple[str, ...]:
         """Parts that are never loaded, where a checkpoint has them."""
         parts = ("safety_checker", "feature_extractor", "image_encoder", "processor")
-        return tuple(part for part in parts if part not in self.processors)
+        return tuple(part for part in parts if part not in (*self.processors, *self.extras))
 
     @property
     def loads_lora(self) -> bool:
@@ -250,9 +250,14 @@ class Family:
         return parts
 
     def of(self, index: dict[str, Any]) -> "Family":
-        """With those denoisers that a checkpoint's model_index.json names, of the optional ones."""
+        """With those parts that a checkpoint's model_index.json names, of the optional ones."""
         missing = [part for part in self.optional if not (index.get(part) or [None])[0]]
-        return replace(self, denoisers={part: cls for part, cls in self.denoisers.items() if part not in missing})
+        return replace(
+            self,
+            denoisers={part: cls for part, cls in self.denoisers.items() if part not in missing},
+            extras={part: classes for part, classes in self.extras.items() if part not in missing},
+            processors=tuple(part for part in self.processors if part not in missing),
+        )
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

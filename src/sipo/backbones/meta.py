@@ -83,10 +83,17 @@ def make_text_encoder(config: dict[str, Any], **changes: Any) -> nn.Module:
     return cls(cls.config_class.from_dict({**settings, **changes}))
 
 
+def make_network(cls: Any, config: dict[str, Any]) -> Any:
+    """One of a class of diffusers or transformers, with fresh weights."""
+    if hasattr(cls, "from_config"):  # of diffusers
+        return cls.from_config(config)
+    return cls(cls.config_class.from_dict(config))
+
+
 def _meta(architecture: Architecture, part: str, cls: Any, dtype: torch.dtype) -> nn.Module:
     try:
         with torch.device("meta"):
-            network = cls.from_config(architecture.configs[part])
+            network = make_network(cls, architecture.configs[part])
     except (TypeError, ValueError, KeyError, IndexError) as error:
         raise UserError(
             f"model.path: {architecture.model.path}: the config of its {part} is not valid: {error}"

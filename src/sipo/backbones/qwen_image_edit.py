@@ -9,7 +9,6 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import DiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
-from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit as edit
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as edit_plus
 from PIL import Image
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from sipo.backbones.family import Conditioning, Media, draw, meta, standardized, vae_moments
 from sipo.backbones.flux import pack, unpack
+from sipo.backbones.pictures import as_pictures
 from sipo.backbones.prompts import padded
 from sipo.backbones.qwen_image import MAX_TOKENS, NEGATIVE, QWEN_IMAGE, QwenImage
 from sipo.backbones.qwen_processor import PICTURE, PictureProcessor, place_pictures
@@ -171,11 +171,6 @@ class QwenImageEditPlus(QwenImageEdit):
 def _sides(area: int, size: Size) -> tuple[int, int]:
     width, height = edit_plus.calculate_dimensions(area, size.width / size.height)
     return height, width
-
-
-def as_pictures(pixels: Tensor) -> list[Image.Image]:
-    """(B, 3, H, W) in [-1, 1] -> the pictures, in 8 bits, that they were."""
-    return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy((pixels + 1) / 2))
 
 
 QWEN_IMAGE_EDIT = replace(

@@ -9,7 +9,7 @@ import torch
 from transformers import CLIPTokenizer, GemmaTokenizer, PreTrainedTokenizerBase, Qwen2Tokenizer, T5Tokenizer
 
 from sipo.backbones.architecture import architecture_folder, read_architecture, resolve_path
-from sipo.backbones.meta import extra_class, make_text_encoder
+from sipo.backbones.meta import extra_class, make_network, make_text_encoder
 from sipo.config import ModelConfig
 from sipo.errors import UserError
 
@@ -38,7 +38,7 @@ def write_random_checkpoint(model: ModelConfig, folder: Path, dtype: torch.dtype
     torch.manual_seed(seed)
     extras = {part: extra_class(architecture, part) for part in family.extras}
     for name, cls in {**family.denoisers, "vae": family.vae, **extras}.items():
-        cls.from_config(configs[name]).to(dtype).save_pretrained(folder / name)
+        make_network(cls, configs[name]).to(dtype).save_pretrained(folder / name)
     tokenizers = {}
     for name in family.text_encoders:
         encoder: Any = make_text_encoder(configs[name], **_shallow(configs[name], family.encoder_layers))

@@ -1,4 +1,7 @@
-"""Wan 2.2 I2V-A14B, image to video: Wan whose transformers read the source's latents, and where it is, as channels more."""
+"""Wan 2.1 I2V and 2.2 I2V-A14B, image to video: Wan whose transformers read the source's latents, and where it is, as channels more.
+
+Those of 2.1 attend to what CLIP sees of the source as well.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,29 +10,62 @@ from typing import Any
 import torch
 from diffusers import WanImageToVideoPipeline, WanPipeline  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
+from transformers import CLIPVisionModel
 
-from sipo.backbones.family import Conditioning, Media, draw, meta, standardized, vae_moments
+from sipo.backbones.family import Conditioning, Configs, Media, draw, meta, standardized, vae_moments
+from sipo.backbones.pictures import as_pictures
 from sipo.backbones.wan import MAX_TOKENS, WAN, Wan
 from sipo.errors import UserError
 from sipo.size import Size
 
 
 class WanImageToVideo(Wan):
-    """`WanImageToVideoPipeline` (see `sipo.backbones.family.SourceAdapter`): as Wan, with `source_latents` (B, C, f, h, w).
+    """`WanImageToVideoPipeline` (see `sipo.backbones.family.SourceAdapter`): as Wan, with `source_latents` (B, C, f, h, w); of 2.1
+    also `encoder_hidden_states_image` (B, 257, 1280).
 
     The source is the first frame, grey follows.
     """
 
+    def __init__(self, configs: Configs) -> None:
+        self.clip = configs.get("image_encoder") if configs["transformer"].get("image_dim") is not None else None
+        super().__init__(configs)
+        self.require_clip(configs["model_index"])
+
     def require_channels(self) -> None:
         """Raises UserError for what reads a source otherwise than by channels."""
         found, expected = self.transformer["in_channels"], 2 * self.channels + self.frame_stride
-        if self.transformer.get("image_dim") is not None:
-            raise UserError("its transformer reads the source through CLIP too, as Wan2.1's, which is not supported")
         if found != expected:
             raise UserError(
                 f"its transformer reads {found} channels; expected {expected}, of latents, mask and source. Wan2.2 TI2V-5B with a "
                 "given first frame is not supported"
             )
+
+    def require_clip(self, index: dict[str, Any]) -> None:
+        """Raises UserError for a transformer that attends to what CLIP sees, and no CLIP of its width; or to two pictures."""
+        width = self.transformer.get("image_dim")
+        if width is None:
+            return
+        if self.transformer.get("pos_embed_seq_len") is not None:
+            raise UserError(
+                "its transformer reads a first and a last frame, as Wan2.1's FLF2V does; a last frame is not supported"
+            )
+        missing = [part for part in ("image_encoder", "image_processor") if not (index.get(part) or [None])[0]]
+        if self.clip is None or missing:
+            raise UserError(
+                f"its transformer reads the source through CLIP too, and its model_index.json names no {' and no '.join(missing)}"
+            )
+        if self.clip["hidden_size"] != width:
+            raise UserError(
+                f"its transformer reads CLIP's features of width {width}, and those of its image_encoder have width "
+                f"{self.clip['hidden_size']}"
+            )
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """CLIP's are its patches and the one of the class."""
+        if self.clip is None:
+            return super().tokens
+        return super().tokens | {"image_encoder": (self.clip["image_size"] // self.clip["patch_size"]) ** 2 + 1}
 
     def predict(
         self, denoiser: nn.Module, xt: Tensor, t: Tensor, conditioning: Conditioning, size: Size, guidance: float
@@ -41,7 +77,11 @@ class WanImageToVideo(Wan):
         mask[:, :, 0] = 1
         hidden = conditioning["encoder_hidden_states"]
         channels = torch.cat([xt, mask, source], dim=1).to(hidden.dtype)
-        return denoiser(hidden_states=channels, timestep=t, encoder_hidden_states=hidden).sample
+        seen = conditioning.get("encoder_hidden_states_image")
+        return denoiser(
+            hidden_states=channels, timestep=t, encoder_hidden_states=hidden,
+            encoder_hidden_states_image=None if seen is None else seen.to(hidden.dtype),
+        ).sample  # fmt: skip
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         """As Wan's. By the text-to-video pipeline's method, because the other's requires ftfy, which this one does without."""
@@ -51,17 +91,27 @@ class WanImageToVideo(Wan):
         return {"encoder_hidden_states": hidden}
 
     def encode_source(self, pipeline: Any, pixels: Tensor, prompts: list[str], size: Size) -> Conditioning:
-        """The VAE's mean of a video that begins with the source, standardized: the pipeline takes the posterior's mode."""
+        """The VAE's mean of a video that begins with the source, standardized: the pipeline takes the posterior's mode. And, of 2.1,
+        the output of CLIP's last layer but one, of the source scaled and cropped to CLIP's square."""
         video = pixels.new_zeros(len(pixels), 3, size.num_frames, size.height, size.width)
         video[:, :, 0] = pixels
         moments = vae_moments(pipeline.vae, video)
-        return {"source_latents": standardized(draw(moments, torch.zeros_like(moments[:, 0])), self.vae)}
+        found = {"source_latents": standardized(draw(moments, torch.zeros_like(moments[:, 0])), self.vae)}
+        if self.clip is not None:
+            found["encoder_hidden_states_image"] = pipeline.encode_image(
+                as_pictures(pixels), pipeline.transformer.device
+            )
+        return found
 
     def source_tokens(self, size: Size) -> int:
         return 0
 
     def meta_source(self, batch: int, size: Size, dtype: torch.dtype) -> Conditioning:
-        return {"source_latents": meta(batch, *self.latent_shape(size))}
+        found = {"source_latents": meta(batch, *self.latent_shape(size))}
+        if self.clip is not None:
+            shape = batch, self.tokens["image_encoder"], self.clip["hidden_size"]
+            found["encoder_hidden_states_image"] = meta(*shape, dtype=dtype)
+        return found
 
     def sample(
         self,
@@ -78,13 +128,20 @@ class WanImageToVideo(Wan):
         (text,), (empty,) = (self.encode_prompts(pipeline, texts).values() for texts in (prompts, [""]))
         return [
             pipeline(
-                image=(source[None] + 1) / 2, prompt_embeds=hidden[None], negative_prompt_embeds=empty,
+                image=picture, prompt_embeds=hidden[None], negative_prompt_embeds=empty,
                 generator=[generator], num_inference_steps=steps, guidance_scale=guidance, height=size.height,
                 width=size.width, num_frames=size.num_frames, output_type="pil",
             ).frames[0]
-            for source, hidden, generator in zip(sources, text, generators, strict=True)
+            for picture, hidden, generator in zip(as_pictures(sources), text, generators, strict=True)
         ]  # fmt: skip
 
 
-WAN_I2V = replace(WAN, pipeline=WanImageToVideoPipeline, adapter=WanImageToVideo)
-"""Wan 2.2 I2V-A14B, image to video: two flow-matching transformers by timestep; UMT5."""
+WAN_I2V = replace(
+    WAN,
+    pipeline=WanImageToVideoPipeline,
+    adapter=WanImageToVideo,
+    optional=("transformer_2", "image_encoder", "image_processor"),
+    extras={"image_encoder": (CLIPVisionModel,)},
+    processors=("image_processor",),
+)
+"""Wan 2.1 I2V and 2.2 I2V-A14B, image to video: one flow-matching transformer and CLIP, or two by timestep; UMT5."""
