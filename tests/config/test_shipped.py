@@ -29,11 +29,12 @@ EXPERIMENTS = {
 NEWER = {
     "sd35-medium": 1024, "sd35-large": 1024, "qwen-image": 1024, "z-image": 1024, "flux2-klein-base-4b": 1024,
     "flux-kontext": 1024, "qwen-image-edit": 1024, "wan2.2-5b": (704, 1280, 121, 24), "wan2.2-14b": (480, 832, 81, 16),
-    "wan2.1-i2v-14b": (480, 832, 81, 16), "wan2.2-i2v-14b": (480, 832, 81, 16), "hunyuan-video-1.5": (480, 848, 121, 24), "ltx-2": (512, 768, 121, 24),
+    "wan2.2-5b-i2v": (704, 1280, 121, 24), "wan2.1-i2v-14b": (480, 832, 81, 16), "wan2.2-i2v-14b": (480, 832, 81, 16), "hunyuan-video-1.5": (480, 848, 121, 24), "ltx-2": (512, 768, 121, 24),
 }  # fmt: skip
 SMALLER_BATCH = {
     "wan2.2-5b": 2,
     "wan2.2-14b": 1,
+    "wan2.2-5b-i2v": 1,
     "wan2.1-i2v-14b": 1,
     "wan2.2-i2v-14b": 1,
     "hunyuan-video-1.5": 1,

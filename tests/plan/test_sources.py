@@ -73,8 +73,9 @@ def test_a_rehearsal_computes_what_the_plan_says(raw_of, family, tmp_path, monke
     assert all('"source"' in line for line in lines)
 
 
-def test_a_rehearsal_of_image_to_video(raw_of, tmp_path):
-    config = parse_config(raw_of("wan2.2-i2v"))
+@pytest.mark.parametrize("family", ["wan2.1-i2v", "wan2.2-i2v", "wan2.2-5b-i2v"])
+def test_a_rehearsal_of_image_to_video(raw_of, family, tmp_path):
+    config = parse_config(raw_of(family))
     plan = make_plan(config, GPUS["h100"], [1])
     found = rehearse(config, tmp_path, 2, QUIET)
     assert (found.size, found.steps) == (plan.size, 1)
@@ -119,6 +120,8 @@ def test_bytes_of_a_pair_in_the_cache(raw_of, family, dtype, flip, dropout):
     of_source, length = numbers, 0
     if mixes:  # of pictures of 64 x 64 pixels, which Qwen2.5-VL sees as 56 x 56 or (plus) 28 x 28
         of_source, length = 4 * 8 * 8 + 16 * (512 + (1 if family.endswith("plus") else 4)), 8
+    if family == "wan2.1-i2v":
+        of_source += 5 * 16  # what CLIP makes of 2 x 2 patches and the class
     bytes_of = 4 if dtype == "float32" else 2
     pair = 4 * numbers * bytes_of + (2 if empty else 1) * (of_source * bytes_of + length)
     assert plan.cache.pair == (2 if flip else 1) * pair

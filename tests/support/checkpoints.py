@@ -26,6 +26,7 @@ from support.newer_checkpoints import (
     qwen_image_edit,
     qwen_image_edit_plus,
     wan21_i2v,
+    wan22_5b_i2v,
     wan22_i2v,
     wan_pipeline,
     wan_transformer,
@@ -146,4 +147,5 @@ EDITING = {
     "qwen-image-edit-plus": (qwen_image_edit_plus, {"resolution": 32}),
     "wan2.1-i2v": (wan21_i2v, {"resolution": 16, "num_frames": 5}),
     "wan2.2-i2v": (wan22_i2v, {"resolution": 16, "num_frames": 5}),
+    "wan2.2-5b-i2v": (wan22_5b_i2v, {"resolution": 32, "num_frames": 5, "fps": 16}),
 }

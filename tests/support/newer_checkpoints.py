@@ -195,7 +195,7 @@ def wan_pipeline(folder: Path, shift: float, pipeline: type[DiffusionPipeline] =
     return folder
 
 
-def wan22_5b(folder: Path) -> Path:
+def wan22_5b(folder: Path, pipeline: type[DiffusionPipeline] = WanPipeline) -> Path:
     """A Wan2.2-TI2V-5B-type checkpoint with its residual VAE of 4 x 16 x 16; use it at 5 frames of 32 x 32 pixels."""
     torch.manual_seed(0)
     vae = AutoencoderKLWan(
@@ -204,7 +204,7 @@ def wan22_5b(folder: Path) -> Path:
         scale_factor_spatial=16, scale_factor_temporal=4, latents_mean=[-0.2, 0.1, 0.3, -0.1, 0.5, 0.0],
         latents_std=[0.5, 1.0, 0.4, 1.2, 0.8, 0.6],
     )  # fmt: skip
-    return wan_pipeline(folder, 5.0, transformer=wan_transformer(6), vae=vae, expand_timesteps=True)
+    return wan_pipeline(folder, 5.0, pipeline, transformer=wan_transformer(6), vae=vae, expand_timesteps=True)
 
 
 def wan22_14b(folder: Path) -> Path:
@@ -290,6 +290,11 @@ def wan22_i2v(folder: Path) -> Path:
     torch.manual_seed(0)
     networks = {part: wan_transformer(4, 4 + 4) for part in ("transformer", "transformer_2")}
     return wan_pipeline(folder, 3.0, WanImageToVideoPipeline, **networks, vae=wan_vae(), boundary_ratio=0.9)
+
+
+def wan22_5b_i2v(folder: Path) -> Path:
+    """The same of its image-to-video pipeline."""
+    return wan22_5b(folder, WanImageToVideoPipeline)
 
 
 def wan21_i2v(folder: Path) -> Path:

@@ -21,7 +21,7 @@ from sipo.train.loop import train
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 EXPERIMENTS = {"sd15": "sd", "sdxl": "sdxl", "flux": "flux", "cogvideox-2b": "cogvideox-2b",
                "cogvideox-5b": "cogvideox-5b", "wan": "wan", "sd35": "sd3", "qwen-image": "qwen-image", "z-image": "z-image",
-               "flux2-klein": "flux2-klein", "wan2.2-5b": "wan2.2-5b", "wan2.2-14b": "wan2.2-14b",
+               "flux2-klein": "flux2-klein", "wan2.2-5b": "wan2.2-5b", "wan2.2-5b-i2v": "wan2.2-5b-i2v", "wan2.2-14b": "wan2.2-14b",
                "hunyuan-video-1.5": "hunyuan-video-1.5", "flux-kontext": "flux-kontext", "wan2.1-i2v": "wan2.1-i2v", "wan2.2-i2v": "wan2.2-i2v",
                "ltx-2": "ltx2", "qwen-image-edit": "qwen-image-edit"}  # fmt: skip
 SMALL = {"data.workers": 0, "data.cache": None, "data.validation": None, "train.num_steps": 1, "train.batch_size": 2,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, WanImageToVideoPipeline
 from PIL import Image
 from rich.console import Console
 from support.checkpoints import EDITING
@@ -189,8 +189,9 @@ def test_a_reference_computed_before_has_read_the_sources(editing):
         assert found[f"mse_reference_{member}"][0] == pytest.approx(found[f"mse_policy_{member}"][0], rel=1e-4)
 
 
-def test_videos_of_a_training_begin_with_the_sources_of_the_pairs(editing):
-    run = train_raw(editing("run", "train.sample_every=3", "train.num_steps=3", family="wan2.2-i2v"))
+@pytest.mark.parametrize("family", ["wan2.1-i2v", "wan2.2-i2v", "wan2.2-5b-i2v"])
+def test_videos_of_a_training_begin_with_the_sources_of_the_pairs(editing, family):
+    run = train_raw(editing("run", "train.sample_every=3", "train.num_steps=3", family=family))
     found = read_samples(run.samples_at(3))
     assert [(sample.prompt, sample.is_video) for sample in found] == [("prompt 0", True), ("prompt 1", True)]
 
@@ -254,3 +255,37 @@ def test_weights_load_in_plain_diffusers(editing, tmp_path):
     assert np.abs(np.asarray(own, int) - np.asarray(made(), int)).max() <= 1
     pipeline.unload_lora_weights()
     assert np.abs(np.asarray(own, int) - np.asarray(made(), int)).max() > 1
+
+
+@pytest.mark.parametrize("family", ["wan2.1-i2v", "wan2.2-5b"])
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_weights_of_image_to_video_load_in_plain_diffusers(editing, tiny_family, monkeypatch, family, kind):
+    """Its own video, of the trained weights; and another without them. Of the 5B by a config that names the pipeline."""
+    monkeypatch.setattr("diffusers.pipelines.wan.pipeline_wan_i2v.prompt_clean", lambda text: text)
+    named = "null" if family == "wan2.1-i2v" else "WanImageToVideoPipeline"
+    own = (
+        f"model.path={tiny_family(family)}",
+        f"model.pipeline={named}",
+        f"policy.kind={kind}",
+        "train.learning_rate=5e-2",
+    )
+    raw = editing("run", *own, family={"wan2.2-5b": "wan2.2-5b-i2v"}.get(family, family))
+    run = train_raw(raw)
+    trained, base = (
+        WanImageToVideoPipeline.from_pretrained(run.weights if kind == "full" else raw["model"]["path"]),
+        WanImageToVideoPipeline.from_pretrained(raw["model"]["path"]),
+    )
+    if kind == "lora":
+        trained.load_lora_weights(run.weights)
+    opened = open_for_sampling(str(run.path), num_inference_steps=2, guidance_scale=2.0)
+    side = opened.backbone.size.height
+    source = encoded(Image.effect_noise((side, side), 90).convert("RGB"))
+    (frames,) = opened.sampler(["prompt 1"], [0], [source])
+    call = {"image": decode(source), "prompt": "prompt 1", "guidance_scale": 2.0, "height": side, "width": side,
+            "num_frames": 5, "num_inference_steps": 2, "output_type": "pil"}  # fmt: skip
+    theirs, before = (
+        pipeline(**call, generator=torch.Generator().manual_seed(0)).frames[0] for pipeline in (trained, base)
+    )
+    found = np.stack([np.asarray(frame, int) for frame in frames])
+    assert np.abs(found - np.stack([np.asarray(frame, int) for frame in theirs])).max() <= 2
+    assert np.abs(found - np.stack([np.asarray(frame, int) for frame in before])).max() > 2

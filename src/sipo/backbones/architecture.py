@@ -112,7 +112,8 @@ def read_architecture(model: ModelConfig, folder: Path | None = None) -> Archite
         path = config_source(model)
     source = str(folder or (path if Path(path).exists() else architecture_folder(path) or path))
     index = _load(DiffusionPipeline, source, None, model)
-    family = family_of(str(index.get("_class_name")), where).of(index)
+    named = (model.pipeline, "model.pipeline") if model.pipeline else (str(index.get("_class_name")), where)
+    family = family_of(*named).of(index)
     with _what_fits(where, family):
         configs = _read_configs(source, index, family, model)
     if model.vae and (folder or Path(model.vae).is_dir()):

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from sipo.backbones import checkpoint, denoisers, lora
 from sipo.backbones.architecture import Architecture, read_architecture, resolve_path
-from sipo.backbones.family import Conditioning, Media, Sampler, SourceAdapter
+from sipo.backbones.family import Conditioning, Media, PartAdapter, Sampler, SourceAdapter
 from sipo.backbones.finite import lacks_a_channel, nonfinite_weight
 from sipo.backbones.lora_merge import Fitted, merge
 from sipo.backbones.lora_names import Form
@@ -110,11 +110,15 @@ class Backbone:
         return self.family.noise_dtype or self.model.frozen_dtype(self.dtype)
 
     def initial_noise(self, seeds: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """(B, ...), float32 on the CPU: the noise with which a sampler began that drew in `dtype`, by the seeds of its samples."""
-        shape = self.adapter.latent_shape(self.size)
-        return torch.stack(
+        """(B, ...), float32 on the CPU: the noise with which a sampler began that drew in `dtype`, by the seeds of its samples. Of a
+        `PartAdapter`, what it trains of that."""
+        adapter = self.adapter
+        part = isinstance(adapter, PartAdapter)
+        shape = adapter.drawn_shape(self.size) if part else adapter.latent_shape(self.size)
+        noise = torch.stack(
             [torch.randn(shape, generator=torch.Generator().manual_seed(s), dtype=dtype) for s in seeds]
         ).float()
+        return adapter.trained(noise) if part else noise
 
     def sampler(self, num_inference_steps: int, guidance_scale: float) -> Sampler | SourceSampler:
         """Media by the checkpoint's own pipeline and scheduler; a CPU generator a seed, so that devices agree.

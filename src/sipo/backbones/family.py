@@ -26,7 +26,8 @@ Sampler = Callable[[list[str], list[int]], Sequence[Media]]  # (prompts, seeds) 
 class Sizes:
     """The sizes that a model takes: sides that are multiples of `height` and `width`, and `frames` n + 1 frames.
 
-    native: what it was made for. only_native: its positions were learned for the native sides and fit no others.
+    native: what it was made for. only_native: its positions were learned for the native sides and fit no others. least_frames: of a
+    model whose first frames are given, so that some are left.
     """
 
     native: Size
@@ -34,6 +35,7 @@ class Sizes:
     width: int
     frames: int = 1
     only_native: bool = False
+    least_frames: int = 1
 
     def require(self, size: Size) -> None:
         """Raises UserError for a size that the model does not take."""
@@ -48,6 +50,10 @@ class Sizes:
             raise UserError(
                 f"data.num_frames: this model takes {self.frames} n + 1 frames, not {size.num_frames}; "
                 f"{1 + _nearest(size.num_frames - 1, self.frames)} is the nearest"
+            )
+        if size.num_frames < self.least_frames:
+            raise UserError(
+                f"data.num_frames: {size.num_frames}; the first frame of this model is given, so it takes {self.least_frames} or more"
             )
         native = self.native.height, self.native.width
         if self.only_native and sides != native:
@@ -182,6 +188,23 @@ class SourceAdapter(Adapter, Protocol):
         ...
 
 
+@runtime_checkable
+class PartAdapter(Adapter, Protocol):
+    """An adapter of a model whose media lie in latents of which a source gives some: `latent_shape`, and all of training, is of the others."""
+
+    def drawn_shape(self, size: Size) -> tuple[int, ...]:
+        """Of one sample's noise, as the pipeline draws it: of all latents."""
+        ...
+
+    def trained(self, latents: Tensor) -> Tensor:
+        """Of all latents (B, ...), those that are not given."""
+        ...
+
+    def whole(self, x0: Tensor, conditioning: Conditioning) -> Tensor:
+        """All latents: those that the sources give, and these, noisy or not. `decode` takes them."""
+        ...
+
+
 @dataclass(frozen=True)
 class Family:
     """One model family. What holds of every checkpoint stands here, what depends on its configs in the `adapter`.
@@ -206,7 +229,7 @@ class Family:
     vae: type
     text_encoders: tuple[str, ...]
     lora_targets: tuple[str, ...]
-    adapter: type[Adapter]
+    adapter: Callable[[Configs], Adapter]
     dtype: torch.dtype = torch.float16
     noise_dtype: torch.dtype | None = None
     vae_dtype: torch.dtype | None = None

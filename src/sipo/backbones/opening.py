@@ -73,6 +73,7 @@ def open_weights(
     settings = {"model": model.path, "weights": name, **backbone.size.to_dict(), "num_inference_steps": steps,
                 "guidance_scale": guidance, "dtype": str(dtype)}  # fmt: skip
     settings |= {"caption_windows": windows} if windows > 1 else {}
+    settings |= {"pipeline": model.pipeline} if model.pipeline else {}
     if backbone.schedule.prediction == "flow" and backbone.noise_dtype != torch.float32:
         settings["noise"] = str(backbone.noise_dtype).removeprefix("torch.")  # with the seed, all of it
     return Opened(backbone.sampler(steps, guidance), settings, backbone)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sipo.backbones.backbone import Backbone
-from sipo.backbones.family import Conditioning
+from sipo.backbones.family import Conditioning, PartAdapter
 from sipo.kernels import Kernel, transition
 from sipo.rng import pair_randn
 from sipo.samples.generate import TracingSampler
@@ -78,7 +78,10 @@ def trajectory_sampler(
 
             x = pair_randn(shape, 0, 0, torch.tensor(seeds) // siblings, "initial").to(device)
             states = walk(predict, backbone.schedule, kernel, times.to(device), x, seeds)
-            media = backbone.adapter.decode(backbone.pipeline, states[-1])
+            adapter, x0 = backbone.adapter, states[-1]
+            media = adapter.decode(
+                backbone.pipeline, adapter.whole(x0, text) if isinstance(adapter, PartAdapter) else x0
+            )
         backbone.denoiser.train(training)
         kept = torch.stack(states[: len(times)], 1).float().cpu()
         return [Traced(made, kept[i], times.double(), settings) for i, made in enumerate(media)]

@@ -1,25 +1,26 @@
 """Wan 2.1 I2V and 2.2 I2V-A14B, image to video: Wan whose transformers read the source's latents, and where it is, as channels more.
 
-Those of 2.1 attend to what CLIP sees of the source as well.
+Those of 2.1 attend to what CLIP sees of the source as well. TI2V-5B, whose source is its first latent frame, has the same pipeline.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers import WanImageToVideoPipeline, WanPipeline  # pyright: ignore[reportPrivateImportUsage]
+from diffusers import WanImageToVideoPipeline  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 from transformers import CLIPVisionModel
 
-from sipo.backbones.family import Conditioning, Configs, Media, draw, meta, standardized, vae_moments
+from sipo.backbones.family import Conditioning, Configs, draw, meta, standardized, vae_moments
 from sipo.backbones.pictures import as_pictures
-from sipo.backbones.wan import MAX_TOKENS, WAN, Wan
+from sipo.backbones.wan import WAN
+from sipo.backbones.wan_first_frame import WanFirstFrame
+from sipo.backbones.wan_source import WanSource
 from sipo.errors import UserError
 from sipo.size import Size
 
 
-class WanImageToVideo(Wan):
+class WanImageToVideo(WanSource):
     """`WanImageToVideoPipeline` (see `sipo.backbones.family.SourceAdapter`): as Wan, with `source_latents` (B, C, f, h, w); of 2.1
     also `encoder_hidden_states_image` (B, 257, 1280).
 
@@ -36,8 +37,8 @@ class WanImageToVideo(Wan):
         found, expected = self.transformer["in_channels"], 2 * self.channels + self.frame_stride
         if found != expected:
             raise UserError(
-                f"its transformer reads {found} channels; expected {expected}, of latents, mask and source. Wan2.2 TI2V-5B with a "
-                "given first frame is not supported"
+                f"its transformer reads {found} channels; expected {expected}, of latents, mask and source. "
+                "A model whose source is its first latent frame has expand_timesteps in model_index.json"
             )
 
     def require_clip(self, index: dict[str, Any]) -> None:
@@ -83,13 +84,6 @@ class WanImageToVideo(Wan):
             encoder_hidden_states_image=None if seen is None else seen.to(hidden.dtype),
         ).sample  # fmt: skip
 
-    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
-        """As Wan's. By the text-to-video pipeline's method, because the other's requires ftfy, which this one does without."""
-        hidden = WanPipeline._get_t5_prompt_embeds(
-            pipeline, prompts, max_sequence_length=MAX_TOKENS, device=pipeline.transformer.device
-        )
-        return {"encoder_hidden_states": hidden}
-
     def encode_source(self, pipeline: Any, pixels: Tensor, prompts: list[str], size: Size) -> Conditioning:
         """The VAE's mean of a video that begins with the source, standardized: the pipeline takes the posterior's mode. And, of 2.1,
         the output of CLIP's last layer but one, of the source scaled and cropped to CLIP's square."""
@@ -103,9 +97,6 @@ class WanImageToVideo(Wan):
             )
         return found
 
-    def source_tokens(self, size: Size) -> int:
-        return 0
-
     def meta_source(self, batch: int, size: Size, dtype: torch.dtype) -> Conditioning:
         found = {"source_latents": meta(batch, *self.latent_shape(size))}
         if self.clip is not None:
@@ -113,35 +104,18 @@ class WanImageToVideo(Wan):
             found["encoder_hidden_states_image"] = meta(*shape, dtype=dtype)
         return found
 
-    def sample(
-        self,
-        pipeline: Any,
-        prompts: list[str],
-        generators: list[torch.Generator],
-        steps: int,
-        guidance: float,
-        size: Size,
-        sources: Tensor | None = None,
-    ) -> Sequence[Media]:
-        """One after the other: the pipeline takes one source a call."""
-        assert sources is not None
-        (text,), (empty,) = (self.encode_prompts(pipeline, texts).values() for texts in (prompts, [""]))
-        return [
-            pipeline(
-                image=picture, prompt_embeds=hidden[None], negative_prompt_embeds=empty,
-                generator=[generator], num_inference_steps=steps, guidance_scale=guidance, height=size.height,
-                width=size.width, num_frames=size.num_frames, output_type="pil",
-            ).frames[0]
-            for picture, hidden, generator in zip(as_pictures(sources), text, generators, strict=True)
-        ]  # fmt: skip
+
+def image_to_video(configs: Configs) -> WanSource:
+    """By how the transformer reads the source: as its first latent frame (`expand_timesteps`), or in channels of its own."""
+    return WanFirstFrame(configs) if configs["model_index"].get("expand_timesteps") else WanImageToVideo(configs)
 
 
 WAN_I2V = replace(
     WAN,
     pipeline=WanImageToVideoPipeline,
-    adapter=WanImageToVideo,
+    adapter=image_to_video,
     optional=("transformer_2", "image_encoder", "image_processor"),
     extras={"image_encoder": (CLIPVisionModel,)},
     processors=("image_processor",),
 )
-"""Wan 2.1 I2V and 2.2 I2V-A14B, image to video: one flow-matching transformer and CLIP, or two by timestep; UMT5."""
+"""Wan 2.1 I2V, 2.2 I2V-A14B and TI2V-5B with a first frame: a flow-matching transformer, or two by timestep; UMT5, of 2.1 also CLIP."""

@@ -74,6 +74,9 @@ class ModelConfig:
     # On the CPU until they run: frozen blocks under adapters, or the frozen copy of full fine-tuning.
     offload: Offload | None = None
     caption_windows: Annotated[int, Field(ge=1, le=64)] = 1  # of 75 tokens each, for CLIP; 1: the rest is cut off
+    pipeline: str | None = (
+        None  # the class in diffusers that opens the checkpoint; null: the one that its model_index.json names
+    )
 
     def frozen_dtype(self, compute: torch.dtype) -> torch.dtype:
         """Of the frozen weights, in a training or a program that computes in `compute`."""

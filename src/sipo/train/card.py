@@ -69,7 +69,7 @@ def snippet(model: ModelConfig, backbone: Backbone, is_lora: bool) -> str:
         )
     pipeline, vae = backbone.family.name, backbone.family.vae.__name__
     used, lines, given = "DiffusionPipeline", [], ""
-    if is_single_file(model.path):
+    if is_single_file(model.path) or model.pipeline:
         used = pipeline
     if model.vae:
         file = f', config={literal(backbone.folder)}, subfolder="vae"' if is_single_file(model.vae) else ""
