@@ -32,7 +32,7 @@ class VideoRecipe:
     text: Schedule = field(default_factory=lambda: Schedule(1500, 128, weight_decay=0.01))
     clean: Schedule = field(
         default_factory=lambda: Schedule(
-            6000, 32, learning_rate=1e-3, warmup_steps=200, decay_share=0.4, weight_decay=0.01, ema=0.998, muon=1e-2
+            18000, 32, learning_rate=1e-3, warmup_steps=200, decay_share=0.4, weight_decay=0.01, ema=0.998, muon=1e-2
         )
     )
     noisy: Schedule = field(
