@@ -169,3 +169,18 @@ def test_a_step_has_the_density_of_the_policy_that_took_it(tiny_family, tmp_path
         taken = transition(DDIM(), backbone.schedule, x0, eps, now, then)
         z = pair_randn(xt.shape[1:], 0, step, torch.tensor([6, 7]), "step")
         torch.testing.assert_close((xs - taken.mean) / taken.std, z, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize(("family", "encoded"), [("flux-kontext", 1), ("wan2.2-i2v", 1), ("qwen-image-edit", 2)])
+def test_a_source_is_encoded_once_unless_a_text_encoder_sees_it(tiny_family, monkeypatch, family, encoded):
+    backbone, calls = open_tiny(tiny_family, family), []
+    encode = type(backbone).encode_source
+    monkeypatch.setattr(type(backbone), "encode_source", lambda *given: calls.append(given[2]) or encode(*given))
+    pixels = torch.stack([load_pixels(picture(seed, (24, 20)), backbone.size.picture).media for seed in (1, 2)])
+    with torch.no_grad(), backbone.encoders():
+        found = backbone.condition_guided(["a", "b"], pixels)
+        assert len(calls) == encoded
+        for conditioning, prompts in zip(found, (["a", "b"], ["", ""]), strict=True):
+            expected = backbone.condition(prompts, pixels)
+            assert conditioning.keys() == expected.keys()
+            assert all(torch.equal(conditioning[name], expected[name]) for name in expected)

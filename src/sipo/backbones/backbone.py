@@ -89,6 +89,14 @@ class Backbone:
         text = self.encode_prompts(prompts)
         return text if source is None else text | self.encode_source(source, prompts)
 
+    def condition_guided(self, prompts: list[str], source: Tensor | None = None) -> tuple[Conditioning, Conditioning]:
+        """`condition` of the prompts, and of empty ones; sources are encoded once where no text encoder sees them."""
+        empty, adapter = [""] * len(prompts), self.adapter
+        if source is None or (isinstance(adapter, SourceAdapter) and adapter.source_tokens(self.size)):
+            return self.condition(prompts, source), self.condition(empty, source)
+        seen = self.encode_source(source, prompts)
+        return self.encode_prompts(prompts) | seen, self.encode_prompts(empty) | seen
+
     def conditioning_of(self, micro_conditioning: Tensor) -> Conditioning:
         return self.adapter.conditioning_of(micro_conditioning, self.size)
 

@@ -71,7 +71,7 @@ def trajectory_sampler(
         backbone.denoiser.eval()
         with backbone.encoders(), backbone.in_turn(), torch.autocast(device.type, backbone.dtype, enabled=half):
             pixels = None if sources is None else sources.to(device)
-            text, empty = (backbone.condition(texts, pixels) for texts in (prompts, [""] * len(prompts)))
+            text, empty = backbone.condition_guided(prompts, pixels)
 
             def predict(xt: Tensor, t: Tensor) -> Tensor:
                 return guided(backbone, backbone.denoiser, xt, t, text, empty, guidance_scale)

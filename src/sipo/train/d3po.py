@@ -27,14 +27,14 @@ def trajectory_terms(t: Training, batch: PairBatch, step: int, global_batch: int
     """Run reference and policy, guided as in sampling, on one micro-batch of steps."""
     assert batch.times is not None
     assert batch.rejected is not None
-    device, size = t.processes.device, len(batch.prompts)
+    device = t.processes.device
     chosen, rejected = (
         x.to(device, non_blocking=True) for x in (batch.chosen, batch.rejected)
     )  # (B, 2, ...): x_t, x_s
     source = None if batch.source is None else batch.source.to(device, non_blocking=True)
     text, empty = (
-        {name: torch.cat([value] * 2) for name, value in t.backbone.condition(prompts, source).items()}
-        for prompts in (batch.prompts, [""] * size)
+        {name: torch.cat([value] * 2) for name, value in conditioning.items()}
+        for conditioning in t.backbone.condition_guided(batch.prompts, source)
     )
     now, then = batch.times.to(device, non_blocking=True).unbind(1)
     if isinstance(t.backbone.schedule, VPSchedule):
