@@ -14,7 +14,7 @@ from sipo.registry import miniature
 
 ACCEPTED = (
     "a .parquet file or a folder of them (Pick-a-Pic or Rapidata columns), a folder saved by Hugging Face datasets "
-    "(save_to_disk), or a .jsonl manifest (prompt, chosen, rejected, strength)"
+    "(save_to_disk), or a .jsonl manifest (prompt, chosen, rejected, strength, source)"
 )
 
 
