@@ -116,6 +116,8 @@ def test_train_generate_report_export(raw_config, tmp_path, monkeypatch, capfd):
     assert code == 0, complaints
     assert len(list(out.glob("*.png"))) == 2
     assert again("report", run)[0] == 0
+    code, printed, _ = again("data", "check", raw_config["data"]["path"], "--model", config)
+    assert (code, "caption" in printed) == (0, True)
     assert again("export", run, "--out", tmp_path / "weights")[0] == 0
     code, _, complaints = again("train", config, "train.learning_rate=1")
     assert code == 2

@@ -1,4 +1,4 @@
-"""Open a run, a checkpoint or a hub id for generation."""
+"""Open a run, a config's model, a checkpoint or a hub id for generation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from sipo.backbones.architecture import Architecture, read_architecture
 from sipo.backbones.backbone import Backbone, load_backbone
 from sipo.backbones.family import Sampler
-from sipo.config import Config, ModelConfig, SampleConfig, parse_config
+from sipo.config import Config, ModelConfig, SampleConfig, is_config_file, load_config, parse_config
 from sipo.errors import UserError
 from sipo.files import hash_files
 from sipo.run import RunDir
@@ -28,10 +28,15 @@ class Opened:
 def open_for_sampling(
     path: str, base_only: bool = False, num_inference_steps: int | None = None, guidance_scale: float | None = None
 ) -> Opened:
-    """A run directory (its weights, or with `base_only` the model it started from), or what `model.path` takes.
+    """A run directory (its weights, or with `base_only` the model it started from), a config (the model that a training by
+    it would start from, by all its settings), or what `model.path` takes.
 
-    Steps and guidance default to the run's `sample` settings. Raises UserError when the run has no weights yet.
+    Steps and guidance default to the `sample` settings of the run or the config. Raises UserError when the run has no
+    weights yet.
     """
+    if is_config_file(path):
+        config = load_config(path)
+        return open_weights(config, config.model, None, "base", num_inference_steps, guidance_scale)
     run = RunDir(Path(path))
     if not run.config.is_file():
         return open_weights(None, ModelConfig(path), None, "base", num_inference_steps, guidance_scale)

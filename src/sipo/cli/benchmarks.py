@@ -11,7 +11,10 @@ geneval = typer.Typer(no_args_is_help=True, help="GenEval: pictures in its layou
 vbench = typer.Typer(no_args_is_help=True, help="VBench: videos under its names, the official package, its totals.")
 
 Model = Annotated[
-    str, typer.Argument(help="A run directory, or what model.path takes: a miniature's name, a folder, a hub id.")
+    str,
+    typer.Argument(
+        help="A run directory, what model.path takes (a miniature's name, a folder, a hub id), or a config: the model it names."
+    ),
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Default: the run's, else 25.")]
 Guidance = Annotated[float | None, typer.Option(help="Default: the run's, else 7.5.")]

@@ -27,7 +27,7 @@ def data_check(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
     all_rows: Annotated[bool, typer.Option("--all", help="Name every bad row, not the first few of a kind.")] = False,
     model: Annotated[
-        str | None, typer.Option(help="As model.path: also count the captions that its text encoders cut.")
+        str | None, typer.Option(help="As model.path, or a config: also count the captions that its text encoders cut.")
     ] = None,
 ) -> None:
     """Go through every row and report all that is wrong. Exits with 1 when rows are bad, or none is usable."""
@@ -54,10 +54,11 @@ def data_check(
         from sipo.backbones import read_architecture
         from sipo.backbones.backbone import download
         from sipo.backbones.captions import overlong
-        from sipo.config import ModelConfig
+        from sipo.config import ModelConfig, is_config_file, load_config
         from sipo.data.pairs.open import open_pairs
 
-        architecture, source = read_architecture(ModelConfig(model)), open_pairs(path, max_pairs=max_pairs)
+        chosen = load_config(model).model if is_config_file(model) else ModelConfig(model)
+        architecture, source = read_architecture(chosen), open_pairs(path, max_pairs=max_pairs)
         cut = overlong(architecture, download(architecture), source.prompts(found.usable))
         for line in cut or ["no caption is longer than the text encoders read"]:
             say(str(line))

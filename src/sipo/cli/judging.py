@@ -22,7 +22,10 @@ Seed = Annotated[int, typer.Option(help="Seed of the first sample; sample i has 
 
 def generate(
     model: Annotated[
-        str, typer.Argument(help="A run directory, or what model.path takes: miniature, a folder, a hub id.")
+        str,
+        typer.Argument(
+            help="A run directory, what model.path takes (miniature, a folder, a hub id), or a config: the model it names."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
     prompts: Annotated[str, typer.Option(help=f"What to generate: {PROMPTS}")],

@@ -1,6 +1,6 @@
 """The config of a run: what it holds (`sections`), and how it is read and checked (`reading`)."""
 
-from sipo.config.reading import differences, load_config, parse_config
+from sipo.config.reading import differences, is_config_file, load_config, parse_config
 from sipo.config.sections import (
     Config,
     DataConfig,
@@ -28,6 +28,7 @@ __all__ = [
     "SampleConfig",
     "TrainConfig",
     "differences",
+    "is_config_file",
     "load_config",
     "parse_config",
 ]

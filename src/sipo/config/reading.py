@@ -28,6 +28,11 @@ REQUIRED = ("run", "model", "data", "loss")
 DEFAULTS = {"kernel": "ddim", "timesteps": "uniform"}  # names of components where none is given
 
 
+def is_config_file(path: str) -> bool:
+    """Whether a model is named by a config (`.yaml`, `.yml`) rather than by what `model.path` takes."""
+    return path.endswith((".yaml", ".yml"))
+
+
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     """Read a YAML file, or a config of the hub (see `hub_config`), apply `key.path=value` overrides, build the config.
 
