@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageFilter
 from rich.console import Console
+from support.processes import in_two
 
 from sipo.data.media.decode_video import read_frames
 from sipo.data.media.kinds import media_kind
@@ -162,6 +163,16 @@ def test_of_the_right_ones_alone(artist, tmp_path):
         assert chosen["correct"]
         assert rejected["correct"]
         assert chosen["cleanliness"] >= rejected["cleanliness"] + PairSettings().margin - 1e-9
+
+
+def pairs_in(processes, out):
+    return make_pairs(out, Artist(), MADE_BY, PairSettings(30, 6), processes=processes)
+
+
+def test_two_processes_make_the_pairs_of_one(artist, tmp_path):
+    first, second = in_two(pairs_in, tmp_path / "two.parquet")
+    assert first == second == make_pairs(tmp_path / "one.parquet", artist, MADE_BY, PairSettings(30, 6))
+    assert (tmp_path / "two.parquet").read_bytes() == (tmp_path / "one.parquet").read_bytes()
 
 
 @pytest.mark.parametrize("name", MINIATURES)

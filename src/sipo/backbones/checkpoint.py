@@ -92,9 +92,27 @@ def _load_vae(architecture: Architecture, folder: Path, frozen: torch.dtype, var
 def _prepare_vae(family: Family, vae: Any) -> None:
     if vae is not None and family.tiled_vae:
         vae.enable_slicing()
-        vae.enable_tiling()
+        if tiles_join(vae):
+            vae.enable_tiling()
     if vae is not None:
         outside_autocast(vae, "decode")
+
+
+def tiles_join(vae: Any) -> bool:
+    """Whether tiles that state a share of overlap (CogVideoX) advance by whole latents.
+
+    Where they do not, because a small VAE's tile is no multiple of six times its compression, what is encoded or decoded
+    in tiles is larger than its input says, and has seams. Other VAEs state the strides of their tiles.
+    """
+    for side in ("height", "width"):
+        overlap = getattr(vae, f"tile_overlap_factor_{side}", None)
+        if overlap is None:
+            continue
+        pixels, latents = getattr(vae, f"tile_sample_min_{side}"), getattr(vae, f"tile_latent_min_{side}")
+        kept = latents - int(latents * overlap)
+        if int(pixels * (1 - overlap)) * latents != kept * pixels:
+            return False
+    return True
 
 
 def fingerprint(family: Family, model: ModelConfig, folder: Path, dtype: torch.dtype) -> dict[str, str]:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sipo.cli.common import console, quiet_libraries, say
+from sipo.cli.common import console, quiet_libraries, say, together
 from sipo.errors import UsageError
 from sipo.registry import DEFAULT
 
@@ -81,7 +81,8 @@ def mini_pairs(
     settings = PairSettings(num_prompts, candidates, contrast=contrast, seed=seed, jpeg_quality=jpeg_quality)
     if jpeg_quality and kind.miniature.detector is None:
         raise UsageError(f"--jpeg-quality: {name} makes videos")
-    number = pairs_of_model(out, model or name, settings, bf16, console(), kind.miniature, prompts)
+    with together() as (processes, screen):
+        number = pairs_of_model(out, model or name, settings, bf16, screen, kind.miniature, prompts, processes)
     say(f"{number} pairs of {num_prompts} prompts in {out}")
 
 

@@ -38,12 +38,12 @@ VIDEO = Miniature(
     pairs=FOLDER / "video" / "pairs.parquet",
     train_prompts=FOLDER / "video" / "prompts" / "train.jsonl",
     heldout_prompts=FOLDER / "video" / "prompts" / "heldout.jsonl",
-    categories=("shape", "color", "direction", "speed", "two_object"),
+    categories=("shape", "color", "direction", "speed"),
     scorer="sipo.mini.video.score:VideoMiniatureScorer",
     detector=None,
     world=None,
     num_inference_steps=20,
-    guidance_scale=4.0,
+    guidance_scale=2.0,
 )
 
 MINIATURES = {each.name: each for each in (STILL, FLOW)}

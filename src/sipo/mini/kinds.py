@@ -69,7 +69,7 @@ FLOW_KIND = Kind(
 
 VIDEO_KIND = Kind(
     miniature=VIDEO,
-    prompts=wording.all_prompts,
+    prompts=wording.judged_prompts,
     held_out=wording.HELDOUT,
     recipe=VideoRecipe,
     stages={

@@ -20,6 +20,7 @@ from sipo.evaluate.scores.score import score
 from sipo.files import hash_files
 from sipo.mini import STILL
 from sipo.mini.prompts import Groups, draw_prompts, split_prompts
+from sipo.processes import ALONE, Processes
 from sipo.registry import Miniature, import_object
 from sipo.samples.folder import PromptItem
 from sipo.samples.generate import Sampler, generate
@@ -56,6 +57,7 @@ def pairs_of_model(
     console: Console,
     miniature: Miniature = STILL,
     prompts: Groups | None = None,
+    processes: Processes = ALONE,
 ) -> int:
     """Write pairs of the media of `model`: the miniature's name, or a folder that `sipo mini build` made. See `make_pairs`.
 
@@ -68,7 +70,7 @@ def pairs_of_model(
     weights = sorted(Path(resolve_path(model)).rglob("*.safetensors"))
     made_by = {**opened.settings, "weights": hash_files(weights)[:12], "autocast": bf16}
     sampler = _in_bfloat16(opened.sampler) if bf16 else opened.sampler
-    return make_pairs(out, sampler, made_by, settings, console, miniature, prompts)
+    return make_pairs(out, sampler, made_by, settings, console, miniature, prompts, processes)
 
 
 def make_pairs(
@@ -79,8 +81,9 @@ def make_pairs(
     console: Console | None = None,
     miniature: Miniature = STILL,
     prompts: Groups | None = None,
+    processes: Processes = ALONE,
 ) -> int:
-    """Write `out` (parquet) and return its number of pairs.
+    """Write `out` (parquet) and return its number of pairs. All `processes` draw and score; the first one pairs and writes.
 
     prompts: those to draw from, by category; None: all of the still world that are not held out.
 
@@ -89,8 +92,9 @@ def make_pairs(
     something else than `made_by`, or if no pair is left.
     """
     folder = out.with_name(out.name + ".samples")
-    generate(sampler, _items(settings, prompts or split_prompts()[0]), folder, made_by, batch_size=32, console=console)
-    scores = score(folder, import_object(miniature.scorer)(), console=console)
+    items = _items(settings, prompts or split_prompts()[0])
+    generate(sampler, items, folder, made_by, batch_size=32, console=console, processes=processes)
+    scores = score(folder, import_object(miniature.scorer)(), console=console, processes=processes)
     candidates = [Candidate(folder / each.sample.file, each, f"sipo-{miniature.name}") for each in scores]
     right = [each for each in candidates if each.is_right]
     groups = {"any": [candidates], "right": [right], "both": [candidates, right]}[settings.contrast]
@@ -100,7 +104,8 @@ def make_pairs(
     if settings.jpeg_quality:
         read = partial(as_jpeg, quality=settings.jpeg_quality)
         pairs = _still_pairs(pairs, read, import_object(miniature.scorer)(), settings.margin)
-    write_pairs(pairs, out, settings.seed, read)
+    if processes.is_main:
+        write_pairs(pairs, out, settings.seed, read)
     return len(pairs)
 
 

@@ -26,7 +26,7 @@ from sipo.mini.video.networks import AFTER, make_networks, make_vae, video_token
 from sipo.mini.video.recipe import VideoRecipe
 from sipo.mini.video.score import VideoMiniatureScorer
 from sipo.mini.video.train import error_weight, lookup_loss, train_transformer, velocity, video_terms
-from sipo.mini.video.wording import CATEGORIES, HELDOUT, WORDS, all_prompts
+from sipo.mini.video.wording import CATEGORIES, HELDOUT, WORDS, all_prompts, judged_prompts
 from sipo.mini.world import Thing
 
 TINY = VideoRecipe(
@@ -212,7 +212,7 @@ def test_prompts_fit_and_the_worlds_words_are_one_token_each():
 
 
 def test_the_shipped_prompts_are_disjoint_balanced_and_as_the_code_makes_them():
-    splits = dict(zip(("train", "heldout"), split_prompts(all_prompts(), HELDOUT), strict=True))
+    splits = dict(zip(("train", "heldout"), split_prompts(judged_prompts(), HELDOUT), strict=True))
     texts = {}
     for name, split in splits.items():
         prompts = load_prompts(name, VIDEO_KIND.miniature)

@@ -2,12 +2,13 @@
 
 import pytest
 
-from sipo.mini.video.wording import CATEGORIES, all_prompts, parse
+from sipo.mini.video.wording import CATEGORIES, all_prompts, judged_prompts, parse
 
 
 def test_each_prompt_is_of_its_category_parses_back_and_occurs_once():
     prompts = [(tag, prompt) for tag, group in all_prompts().items() for prompt in group]
-    assert tuple(all_prompts()) == CATEGORIES
+    assert tuple(all_prompts()) == (*CATEGORIES, "two_object")
+    assert judged_prompts() == {tag: all_prompts()[tag] for tag in CATEGORIES}
     for tag, prompt in prompts:
         assert prompt["tag"] == tag
         assert parse(prompt["prompt"]) == prompt

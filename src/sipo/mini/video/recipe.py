@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from sipo.mini.recipe import Flaws, Schedule
 
-MIXTURE = {"shape": 0.05, "color": 0.15, "direction": 0.2, "speed": 0.3, "two_object": 0.3}
+MIXTURE = {"shape": 0.06, "color": 0.12, "direction": 0.14, "speed": 0.2, "two_object": 0.48}
 """Share of each category among the training clips."""
 
 
@@ -32,7 +32,7 @@ class VideoRecipe:
     text: Schedule = field(default_factory=lambda: Schedule(1500, 128, weight_decay=0.01))
     clean: Schedule = field(
         default_factory=lambda: Schedule(
-            18000, 32, learning_rate=1e-3, warmup_steps=200, decay_share=0.4, weight_decay=0.01, ema=0.998, muon=1e-2
+            15000, 32, learning_rate=1e-3, warmup_steps=200, decay_share=0.4, weight_decay=0.01, ema=0.998, muon=1e-2
         )
     )
     noisy: Schedule = field(
@@ -40,7 +40,7 @@ class VideoRecipe:
             1500, 32, learning_rate=3e-4, decay_share=0.5, weight_decay=0.01, ema=0.998, muon=3e-3
         )
     )
-    noisy_data: Flaws = field(default_factory=lambda: Flaws(wrong_attribute=0.25, wrong_scene=0.25, degraded=0.5))
+    noisy_data: Flaws = field(default_factory=lambda: Flaws(wrong_attribute=0.3, wrong_scene=0.3, degraded=0.5))
     prompt_dropout: float = 0.1
     guide_weight: float = 0.2
     lookup_heads: int = 2

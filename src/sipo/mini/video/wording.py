@@ -12,9 +12,9 @@ from sipo.mini.video.clips import DIRECTIONS, PACES, SHAPES
 from sipo.mini.world import COLORS
 
 CATEGORIES = VIDEO.categories
-"""The values of `tag`: what the prompt states of one thing, from its shape alone to its pace, or that there are two."""
+"""The values of `tag` of prompts that are judged: what is stated of one thing, from its shape alone to its pace."""
 
-HELDOUT = {"shape": 2, "color": 8, "direction": 36, "speed": 48, "two_object": 48}
+HELDOUT = {"shape": 2, "color": 8, "direction": 36, "speed": 48}
 """How many prompts of each category are held out."""
 
 WORDS = ("video", "moving", *PACES)
@@ -49,8 +49,15 @@ def parse(prompt: str) -> dict | None:
     return None
 
 
+def judged_prompts() -> dict[str, list[dict]]:
+    """Those of one thing, by category: what the miniature is judged and aligned by."""
+    groups = all_prompts()
+    return {category: groups[category] for category in CATEGORIES}
+
+
 def all_prompts() -> dict[str, list[dict]]:
-    """Every prompt of the world by category, in a fixed order. The two things of a prompt differ in shape."""
+    """Every prompt of the world by category, in a fixed order: those of CATEGORIES, and `two_object`, whose things differ in
+    shape. Clips of two things are in the pretraining data; few that the miniature draws keep both shapes."""
     tints, pairs = (None, *COLORS), itertools.permutations(SHAPES, 2)
     return {
         "shape": [entry(moving(shape)) for shape in SHAPES],
