@@ -4,7 +4,7 @@ SIPO = $(PYTHON) -m sipo
 
 FAKE = .venv-fake-cuda
 
-.PHONY: setup demo demo-flow check test test-slow test-annotate test-fake-cuda benchmark-annotate services lint types
+.PHONY: setup demo demo-flow demo-video check test test-slow test-annotate test-fake-cuda benchmark-annotate services lint types
 
 # A stamp, so that a second call costs nothing; PYTHON=python3 uses packages that are there already.
 setup: $(if $(filter .venv/bin/python,$(PYTHON)),.venv/.installed)
@@ -22,6 +22,10 @@ demo: setup
 demo-flow: setup
 	$(SIPO) train configs/demo-flow.yaml
 	$(SIPO) compare runs/demo-flow --prompts miniature-flow --num-prompts 240
+
+demo-video: setup
+	$(SIPO) train configs/demo-video.yaml
+	$(SIPO) compare runs/demo-video --prompts miniature-video --num-prompts 240 --scorer miniature-video
 
 # What CI runs.
 check: lint types test test-annotate

@@ -46,4 +46,4 @@ VIDEO = Miniature(
     guidance_scale=2.0,
 )
 
-MINIATURES = {each.name: each for each in (STILL, FLOW)}
+MINIATURES = {each.name: each for each in (STILL, FLOW, VIDEO)}
