@@ -25,7 +25,7 @@ demo-flow: setup
 
 demo-video: setup
 	$(SIPO) train configs/demo-video.yaml
-	$(SIPO) compare runs/demo-video --prompts miniature-video --num-prompts 240 --scorer miniature-video
+	$(SIPO) compare runs/demo-video --prompts miniature-video --num-prompts 240
 
 # What CI runs.
 check: lint types test test-annotate

@@ -179,3 +179,12 @@ def test_a_miniature_brings_everything_under_its_name():
         assert (each.name in registry.worlds.own()) == (each.world is not None)
     assert registry.miniature("a hub id") is None
     assert registry.miniature(registry.DEFAULT) is not None
+
+
+@pytest.mark.parametrize(
+    ("prompts", "scorer"),
+    [("miniature", "miniature"), ("miniature-flow", "miniature"), ("miniature-video", "miniature-video"), ("my.txt", "miniature")],
+)  # fmt: skip
+def test_prompts_of_a_miniature_are_scored_by_its_own_scorer(prompts, scorer):
+    assert registry.default_scorer(prompts) == scorer
+    assert registry.scorers.make(scorer).name == scorer

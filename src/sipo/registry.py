@@ -217,6 +217,12 @@ def miniature(name: object) -> Miniature | None:
     return miniatures.own().get(str(name))
 
 
+def default_scorer(prompts: object) -> str:
+    """Where none is named: that of the miniature whose prompts these are, else the image miniature's."""
+    found = miniature(prompts)
+    return scorers.name_of(found.scorer) if found else DEFAULT
+
+
 def import_object(target: str) -> Any:
     """The object at `module:attribute`, whose attribute may have dots."""
     module, _, attribute = target.partition(":")

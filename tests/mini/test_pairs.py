@@ -182,7 +182,7 @@ def test_the_shipped_pairs(name):
     tags = {prompt["prompt"]: tag for tag, group in kind_prompts(kind).items() for prompt in group}
     scorer = import_object(shipped.scorer)()
     rows = pq.read_table(shipped.pairs).to_pylist()
-    assert 400 <= len(rows) <= 2500
+    assert 500 <= len(rows) <= 2500
     counts = Counter(tags[row["caption"]] for row in rows)  # every one is a prompt that is not held out
     assert set(counts) == set(shipped.categories)
     assert min(counts.values()) >= len(rows) / 20

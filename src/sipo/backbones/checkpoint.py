@@ -101,8 +101,8 @@ def _prepare_vae(family: Family, vae: Any) -> None:
 def tiles_join(vae: Any) -> bool:
     """Whether tiles that state a share of overlap (CogVideoX) advance by whole latents.
 
-    Where they do not, because a small VAE's tile is no multiple of six times its compression, what is encoded or decoded
-    in tiles is larger than its input says, and has seams. Other VAEs state the strides of their tiles.
+    Where they do not, as in a small VAE, what diffusers encodes or decodes in tiles has seams, and most often another size
+    than untiled (`AutoencoderKLCogVideoX.tiled_encode`). Other VAEs state the strides of their tiles.
     """
     for side in ("height", "width"):
         overlap = getattr(vae, f"tile_overlap_factor_{side}", None)

@@ -10,7 +10,11 @@ from sipo.errors import UsageError
 from sipo.registry import DEFAULT
 
 Scorers = Annotated[
-    list[str] | None, typer.Option("--scorer", help=f"As for `sipo score`; may be repeated. Default: {DEFAULT}.")
+    list[str] | None,
+    typer.Option(
+        "--scorer",
+        help=f"As for `sipo score`; may be repeated. Default: that of the miniature whose prompts are asked, else {DEFAULT}.",
+    ),
 ]
 Weights = Annotated[list[str] | None, typer.Option(help="NAME=PATH or NAME=HUB-ID of a scorer.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: a GPU if there is one.")]

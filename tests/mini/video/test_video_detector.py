@@ -92,19 +92,19 @@ def test_each_rule(prompt, dx, dy, reason):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"shape": "circle"}, "the square does not keep its shape: frames 3, 5, 6, 8 show circle"),
-        ({"color": "blue"}, "the square does not keep its colour: frames 3, 5, 6, 8 show blue"),
+        ({"shape": "circle"}, "the square does not keep its shape: frames 3, 5, 6 show circle"),
+        ({"color": "blue"}, "the square does not keep its colour: frames 3, 5, 6 show blue"),
     ],
 )
-def test_two_thirds_of_the_frames_must_agree_on_shape_and_colour(change, said):
+def test_shape_and_colour_must_last_but_for_two_lapses(change, said):
     """Whether the prompt names them or not; most frames say what a thing is, not the first one."""
     other = moving(1, 0, **change)
     clip = moving(1, 0)
-    for frame in (2, 4, 5, 7):
+    for frame in (2, 4, 5):
         assert judge(parse("a video of a square moving right"), clip).correct
         clip[frame] = other[frame]
     assert judge(parse("a video of a square moving right"), clip).reasons == (said,)
-    begins_otherwise = [*other[:3], *moving(1, 0)[3:]]
+    begins_otherwise = [*other[:2], *moving(1, 0)[2:]]
     assert judge(parse("a video of a red square moving right"), begins_otherwise).correct
 
 

@@ -80,7 +80,9 @@ def compare_models(request: CompareRequest, console: Console, processes: Process
     """
     folder, judges = request.folder, [load_pair_judge(file) for file in request.scorers.pair_judges]
     places = _places(request, folder, console, processes)
-    scorers = _scorer_names(request.scorers, [place for _, place in places])
+    scorers = _scorer_names(
+        request.scorers, [place for _, place in places], registry.default_scorer(request.prompts.path)
+    )
     scores = scores_with(request.scorers, console, processes)
     sides = [_side(name, place, scorers, scores) for name, place in places]
     first, *others = [Model(name, place) for name, place in places]
@@ -128,8 +130,8 @@ def _places(request: CompareRequest, folder: Path, console: Console, processes: 
     return places
 
 
-def _scorer_names(chosen: ScorerChoice, places: Sequence[Path]) -> list[str]:
-    """Those named; else those of the files of scores; else the default, unless judges of pairs were named.
+def _scorer_names(chosen: ScorerChoice, places: Sequence[Path], default: str) -> list[str]:
+    """Those named; else those of the files of scores; else `default`, unless judges of pairs were named.
 
     Raises UsageError for a file of another one, and for a file and such a judge, which looks at media.
     """
@@ -138,8 +140,8 @@ def _scorer_names(chosen: ScorerChoice, places: Sequence[Path]) -> list[str]:
         raise UsageError(
             f"{files[0]} holds scores, and {chosen.pair_judges[0]} judges media: name the folder of its media"
         )
-    default = [] if chosen.pair_judges else [registry.DEFAULT]
-    names = list(dict.fromkeys(chosen.names or map(scorer_of, files))) or default
+    unnamed = [] if chosen.pair_judges else [default]
+    names = list(dict.fromkeys(chosen.names or map(scorer_of, files))) or unnamed
     for file in files:
         if len(names) > 1 or scorer_of(file) not in (names[0], UNNAMED):
             raise UsageError(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sipo.geneval.rules import Judgement
-from sipo.mini.video.clips import DIRECTIONS, FRAMES
+from sipo.mini.video.clips import DIRECTIONS
 from sipo.mini.video.detector import Seen, follow
 
 LEAST_SPEED = 0.5
@@ -18,9 +18,9 @@ FAST = 2.0
 STRAIGHT = 2.0
 """How many times as far a thing must move along its direction as across it."""
 
-LAPSES = FRAMES // 3
-"""Frames of a clip in which a thing may be seen as another shape or colour than in the others: soft edges look now like this, now
-like that. A thing is what two thirds of its frames show."""
+LAPSES = 2
+"""Frames of a clip in which a thing may be seen as another shape or colour than in most: soft edges look now like this, now like
+that, and what changes does so for longer."""
 
 
 def judge(metadata: dict, found: Sequence[Sequence[Seen]]) -> Judgement:
