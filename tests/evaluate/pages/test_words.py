@@ -28,7 +28,7 @@ def comparison(low, high, **changes):
         "details": {},
     }
     whole = {"scorer": "miniature", "names": ["policy", "base"], "overall": overall, "settings": [{}, {}],
-             "unpaired": [0, 0], "unscored": [], "left_out": 0, "scorer_settings": [[], []]}  # fmt: skip
+             "pairs": [], "unpaired": [0, 0], "unscored": [], "left_out": 0, "scorer_settings": [[], []]}  # fmt: skip
     return whole | changes
 
 
@@ -46,6 +46,15 @@ def test_the_paragraph_draws_the_right_conclusion(low, high, words):
     text = comparison_paragraph(comparison(low, high))
     assert words in text
     assert not any(other in text for other in others)
+
+
+def test_videos_are_called_videos():
+    whole = comparison(0.51, 0.7, unpaired=[3, 0])
+    whole["overall"]["details"] = {"correct": [0.5, 0.25]}
+    for file, word in (("00001.png", "pictures"), ("00001.mp4", "videos")):
+        whole["pairs"] = [{"sides": [{"file": file}, {"file": file}]}]
+        assert f"50.0% of the {word} by the aligned model right, and 25.0%" in comparison_paragraph(whole)
+        assert f"3 {word} by the aligned model had no counterpart" in cautions(whole)[0]
 
 
 def test_cautions_name_what_was_left_out():

@@ -105,6 +105,18 @@ def test_every_pair_is_in_the_page_once(page, whole_run):
         assert page.count(f'class="prompt">{pair["prompt"]}<') == 1 + in_strip
 
 
+def test_what_was_asked_before_after_and_the_shares_come_before_the_warnings(page, whole_run):
+    comparison = read_evaluations(whole_run)["heldout"]["comparisons"][0]
+    top = page[: page.index('class="notices"')]
+    drawn = sorted(np.random.default_rng(0).permutation(len(comparison["pairs"]))[:12])[:4]
+    assert [comparison["pairs"][place]["prompt"] for place in drawn] == re.findall(r'class="prompt">([^<]+)<', top)
+    assert top.count('<div class="frame') == 8
+    for name, sides in (("all", comparison["overall"]), *comparison["categories"].items()):
+        now, before = sides["details"]["correct"]
+        assert f"<span>{name.replace('_', ' ')}</span>" in top
+        assert f"{100 * before:.0f}% → {100 * now:.0f}%</span>" in top
+
+
 def test_the_scores_in_the_run_are_in_a_table(page, whole_run):
     text = " ".join(" ".join(Page(page).text).split())
     for side in ("policy", "base"):
@@ -288,6 +300,7 @@ def test_a_run_of_videos_shows_sheets_and_videos(tmp_path, monkeypatch):
         assert all(a.startswith(("data:image/", "data:video/mp4;", "#")) for a in parsed.addresses)
     assert "unreadable" not in page
     assert page.count("controls muted loop") == 10
+    assert page.count("playsinline autoplay") == 2 * 3
     monkeypatch.setattr(report_module, "STRIP_VIDEOS", 1)
     assert Page(report(run).read_text()).tags.count("video") == 2 * 3 + 1
 

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ BUDGET = 5_000_000  # bytes of embedded media; anything beyond is left in its fo
 THUMBNAIL = 256  # pixels, the longer side of what a page carries
 SHEET = 640  # the longer side of a contact sheet, which holds several frames
 EXACT = 128  # up to this size a picture is lossless, so that a 64-pixel model is seen by its own pixels
+FIRST_LOOK = 4  # pairs that the top of a page shows
 MAX_VIDEO = 2_000_000  # bytes; a larger video is shown by its contact sheet alone
 
 
@@ -93,6 +94,15 @@ def sections(
         Section("All other pairs", cut, left, folded=True),
     ]
     return [section for section in found if section.cards]
+
+
+def first_look(found: Sequence[Section], count: int = FIRST_LOOK) -> tuple[tuple[Card, ...], list[Section]]:
+    """The first `count` cards of the first section, which is the fair one, and the sections without them."""
+    if not found:
+        return (), []
+    first, *others = found
+    left = replace(first, cards=first.cards[count:])
+    return first.cards[:count], [left, *others] if left.cards else others
 
 
 def _gain(pair: dict) -> float:

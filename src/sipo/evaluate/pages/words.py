@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from sipo.samples.folder import VIDEO
+
 OBJECTIVES = {
     "sipo": "SIPO", "diffusion_dpo": "Diffusion-DPO", "dpo_cm": "DPO-C&M", "sft": "SFT", "d3po": "D3PO", "ipo": "IPO", "dpop": "DPOP",
     "nca": "NCA", "safeguarded_dpo": "Safeguarded DPO", "profile_dpo": "Profile DPO", "capped_dpo": "Capped DPO",
@@ -48,8 +50,14 @@ def comparison_paragraph(comparison: Mapping) -> str:
     )
     if "correct" in overall["details"]:
         now, before = overall["details"]["correct"]
-        text += f" The scorer finds {percent(now)} of the pictures by {a} right, and {percent(before)} of those by {b}."
+        text += f" The scorer finds {percent(now)} of the {media_of(comparison)} by {a} right, and {percent(before)} of those by {b}."
     return text
+
+
+def media_of(comparison: Mapping) -> str:
+    """What was compared, in a word: "pictures" or "videos"."""
+    files = [side["file"] for pair in comparison["pairs"] for side in pair["sides"]]
+    return "videos" if files and all(file.endswith(VIDEO) for file in files) else "pictures"
 
 
 def p_text(p: float | None) -> str:
@@ -82,17 +90,18 @@ def spoken(name: str) -> str:
 def cautions(comparison: Mapping) -> list[str]:
     """What a reader must know before trusting a comparison of comparison.json."""
     overall, (a, b), notes = comparison["overall"], map(spoken, comparison["names"]), []
+    media = media_of(comparison)
     if overall["num_prompts"] < FEW_PROMPTS:
         notes.append(f"Only {overall['num_prompts']} prompts were compared: the interval itself is uncertain.")
     for count, name in zip(comparison["unpaired"], (a, b), strict=True):
         if count:
             notes.append(
-                f"{count:,} pictures by {name} had no counterpart with the same prompt and seed and were left out."
+                f"{count:,} {media} by {name} had no counterpart with the same prompt and seed and were left out."
             )
     if comparison["unscored"]:
         first, what = comparison["unscored"][0], "verdict" if comparison.get("judged") else "score"
         notes.append(
-            f"{len(comparison['unscored']):,} pictures had no {what}, so their pairs were left out; the first is "
+            f"{len(comparison['unscored']):,} {media} had no {what}, so their pairs were left out; the first is "
             f"{first['file']} ({first['error']})."
         )
     if judged := comparison.get("judged"):

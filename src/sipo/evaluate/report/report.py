@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sipo.evaluate.pages.gallery import Shown, sections, shown
+from sipo.evaluate.pages.gallery import Shown, first_look, sections, shown
 from sipo.evaluate.pages.page import render
 from sipo.evaluate.pages.words import (
     cautions,
@@ -45,6 +45,7 @@ def report(run: RunDir) -> Path:
         write_atomic(run.path / "plots" / f"{drawing.panel.name}.png", drawing.png)
     name, evaluation = next(iter(evaluations.items()), ("", {"comparisons": [], "table": None}))
     main = next(iter(evaluation["comparisons"]), None)
+    first, gallery = first_look(sections(main, run.evaluation / name) if main else [])
     page = render(
         "report.html",
         title=_title(record),
@@ -56,7 +57,8 @@ def report(run: RunDir) -> Path:
         table=evaluation["table"],
         evaluations=all_comparisons(evaluations),
         scores=[(each.folder.relative_to(run.path).as_posix(), each) for each in scores],
-        gallery=sections(main, run.evaluation / name) if main else [],
+        first=first,
+        gallery=gallery,
         plots=plots,
         best=best_validation(record.validation),
         best_score=best_score(record.scores),
