@@ -20,6 +20,23 @@ def test_the_grid_is_the_product_of_its_axes_and_seeds(tmp_path):
     assert cells[-1].path == tmp_path / "dpo-c-m_1_seed3"
 
 
+def test_null_leaves_a_key_of_another_axis_out(tmp_path):
+    axes = {
+        "beta": {"loss.beta": [0.1, 1]},
+        "objective": {"SIPO": {"loss.name": "sipo"}, "SFT": {"loss.name": "sft", "loss.beta": None}},
+    }
+    cells = parse_study({**RAW, "axes": axes}, "s").cells(tmp_path)
+    assert [getattr(c.config.loss, "beta", None) for c in cells if c.seed == 0] == [0.1, None, 1, None]
+
+
+def test_a_study_that_shares_runs_names_and_sets_them_alike(tmp_path):
+    whole, part = (read_study(name).cells(tmp_path) for name in ("stabilisers", "stability"))
+    settings = {cell.path: cell.config for cell in whole}
+    shared = [cell for cell in part if cell.path in settings]
+    assert len(shared) == 18
+    assert all(cell.config == settings[cell.path] for cell in shared)
+
+
 def test_samples_are_drawn_at_the_moments_that_are_measured(tmp_path):
     config = parse_study(RAW, "s").cells(tmp_path)[0].config
     assert (config.train.sample_every, config.sample.num_prompts, config.sample.prompts) == (2, 5, "miniature")

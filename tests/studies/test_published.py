@@ -106,6 +106,17 @@ def test_a_setting_written_out_at_its_default_does_not_matter(tmp_path):
     ]
 
 
+def test_the_table_of_the_study_whose_runs_are_shared_counts_too(tmp_path):
+    whole = study_of()
+    (tmp_path / "s.csv").write_text(as_csv(whole, results_of(whole, tmp_path)))
+    part = study_of(name="part", runs="s", axes={"beta": {"loss.beta": [1, 2]}})
+    read = gather(part, part.cells(tmp_path), tmp_path / "part.csv")
+    assert [(result.cell.labels, result.cell.seed) for result in read] == [({"beta": "1"}, 0), ({"beta": "1"}, 1)]
+    (tmp_path / "part.csv").write_text(as_csv(part, read[:1]))
+    (tmp_path / "s.csv").unlink()
+    assert len(gather(part, part.cells(tmp_path), tmp_path / "part.csv")) == 1
+
+
 def test_a_table_edited_by_hand_is_named(tmp_path):
     study, table = study_of(), tmp_path / "s.csv"
     table.write_text(as_csv(study, results_of(study, tmp_path)).replace("0.5", "half"))

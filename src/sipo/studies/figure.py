@@ -21,10 +21,10 @@ def draw(study: Study, rows: Sequence[Row]) -> bytes:
             chosen = [row for row in rows if not study.panels or row.labels[study.panels] == panel]
             _panel(study, place, chosen, name)
             place.set_title(f"{study.panels} {panel}" if study.panels else "", fontsize=9)
-            place.set_xlabel(study.x)
+            place.set_xlabel("timestep, where a bin begins" if study.x == "timestep" else study.x)
         line[0].set_ylabel(name)
     fullest = max(reversed(axes[0]), key=lambda place: len(place.lines))  # a study under way has panels without curves
-    fullest.legend(fontsize=7, frameon=False)
+    fullest.legend(title=study.curves, fontsize=7, title_fontsize=7, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()

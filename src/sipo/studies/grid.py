@@ -59,11 +59,12 @@ class Cell:
 class Study:
     """A base config, axes of settings, seeds, and what is measured.
 
-    `axes`: axis -> label -> settings. `curves`: the axis that the lines of the figure stand for; `panels`: the axis of its
-    panels; `x`: the axis on the horizontal, or "step", or "timestep": then the values are the training's own means by
-    timestep bin, such as `w_chosen`; or "round": then the runs are online rounds, and the base has their section. `quick`:
-    settings of the study's short form, applied to every run. `runs`: the study in whose folder the runs lie, so that a study
-    with the same labels and settings shares them; default: its own.
+    `axes`: axis -> label -> settings; null leaves out a key that the base or an axis before gives. `curves`: the axis that
+    the lines of the figure stand for; `panels`: the axis of its panels; `x`: the axis on the horizontal, or "step", or
+    "timestep": then the values are the training's own means by timestep bin, such as `w_chosen`; or "round": then the runs
+    are online rounds, and the base has their section. `quick`: settings of the study's short form, applied to every run.
+    `runs`: the study in whose folder the runs lie, so that a study with the same labels and settings shares them; default:
+    its own.
     """
 
     name: str
@@ -94,7 +95,8 @@ class Study:
         return found
 
     def _config(self, settings: Settings, labels: Mapping[str, str]) -> Config | OnlineConfig:
-        raw, measure = nested({**flattened(self.base), **settings}), self.measure
+        given = {**flattened(self.base), **settings}
+        raw, measure = nested({key: value for key, value in given.items() if value is not None}), self.measure
         where = f"study {self.name} ({', '.join(f'{axis} {label}' for axis, label in labels.items())})"
         # One thread a run, so that its numbers do not depend on how many run at once.
         raw["train"] = {**raw.get("train", {}), "num_threads": 1}

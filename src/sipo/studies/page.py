@@ -40,7 +40,7 @@ def _page(study: Study, results: Sequence[Result], total: int, command: str) -> 
         printable(study.question.strip()),  # the author's own Markdown
         f"    {' '.join(command.split())}",
         f"![{markdown_text(study.title)}]({quote(study.name)}.png)",
-        f"{count}: {length}, seeds {seeds}; {_measured_on(study)}. A cell is the mean over seeds and its 95% interval (Student's t).",
+        f"{count}: {length}, seeds {seeds}; {_measured_on(study)}. {_cells(study)}",
         *(f"## {markdown_text(name)}\n\n{_table(study, rows, name)}" for name in measured(study, rows)),
         f"Every run and step: [{markdown_text(study.name)}.csv]({quote(study.name)}.csv). {hours:.2f} core-hours from each run's last start, one thread a run, on "
         f"{platform.machine()}, Python {platform.python_version()}.",
@@ -52,6 +52,12 @@ def _measured_on(study: Study) -> str:
     if study.x == "timestep":
         return "means over all training steps, by timestep"
     return f"{study.measure.num_prompts} held-out prompts, scored by {markdown_text(study.measure.scorer)}"
+
+
+def _cells(study: Study) -> str:
+    if study.x == "timestep":
+        return "A cell is the mean over seeds in the bin that begins at its t; the figure shades the 95% interval (Student's t)."
+    return "A cell is the mean over seeds and its 95% interval (Student's t)."
 
 
 def _table(study: Study, rows: Sequence[Row], name: str) -> str:

@@ -36,8 +36,11 @@ class Result:
 
 
 def gather(study: Study, cells: Iterable[Cell], table: Path) -> list[Result]:
-    """The results that there are, in the order of the cells: from the run directories, else from the CSV `table`."""
-    published, found = read_csv(study, table), []
+    """The results that there are, in the order of the cells: from the run directories, else from the CSV `table`, or from the
+    one beside it of the study whose runs are shared."""
+    tables = [table] if study.runs is None else [table, table.with_name(f"{study.runs}.csv")]
+    published = {run: (lines, place) for place in reversed(tables) for run, lines in read_csv(study, place).items()}
+    found = []
     content, scorer = cache(content_of), cache(load_scorer)  # read and loaded once for all cells
     for cell in cells:
         settings = fingerprint(study, cell, content)
@@ -45,8 +48,9 @@ def gather(study: Study, cells: Iterable[Cell], table: Path) -> list[Result]:
             name = scorer(study.measure.scorer).name  # of its files, where it was named as module:attribute
             seconds = read_json(cell.path / DONE)["seconds"]
             found.append(Result(cell, rows_of(study, cell, name), settings, seconds))
-        elif lines := published.get((*cell.labels.values(), str(cell.seed), settings)):
-            found.append(Result(cell, _rows(study, cell, lines, table), settings, float(lines[0]["seconds"])))
+        elif known := published.get((*cell.labels.values(), str(cell.seed), settings)):
+            lines, place = known
+            found.append(Result(cell, _rows(study, cell, lines, place), settings, float(lines[0]["seconds"])))
     return found
 
 
