@@ -124,6 +124,16 @@ def test_a_study_like_another_has_its_keys_under_its_own(tmp_path):
     assert [(cell.seed, cell.config.train.num_steps) for cell in short] == [(7, parent.quick["train.num_steps"])]
 
 
+def test_a_study_may_be_like_one_that_is_like_another(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "{like: timesteps, name: mine, title: T, question: '?', axes: {beta: {loss.beta: [3]}}, curves: beta}"
+    )
+    mine, whole = read_study(str(path)), read_study("stabilisers")
+    assert (mine.seeds, mine.measure.moments, mine.measure.num_prompts) == (whole.seeds, 2, whole.measure.num_prompts)
+    assert (mine.base["train"]["num_steps"], mine.base["data"]) == (400, whole.base["data"])
+
+
 def test_a_study_like_none_is_refused(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("{like: other, name: mine}")

@@ -175,7 +175,7 @@ def _with_parent(raw: Any, source: str) -> Any:
         return raw
     if raw["like"] not in named_studies():
         raise UsageError(f"{source}: like: {raw['like']!r} is no study; studies: {', '.join(named_studies())}")
-    parent = read_mapping(NAMED / f"{raw['like']}.yaml")
+    parent = _with_parent(read_mapping(NAMED / f"{raw['like']}.yaml"), f"study {raw['like']}")
     merged = {
         key: nested({**flattened(parent.get(key, {})), **flattened(raw.get(key, {}))}) for key in ("base", "measure")
     }
