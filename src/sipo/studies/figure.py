@@ -12,7 +12,7 @@ from sipo.studies.results import Row, measured, over_seeds
 def draw(study: Study, rows: Sequence[Row]) -> bytes:
     """PNG: a row of panels for each measured value. On `x: step` (or timestep) the curves run over them, else over an axis at the last."""
     panels = list(study.axes[study.panels]) if study.panels else [""]
-    names = measured(study, rows)
+    names = [name for name in measured(study, rows) if name in study.measure.values]  # categories are in the tables
     size = (4.2 * len(panels), 3.2 * len(names))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(names), len(panels), squeeze=False, sharey="row")
