@@ -59,7 +59,7 @@ def test_one_command_and_its_page(raw, tmp_path, monkeypatch, capsys):
     assert record["leaks"]["mine"]["num_pairs"] == 2
     assert record["agreement"]["brightness"]["balance"]["num_pairs"] == 6
     assert not (tmp_path / "run").exists()
-    for text in ("Read this first", "Near-duplicates", "brightness agrees least", "Repeated", "data:image/"):
+    for text in ("Warnings", "Near-duplicates", "brightness agrees least", "Repeated", "data:image/"):
         assert text in page
     assert 'src="http' not in page
 
