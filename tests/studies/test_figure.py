@@ -1,8 +1,9 @@
 import io
 
+import pytest
 from PIL import Image
 
-from sipo.studies.figure import draw
+from sipo.studies.figure import draw, figure_of
 from sipo.studies.grid import parse_study
 from sipo.studies.results import Row
 
@@ -20,3 +21,24 @@ def test_categories_are_in_the_tables_and_not_in_the_figure():
         return Image.open(io.BytesIO(draw(parse_study(RAW, "s"), rows))).size
 
     assert size(score=1.0) == size(score=1.0, **{"score colors": 0.5, "score counting": 0.2})
+
+
+@pytest.mark.parametrize(
+    ("labels", "scale", "line"),
+    [
+        (["0.1", "1", "10"], "log", "-"),
+        (["0", "0.5", "0.9"], "linear", "-"),
+        (["none", "both", "0.5"], "linear", "None"),
+    ],
+    ids=["over decades", "from 0, which has no logarithm", "names, between which nothing lies"],
+)
+def test_every_label_of_an_axis_is_drawn(labels, scale, line):
+    options = {label: {"loss.beta": index + 1} for index, label in enumerate(labels)}
+    study = parse_study({**RAW, "x": "beta", "curves": None, "axes": {"beta": options}}, "s")
+    rows = [Row({"beta": label}, seed, 4, {"score": 1.0 + seed}) for label in labels for seed in (0, 1)]
+    (place,) = figure_of(study, rows).axes
+    assert (place.get_xscale(), place.lines[0].get_linestyle()) == (scale, line)
+    left, right = place.get_xlim()
+    positions = place.lines[0].get_xdata(orig=False)
+    assert len(positions) == len(labels)
+    assert all(left <= x <= right for x in positions)

@@ -130,8 +130,8 @@ def test_a_study_may_be_like_one_that_is_like_another(tmp_path):
         "{like: timesteps, name: mine, title: T, question: '?', axes: {beta: {loss.beta: [3]}}, curves: beta}"
     )
     mine, whole = read_study(str(path)), read_study("stabilisers")
-    assert (mine.seeds, mine.measure.moments, mine.measure.num_prompts) == (whole.seeds, 2, whole.measure.num_prompts)
-    assert (mine.base["train"]["num_steps"], mine.base["data"]) == (400, whole.base["data"])
+    assert (mine.seeds, mine.measure.moments, mine.measure.num_prompts) == (whole.seeds, 1, whole.measure.num_prompts)
+    assert (mine.base["train"]["num_steps"], mine.base["data"]) == (200, whole.base["data"])
 
 
 def test_a_study_like_none_is_refused(tmp_path):

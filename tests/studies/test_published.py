@@ -106,15 +106,25 @@ def test_a_setting_written_out_at_its_default_does_not_matter(tmp_path):
     ]
 
 
-def test_the_table_of_the_study_whose_runs_are_shared_counts_too(tmp_path):
+def test_a_run_in_the_table_of_another_study_counts_by_whatever_name(tmp_path):
     whole = study_of()
     (tmp_path / "s.csv").write_text(as_csv(whole, results_of(whole, tmp_path)))
-    part = study_of(name="part", runs="s", axes={"beta": {"loss.beta": [1, 2]}})
+    (tmp_path / "notes.csv").write_bytes(b"of somebody,\xff else's")
+    part = study_of(
+        name="part", axes={"strength": {"weak": {"loss.beta": 1}, "weaker": {"loss.beta": 2}}}, curves="strength"
+    )
     read = gather(part, part.cells(tmp_path), tmp_path / "part.csv")
-    assert [(result.cell.labels, result.cell.seed) for result in read] == [({"beta": "1"}, 0), ({"beta": "1"}, 1)]
+    assert [(r.cell.labels, r.cell.seed) for r in read] == [({"strength": "weak"}, 0), ({"strength": "weak"}, 1)]
+    assert [row.labels for row in read[0].rows] == [{"strength": "weak"}] * 2
     (tmp_path / "part.csv").write_text(as_csv(part, read[:1]))
     (tmp_path / "s.csv").unlink()
     assert len(gather(part, part.cells(tmp_path), tmp_path / "part.csv")) == 1
+
+
+def test_moments_of_another_kind_do_not_count(tmp_path):
+    study, over_time = study_of(), study_of(name="t", x="timestep")
+    (tmp_path / "s.csv").write_text(as_csv(study, results_of(study, tmp_path)))
+    assert gather(over_time, over_time.cells(tmp_path), tmp_path / "t.csv") == []
 
 
 def test_a_table_edited_by_hand_is_named(tmp_path):

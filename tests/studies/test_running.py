@@ -9,6 +9,8 @@ import time
 import pytest
 from support import command_line
 
+from sipo.studies.grid import read_study
+from sipo.studies.running import describe, missing
 from sipo.yaml12 import read_mapping, write_yaml
 
 SCORER = '''
@@ -82,6 +84,17 @@ def test_from_a_grid_to_a_page(study, monkeypatch, capfd):
     assert "3 runs of 4 steps, 0 to run: nothing to run" in printed
     code, printed, _ = sipo()
     assert (study / "results/tiny.md").read_text() == page
+
+
+def test_of_equal_runs_the_first_runs_for_all(tmp_path):
+    study = read_study("stability")
+    cells = study.cells(tmp_path)
+    to_run = missing(cells, done=[])
+    assert len(cells) - len(to_run) == len(study.seeds)  # SFT, which beta does not touch, stands under both
+    assert [cell.labels["beta"] for cell in to_run if cell.labels["objective"] == "SFT"] == ["0.1"] * len(study.seeds)
+    of_seed_0 = [cell for cell in cells if cell.seed == 0 and cell.labels == {"beta": "1", "objective": "SFT"}]
+    assert len(missing(cells, of_seed_0)) == len(to_run) - 1
+    assert "shared  1_sft_seed0" in describe(study, cells, [], [], jobs=1)
 
 
 def test_a_study_of_online_rounds(study, monkeypatch, capfd):

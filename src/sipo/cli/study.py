@@ -20,14 +20,15 @@ def study(
 ) -> None:
     """Run what a study lacks, and write its page after every run. The same command continues a study that was stopped.
 
-    Runs whose results stand in the study's CSV with the same settings count as done, wherever they were made.
+    Runs whose results stand with the same settings in a CSV of that folder, this study's or another's, count as done,
+    wherever they were made.
     """
     from sipo.studies.grid import read_study
     from sipo.studies.published import gather
     from sipo.studies.running import describe, run_missing
 
     chosen = read_study(name).shortened() if quick else read_study(name)
-    folder = runs / (f"{chosen.name}-quick" if quick else chosen.runs or chosen.name)
+    folder = runs / (f"{chosen.name}-quick" if quick else chosen.name)
     cells, pages = chosen.cells(folder), folder if quick else out
     table = pages / f"{chosen.name}.csv"
     results = gather(chosen, cells, table)

@@ -10,7 +10,14 @@ from sipo.studies.results import Row, measured, over_seeds
 
 
 def draw(study: Study, rows: Sequence[Row]) -> bytes:
-    """PNG: a row of panels for each measured value. On `x: step` (or timestep) the curves run over them, else over an axis at the last."""
+    """The figure as a PNG."""
+    buffer = io.BytesIO()
+    figure_of(study, rows).savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def figure_of(study: Study, rows: Sequence[Row]) -> Figure:
+    """A row of panels for each measured value. On `x: step` (or timestep) the curves run over them, else over an axis at the last."""
     panels = list(study.axes[study.panels]) if study.panels else [""]
     names = [name for name in measured(study, rows) if name in study.measure.values]  # categories are in the tables
     size = (4.2 * len(panels), 3.2 * len(names))
@@ -24,10 +31,9 @@ def draw(study: Study, rows: Sequence[Row]) -> bytes:
             place.set_xlabel("timestep, where a bin begins" if study.x == "timestep" else study.x)
         line[0].set_ylabel(name)
     fullest = max(reversed(axes[0]), key=lambda place: len(place.lines))  # a study under way has panels without curves
-    fullest.legend(title=study.curves, fontsize=7, title_fontsize=7, frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
+    if study.curves:
+        fullest.legend(title=study.curves, fontsize=7, title_fontsize=7, frameon=False)
+    return figure
 
 
 def _panel(study: Study, place, rows: Sequence[Row], name: str) -> None:
@@ -42,14 +48,17 @@ def _panel(study: Study, place, rows: Sequence[Row], name: str) -> None:
         points = _points(study, mine, name)
         if not points:
             continue  # a study under way
-        xs = list(points)
-        place.plot(
-            xs, [points[x].mean for x in xs], label=curve, color=f"C{number}", marker="o", markersize=3, linewidth=1.3
-        )
-        place.fill_between(
-            xs, [points[x].low for x in xs], [points[x].high for x in xs], color=f"C{number}", alpha=0.15, linewidth=0
-        )
-    if study.x not in STEPS and all(_is_number(label) for label in study.axes[study.x]):
+        xs, means = list(points), [point.mean for point in points.values()]
+        lows, highs = [point.low for point in points.values()], [point.high for point in points.values()]
+        style = {"label": curve, "color": f"C{number}", "marker": "o", "markersize": 3}
+        if study.x not in STEPS and not _has_numbers(study):  # names, between which nothing lies
+            half = [high - middle for high, middle in zip(highs, means, strict=True)]
+            place.errorbar(xs, means, yerr=half, linestyle="none", capsize=2, **style)
+            place.tick_params(axis="x", rotation=90)
+            continue
+        place.plot(xs, means, linewidth=1.3, **style)
+        place.fill_between(xs, lows, highs, color=f"C{number}", alpha=0.15, linewidth=0)
+    if study.x not in STEPS and _has_numbers(study) and min(map(float, study.axes[study.x])) > 0:
         place.set_xscale("log")
 
 
@@ -62,7 +71,11 @@ def _points(study: Study, rows: Sequence[Row], name: str) -> dict:
     index = list(study.axes).index(study.x)
     found = {labels[index]: summary for (labels, _), summary in over_seeds(rows, name).items()}
     ordered = [label for label in study.axes[study.x] if label in found]
-    return {float(label) if _is_number(label) else label: found[label] for label in ordered}
+    return {float(label) if _has_numbers(study) else label: found[label] for label in ordered}
+
+
+def _has_numbers(study: Study) -> bool:
+    return all(_is_number(label) for label in study.axes[study.x])
 
 
 def _is_number(label: str) -> bool:

@@ -63,8 +63,6 @@ class Study:
     the lines of the figure stand for; `panels`: the axis of its panels; `x`: the axis on the horizontal, or "step", or
     "timestep": then the values are the training's own means by timestep bin, such as `w_chosen`; or "round": then the runs
     are online rounds, and the base has their section. `quick`: settings of the study's short form, applied to every run.
-    `runs`: the study in whose folder the runs lie, so that a study with the same labels and settings shares them; default:
-    its own.
     """
 
     name: str
@@ -78,7 +76,6 @@ class Study:
     curves: str | None = None
     panels: str | None = None
     quick: Settings = field(default_factory=dict)
-    runs: str | None = None
     settings: Settings = field(default_factory=dict)
 
     def cells(self, runs: Path) -> list[Cell]:

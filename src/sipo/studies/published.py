@@ -4,7 +4,8 @@ import csv
 import dataclasses
 import io
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,10 +37,12 @@ class Result:
 
 
 def gather(study: Study, cells: Iterable[Cell], table: Path) -> list[Result]:
-    """The results that there are, in the order of the cells: from the run directories, else from the CSV `table`, or from the
-    one beside it of the study whose runs are shared."""
-    tables = [table] if study.runs is None else [table, table.with_name(f"{study.runs}.csv")]
-    published = {run: (lines, place) for place in reversed(tables) for run, lines in read_csv(study, place).items()}
+    """The results that there are, in the order of the cells: from the run directories, else from the CSV `table`, or from one
+    beside it: two studies whose grids have a run in common share it, whatever each calls it."""
+    published = read_csv(study, table)
+    for other in sorted(table.parent.glob("*.csv")):
+        with suppress(UserError):  # whatever else lies there
+            published = read_csv(study, other) | published
     found = []
     content, scorer = cache(content_of), cache(load_scorer)  # read and loaded once for all cells
     for cell in cells:
@@ -48,9 +51,8 @@ def gather(study: Study, cells: Iterable[Cell], table: Path) -> list[Result]:
             name = scorer(study.measure.scorer).name  # of its files, where it was named as module:attribute
             seconds = read_json(cell.path / DONE)["seconds"]
             found.append(Result(cell, rows_of(study, cell, name), settings, seconds))
-        elif known := published.get((*cell.labels.values(), str(cell.seed), settings)):
-            lines, place = known
-            found.append(Result(cell, _rows(study, cell, lines, place), settings, float(lines[0]["seconds"])))
+        elif lines := published.get(settings):
+            found.append(Result(cell, _rows(cell, lines), settings, lines[0].seconds))
     return found
 
 
@@ -114,33 +116,45 @@ def as_csv(study: Study, results: Sequence[Result]) -> str:
     return csv_table([*study.axes, *OF_RUN, study.moment, *names], lines)
 
 
-def read_csv(study: Study, table: Path) -> dict[tuple[str, ...], list[dict[str, str]]]:
-    """The lines of every run in a table that `as_csv` wrote, by its labels, seed and settings."""
+@dataclass(frozen=True)
+class Line:
+    """Of a table: a run at one moment, and how long the run took."""
+
+    at: int
+    values: dict[str, float]
+    seconds: float
+
+
+def read_csv(study: Study, table: Path) -> dict[str, list[Line]]:
+    """The lines of every run in a table that `as_csv` wrote, by its settings; none where the runs' moments are others.
+
+    Raises UserError for what is no such table.
+    """
     if not os.path.lexists(table):
         return {}
     try:
-        reader = csv.DictReader(io.StringIO(read_text(table, newline=""), newline=""))
-        lines = [{csv_text(key): csv_text(cell or "") for key, cell in line.items() if key} for line in reader]
+        reader = csv.reader(io.StringIO(read_text(table, newline=""), newline=""))
+        header, *lines = [[csv_text(cell) for cell in line] for line in reader] or [[]]
     except csv.Error as error:
         raise UserError(f"{table} is no table of results ({error}): remove it, or put it back") from error
-    found: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    if lines and {*study.axes, *OF_RUN, study.moment} <= lines[0].keys():
-        for line in lines:
-            found.setdefault(tuple(line[key] for key in (*study.axes, "seed", "settings")), []).append(line)
+    if not {*OF_RUN, study.moment} <= set(header):
+        return {}
+    values = header[header.index(study.moment) + 1 :]
+    found: dict[str, list[Line]] = {}
+    for cells in lines:
+        line = dict(zip(header, cells, strict=False))
+        try:
+            found.setdefault(line["settings"], []).append(
+                Line(
+                    int(line[study.moment]),
+                    {name: float(line[name]) for name in values if line.get(name)},
+                    float(line["seconds"]),
+                )
+            )
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{table}: {error}; its values should be numbers, as `sipo study` wrote them") from None
     return found
 
 
-def _rows(study: Study, cell: Cell, lines: Sequence[Mapping[str, str]], table: Path) -> list[Row]:
-    other = {*study.axes, *OF_RUN, study.moment}
-    try:
-        return [
-            Row(
-                dict(cell.labels),
-                cell.seed,
-                int(line[study.moment]),
-                {name: float(text) for name, text in line.items() if text and name not in other},
-            )
-            for line in lines
-        ]
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{table}: {error}; its values should be numbers, as `sipo study` wrote them") from None
+def _rows(cell: Cell, lines: Sequence[Line]) -> list[Row]:
+    return [Row(dict(cell.labels), cell.seed, line.at, line.values) for line in lines]

@@ -54,6 +54,17 @@ def is_done(study: Study, cell: Cell) -> bool:
     return read_json(run.path / DONE).get("scorer") == study.measure.scorer
 
 
+def missing(cells: Sequence[Cell], done: Collection[Cell]) -> list[Cell]:
+    """The cells to run. Of several that differ in nothing but where they lie in the grid, the first runs for all."""
+
+    def settings(cell: Cell) -> str:
+        return json.dumps({**cell.config.to_dict(), "run": None}, sort_keys=True)
+
+    first = {settings(cell): cell for cell in reversed(cells)}
+    finished = {settings(cell) for cell in done}
+    return [cell for cell in cells if cell in first.values() and settings(cell) not in finished]
+
+
 def run_missing(
     study: Study,
     cells: Sequence[Cell],
@@ -62,16 +73,14 @@ def run_missing(
     console: Console,
     finished: Callable[[], object],
 ) -> None:
-    """Train and score every cell that is not `done`, `jobs` at once. Raises UserError when one fails, after the others end.
+    """Train and score every cell that is `missing`, `jobs` at once. Raises UserError when one fails, after the others end.
 
     `finished` is called after every run. Ctrl-C, SIGTERM or SIGHUP end the processes, which save; the same command continues them.
     """
-    waiting = [cell for cell in cells if cell not in done]
+    waiting = missing(cells, done)
     total = len(waiting)
     if waiting:
-        console.print(
-            f"{len(cells) - total} of {len(cells)} runs are done; {total} to run, {jobs} at once, logs beside them"
-        )
+        console.print(f"{len(done)} of {len(cells)} runs are done; {total} to run, {jobs} at once, logs beside them")
     with _interruptible():
         _encode_caches(waiting, console)
         failed = _run(study, cells, waiting, jobs, console, finished)
@@ -211,8 +220,10 @@ def _clock(seconds: float) -> str:
 
 def describe(study: Study, cells: Sequence[Cell], done: Collection[Cell], seconds: Sequence[float], jobs: int) -> str:
     """What `--dry-run` prints: the runs, which of them are done, in how many seconds, and how long the others will take."""
-    lines = [f"{'done' if cell in done else 'to run':7} {cell.path.name}" for cell in cells]
-    left = len(cells) - len(done)
+    to_run = missing(cells, done)
+    states = ["to run" if cell in to_run else "done" if cell in done else "shared" for cell in cells]
+    lines = [f"{state:7} {cell.path.name}" for state, cell in zip(states, cells, strict=True)]
+    left = len(to_run)
     if not left:
         time_left = "nothing to run"
     elif seconds:
