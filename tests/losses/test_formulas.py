@@ -52,3 +52,25 @@ def test_by_hand():
     for formula in (dpo_cm, sipo):
         pruned = formula(*rho, *weights, 1.0, e=0.2, tau=0.6)
         assert (pruned.loss, pruned.mask) == (0, 0)
+
+
+@pytest.mark.parametrize("formula", [dpo_cm, sipo])
+def test_a_clip_range_beyond_what_the_threshold_leaves_changes_nothing(formula):
+    """log w <= 0, as against the forward posterior: of pairs with w >= tau the weight is at most 1 / tau, its gradient included.
+
+    So at the paper's tau = .9 its sweep over the clip range, from .2 on, is one and the same training.
+    """
+    tau, log_w = 0.9, torch.linspace(-0.3, 0.0, 61, dtype=torch.float64)
+    rho = normal(61, seed=1), normal(61, seed=2)
+
+    def loss_and_gradient(e: float) -> tuple[Tensor, Tensor]:
+        log_w_w = log_w.clone().requires_grad_()
+        log_w_l = log_w_w * torch.tensor([0.5, 1.5]).repeat(31)[:61]  # either member may be the lesser one
+        loss = formula(*(each.requires_grad_() for each in rho), log_w_w, log_w_l, BETA, e, tau).loss
+        inputs = [*rho, log_w_w] if formula is sipo else list(rho)  # DPO-C&M detaches its weight
+        return loss, torch.cat(torch.autograd.grad(loss.sum(), inputs))
+
+    paper, wider, narrower = (loss_and_gradient(e) for e in (0.12, 0.5, 0.05))
+    assert all(one.equal(other) for one, other in zip(paper, wider, strict=True))
+    assert not paper[0].equal(narrower[0])
+    assert 0 < paper[0].count_nonzero() < 61
