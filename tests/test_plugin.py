@@ -51,6 +51,7 @@ def test_it_is_listed_with_its_package(sipo):
     assert "Mean brightness" in sipo("list", "scorers")
 
 
+@pytest.mark.slow
 def test_it_trains_and_scores(sipo, raw_config, tmp_path):
     raw_config |= {"loss": {"name": "hinge", "beta": 0.5}}
     raw_config["train"] |= {"num_steps": 2, "sample_every": 2}

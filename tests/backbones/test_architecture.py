@@ -79,6 +79,7 @@ def test_a_forward_takes_the_known_flops(model, size, gflops):
     assert counted / 1e9 == pytest.approx(gflops, rel=0.001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "layers", "width", "hidden", "tokens"),
     [
@@ -98,6 +99,7 @@ def test_a_forward_of_wan_2_2_takes_the_flops_of_its_blocks(model, layers, width
     assert counted == pytest.approx(layers * 2 * width * (products + attention), rel=0.001)
 
 
+@pytest.mark.slow
 def test_a_forward_of_hunyuan_video_1_5_takes_the_flops_of_its_blocks():
     """Both streams' products and their joint attention, with 1,000 tokens of text, 256 of glyphs and no image's."""
     layers, width, hidden, tokens = 54, 2048, 8192, 31 * 30 * 53 + 1000 + 256
@@ -108,6 +110,7 @@ def test_a_forward_of_hunyuan_video_1_5_takes_the_flops_of_its_blocks():
     assert counted == pytest.approx(layers * 2 * width * (products + 2 * tokens * tokens), rel=0.001)
 
 
+@pytest.mark.slow
 def test_a_forward_of_ltx_2_takes_the_flops_of_the_video_s_blocks():
     """Self-attention, cross-attention to 1,024 tokens of text, feed-forward. The audio's one token, and all around the blocks, is 0.1%."""
     layers, width, hidden, tokens, text = 48, 4096, 16384, 16 * 16 * 24, 1024
@@ -120,6 +123,7 @@ def test_a_forward_of_ltx_2_takes_the_flops_of_the_video_s_blocks():
     )
 
 
+@pytest.mark.slow
 def test_a_forward_of_kontext_takes_the_flops_of_twice_the_image_tokens():
     """57 blocks, 12 width^2 weights for each token and attention over all; what lies around them is 0.1%."""
     width, blocks, text = 3072, 57, 512

@@ -77,18 +77,18 @@ def test_help_loads_nothing_heavy():
         ),
     ],
 )
-def test_a_users_mistake_is_a_message_and_an_exit_code(arguments, code, message):
-    result = sipo(*arguments)
-    assert result.returncode == code
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr + result.stdout
+def test_a_users_mistake_is_a_message_and_an_exit_code(monkeypatch, capfd, arguments, code, message):
+    found, _, complaint = command_line.run(monkeypatch, capfd, *arguments)
+    assert found == code
+    assert message in complaint
 
 
-def test_check_exits_with_1_for_bad_rows_and_writes_them(tiny_pairs, tmp_path):
-    assert sipo("data", "check", str(tiny_pairs)).returncode == 0
+def test_check_exits_with_1_for_bad_rows_and_writes_them(tiny_pairs, tmp_path, monkeypatch, capfd):
+    assert command_line.run(monkeypatch, capfd, "data", "check", tiny_pairs)[0] == 0
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "x", "chosen": "gone.png", "rejected": "gone.png"}\n')
     result = sipo("data", "check", str(tmp_path / "pairs.jsonl"), "--json", str(tmp_path / "found.json"))
     assert result.returncode == 1
+    assert "Traceback" not in result.stderr + result.stdout
     assert "missing_file" in (tmp_path / "found.json").read_text()
 
 

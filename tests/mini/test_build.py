@@ -129,6 +129,7 @@ def test_one_build_at_a_time(tmp_path):
         other.submit(build, STILL_KIND, tmp_path / "out", tmp_path / "work", TINY).result()
 
 
+@pytest.mark.slow
 def test_the_denoiser_starts_from_the_stages_before(tmp_path, monkeypatch):
     """The clean stage gets the text stage's encoder, the noisy stage the clean stage's averaged networks."""
     starts = {}

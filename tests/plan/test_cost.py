@@ -28,6 +28,7 @@ def test_the_time_is_the_ratio_of_neighbouring_steps_and_the_memory_a_plans(raw_
     assert "| sipo | 8.125 | 1.250 [1.250, 1.250] | 6 | 1.000 |" in table  # steps 4 to 9, after the warm-up
 
 
+@pytest.mark.slow
 def test_real_steps_of_real_objectives(raw_config):
     (found,) = cost(raw_config, ["dpo_cm"], 3, QUIET)
     assert all(steps["policy"] > 0 for steps in (*found.contest.first, *found.contest.second))

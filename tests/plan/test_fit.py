@@ -100,6 +100,7 @@ def test_the_cheapest_of_all_sets_that_fit(raw, every):
     assert fit(parse_config(raw), with_room(needs[0] - 1), 1).best is None
 
 
+@pytest.mark.slow
 def test_a_full_fine_tuning_gets_adapters_only_where_nothing_else_helps(raw):
     full = changed(raw, "policy.kind=full")
     before = answered(full, 1e15).before.layout.memory
@@ -111,6 +112,7 @@ def test_a_full_fine_tuning_gets_adapters_only_where_nothing_else_helps(raw):
     assert "policy.kind=lora" in overrides(last)
 
 
+@pytest.mark.slow
 def test_several_gpus_may_shard(raw):
     full = parse_config(changed(raw, "policy.kind=full", "train.gradient_checkpointing=true", "train.batch_size=1"))
     one = fit(full, with_room(1), 1)

@@ -105,6 +105,7 @@ def test_several_gpus_copy_or_share(raw_config):
     assert 0 < shared.communication < 2 * single.trained
 
 
+@pytest.mark.slow
 def test_what_fits(raw_config):
     whole = planned({**raw_config, "model": {"path": "black-forest-labs/FLUX.1-dev"}}, num_gpus=(1, 8),
                     policy={"kind": "full"}, data={"cache": "c"},

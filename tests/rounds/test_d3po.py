@@ -47,6 +47,7 @@ def test_every_step_of_every_pair_is_trained_on_once_an_epoch(raw):
     assert not list(held_out.glob("*.trajectory.safetensors"))
 
 
+@pytest.mark.slow
 def test_what_is_chosen_becomes_likelier_step_by_step(raw):
     run = RunDir(play(changed(raw, "rounds.num_rounds=1", "rounds.epochs=6")) / "round-001" / "run")
     gaps = [line["reward_gap"] for line in run.read_metrics("train")]

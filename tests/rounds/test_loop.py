@@ -147,6 +147,7 @@ def test_more_rounds_continue_and_other_changes_are_refused(raw_online):
         play(changed(raw_online, "loss.beta=2.0"))
 
 
+@pytest.mark.slow
 def test_self_play_sets_chosen_media_against_the_policys_own_samples(raw_online, tiny_pairs):
     """SPIN-Diffusion: every pair is (the data set's winner, a sample of the previous iterate) of one prompt."""
     raw = changed(

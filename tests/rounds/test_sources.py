@@ -44,6 +44,7 @@ def change(sample, source) -> float:
     return float(np.abs(np.subtract(shown, start.resize(shown.size), dtype=float)).mean() / 255)
 
 
+@pytest.mark.slow
 def test_a_round(editing, tmp_path):
     path = play(editing)
     folder = path / "round-001"
@@ -101,6 +102,7 @@ def test_d3po_reads_the_source_of_each_trajectory(editing, tmp_path, monkeypatch
     )  # 3 pairs of 2 steps, 2 a batch; the policy begins as its reference
 
 
+@pytest.mark.slow
 def test_self_play_on_edits(editing, editing_pairs):
     """A chosen edit wins against the policy's own edit of the same source."""
     raw = changed(

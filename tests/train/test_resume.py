@@ -21,7 +21,8 @@ def of_steps(raw: dict, tmp_path, name: str, kind: str, accumulation: int, worke
 
 
 @pytest.mark.parametrize(
-    ("kind", "accumulation", "workers"), [("lora", 2, 0), ("lora", 1, 2), ("full", 1, 0), ("full", 2, 2)]
+    ("kind", "accumulation", "workers"),
+    [("lora", 2, 0), pytest.param("lora", 1, 2, marks=pytest.mark.slow), ("full", 1, 0), ("full", 2, 2)],
 )
 def test_killed_inside_checkpoint_writes(raw_config, tmp_path, kind, accumulation, workers):
     unbroken = of_steps(raw_config, tmp_path, "unbroken", kind, accumulation, workers, steps=6)
