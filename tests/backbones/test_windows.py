@@ -48,13 +48,19 @@ def test_against_a_transcription(tiny_family, family, xl):
 
 @pytest.mark.parametrize("family", ["sd", "sdxl"])
 def test_the_first_window_is_what_the_pipeline_itself_reads(tiny_family, family):
-    path = str(tiny_family(family))
-    plain, windowed = (
-        load_backbone(ModelConfig(path, caption_windows=n)).encode_prompts([SHORT, LONG]) for n in (1, 2)
-    )
-    torch.testing.assert_close(windowed["encoder_hidden_states"][:, :16], plain["encoder_hidden_states"])
-    for name in plain.keys() - {"encoder_hidden_states"}:
-        torch.testing.assert_close(windowed[name][:1], plain[name][:1])
+    """One window is its `encode_prompt`, to the bit; of two the first is it."""
+    path, prompts = str(tiny_family(family)), [SHORT, EXACT, "", LONG, TOO_LONG, "<|endoftext|> a"]
+    one, two = (load_backbone(ModelConfig(path, caption_windows=n)) for n in (1, 2))
+    with torch.no_grad():
+        hidden, _, *pooled = one.pipeline.encode_prompt(
+            prompts, device=one.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+    plain, windowed = one.encode_prompts(prompts), two.encode_prompts(prompts)
+    assert plain["encoder_hidden_states"].equal(hidden)
+    torch.testing.assert_close(windowed["encoder_hidden_states"][:, :16], hidden)
+    if family == "sdxl":
+        assert plain["text_embeds"].equal(pooled[0])
+        torch.testing.assert_close(windowed["text_embeds"][:1], pooled[0][:1])
 
 
 @pytest.mark.parametrize("family", ["sd", "sdxl"])

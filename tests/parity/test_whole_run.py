@@ -78,8 +78,9 @@ def transcription(
     rows = pq.read_table(pairs).to_pylist()
 
     def pixels(members: list[bytes]) -> Tensor:
+        """(B, 3, H, W), in memory as they are decoded: channels last."""
         images = [np.asarray(Image.open(io.BytesIO(member)).convert("RGB"), dtype=np.float32) for member in members]
-        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous() / 127.5 - 1
+        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1
 
     steps = []
     for step in range(1, STEPS + 1):
@@ -92,12 +93,12 @@ def transcription(
             chosen = [row["jpg_0"] if row["label_0"] == 1 else row["jpg_1"] for row in batch]
             rejected = [row["jpg_1"] if row["label_0"] == 1 else row["jpg_0"] for row in batch]
             with torch.no_grad():
-                latents = []
-                for name, members in (("chosen", chosen), ("rejected", rejected)):
-                    posterior = vae.encode(pixels(members)).latent_dist
-                    drawn = pair_randn(posterior.mean.shape[1:], SEED, step, slot, f"vae {name}")
-                    latents.append((posterior.mean + posterior.std * drawn) * vae.config.scaling_factor)
-                latents = torch.cat(latents)
+                posterior = vae.encode(pixels(chosen + rejected)).latent_dist
+                shape = posterior.mean.shape[1:]
+                drawn = torch.cat(
+                    [pair_randn(shape, SEED, step, slot, f"vae {name}") for name in ("chosen", "rejected")]
+                )
+                latents = ((posterior.mean + posterior.std * drawn) * vae.config.scaling_factor).contiguous()
                 tokens = pipeline.tokenizer(
                     [row["caption"] for row in batch], padding="max_length", truncation=True, return_tensors="pt"
                 )

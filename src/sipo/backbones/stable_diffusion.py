@@ -102,16 +102,10 @@ class StableDiffusion(PictureVae):
         return denoiser(xt, t, encoder_hidden_states=hidden, added_cond_kwargs=added).sample
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
-        """`encoder_hidden_states` (B, L, D); for XL those of both encoders, and `text_embeds` (B, D) of the second."""
-        if self.windows > 1:
-            return self._encode_windows(pipeline, prompts)
-        encoded = pipeline.encode_prompt(
-            prompts, device=pipeline.unet.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
-        pooled = {"text_embeds": encoded[2]} if self.is_xl else {}
-        return {"encoder_hidden_states": encoded[0], **pooled}
+        """`encoder_hidden_states` (B, L, D); for XL those of both encoders, and `text_embeds` (B, D) of the second.
 
-    def _encode_windows(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        As the pipeline encodes them, which tokenizes twice, to warn of long captions in every step.
+        """
         states, pooled = [], torch.empty(0)
         for part in self.tokens:
             tokenizer = getattr(pipeline, part.replace("text_encoder", "tokenizer"))
@@ -122,7 +116,7 @@ class StableDiffusion(PictureVae):
 
     def _embeddings(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
         """What the pipeline takes in the place of prompts that it would cut."""
-        given, empty = (self._encode_windows(pipeline, texts) for texts in (prompts, [""] * len(prompts)))
+        given, empty = (self.encode_prompts(pipeline, texts) for texts in (prompts, [""] * len(prompts)))
         if self.is_xl and pipeline.config.force_zeros_for_empty_prompt:
             empty = {name: torch.zeros_like(value) for name, value in given.items()}
         names = {"encoder_hidden_states": "prompt_embeds", "text_embeds": "pooled_prompt_embeds"}

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sipo.backbones import Architecture, Backbone
+from sipo.backbones.backbone import CPU_BATCH
 from sipo.config import Config
 from sipo.data.cache.encode import encode_cache
 from sipo.data.cache.plan import EncodeRequest
@@ -29,8 +30,6 @@ from sipo.samples.trajectory import trajectory_settings
 from sipo.size import Size
 
 TOGETHER = 8  # shards that a process hashes at once, in threads
-
-CPU_BATCH = 4 * 3 * 2**15  # bytes of 32,768 pixels: a CPU encodes larger batches more slowly, by half at 8 x 256 x 256
 
 
 @dataclass(frozen=True)

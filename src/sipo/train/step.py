@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sipo.backbones.backbone import CPU_BATCH
 from sipo.data.batches import PairBatch
 from sipo.losses.smoothing import doubt_of, smoothed
 from sipo.rng import pair_generator, pair_randn
@@ -49,7 +50,8 @@ def accumulate(
             losses, metrics = smoothed(t.objective, terms, doubt)  # (B,), metrics (B,) each
             # Over ALL pairs of the global batch; every engine averages over processes, hence their number.
             t.updater.backward(losses.sum() * (t.processes.world / t.global_batch))
-        flags = nonfinite_flags(losses, t.engine.local_weights(), t.updater.scaler is not None)
+        several = t.settings.gradient_accumulation > 1  # of one micro-batch the norm of the step says as much
+        flags = nonfinite_flags(losses, t.engine.local_weights() if several else [], t.updater.scaler is not None)
         columns = {"loss": losses, **metrics, **metrics_of(terms), "nonfinite": flags}
         rows.append(pair_rows(columns, terms.t, batch.slots))
         t.clock.mark("policy")
@@ -168,15 +170,24 @@ def _latents(
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """x0 of chosen and rejected, (B, C, h, w) each, drawn from the VAE's mean and log-variance."""
     device = t.processes.device
-    x0 = {}
-    for member, media in (("chosen", batch.chosen), ("rejected", batch.rejected)):
-        if media is None:
-            continue
-        media = media.to(device, non_blocking=True)
-        moments = media if batch.encoded else t.backbone.encode_media(media)
+    media = [each.to(device, non_blocking=True) for each in (batch.chosen, batch.rejected) if each is not None]
+    x0 = []
+    for member, moments in zip(("chosen", "rejected"), media if batch.encoded else _moments(t, media), strict=False):
         noise = pair_randn(moments.shape[2:], t.settings.seed, where, which, f"vae {member}")
-        x0[member] = t.backbone.latents(moments, noise.to(device, non_blocking=True))
-    return x0["chosen"], x0.get("rejected")
+        x0.append(t.backbone.latents(moments, noise.to(device, non_blocking=True)))
+    return x0[0], x0[1] if len(x0) == 2 else None
+
+
+def _moments(t: Training, members: list[Tensor]) -> Sequence[Tensor]:
+    """The VAE's mean and log-variance (B, 2, ...) of each member's pixels.
+
+    On a CPU pictures of all members in batches of the size that it encodes fastest, channels last, as they are decoded.
+    """
+    if members[0].device.type != "cpu" or members[0].ndim != 4:
+        return [t.backbone.encode_media(pixels) for pixels in members]
+    pixels = torch.cat(members).contiguous(memory_format=torch.channels_last)
+    batches = pixels.split(max(1, CPU_BATCH // pixels[0].nbytes))
+    return torch.cat([t.backbone.encode_media(batch) for batch in batches]).chunk(len(members))
 
 
 def _conditioning(t: Training, batch: PairBatch, members: int) -> dict[str, Tensor]:
