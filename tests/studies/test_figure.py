@@ -42,3 +42,10 @@ def test_every_label_of_an_axis_is_drawn(labels, scale, line):
     positions = place.lines[0].get_xdata(orig=False)
     assert len(positions) == len(labels)
     assert all(left <= x <= right for x in positions)
+
+
+def test_the_base_is_a_line_across_the_axis():
+    study = parse_study({**RAW, "x": "beta", "curves": None}, "s")
+    rows = [Row({"beta": beta}, 0, at, {"score": 0.25 if at == 0 else 0.75}) for beta in ("0.1", "1") for at in (0, 4)]
+    (place,) = figure_of(study, rows).axes
+    assert [set(line.get_ydata()) for line in place.lines] == [{0.75}, {0.25}]

@@ -17,19 +17,21 @@ def draw(study: Study, rows: Sequence[Row]) -> bytes:
 
 
 def figure_of(study: Study, rows: Sequence[Row]) -> Figure:
-    """A row of panels for each measured value. On `x: step` (or timestep) the curves run over them, else over an axis at the last."""
+    """A row of panels for each measured value. On `x: step` (or timestep) the curves run over them, else over an axis at the last,
+    with a dotted line where the base is."""
     panels = list(study.axes[study.panels]) if study.panels else [""]
     names = [name for name in measured(study, rows) if name in study.measure.values]  # categories are in the tables
     size = (4.2 * len(panels), 3.2 * len(names))
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(names), len(panels), squeeze=False, sharey="row")
+    axes = figure.subplots(len(names), len(panels), squeeze=False, sharex="col", sharey="row")
     for line, name in zip(axes, names, strict=True):
         for place, panel in zip(line, panels, strict=True):
             chosen = [row for row in rows if not study.panels or row.labels[study.panels] == panel]
             _panel(study, place, chosen, name)
             place.set_title(f"{study.panels} {panel}" if study.panels else "", fontsize=9)
-            place.set_xlabel("timestep, where a bin begins" if study.x == "timestep" else study.x)
         line[0].set_ylabel(name)
+    for place in axes[-1]:
+        place.set_xlabel("timestep, where a bin begins" if study.x == "timestep" else study.x)
     fullest = max(reversed(axes[0]), key=lambda place: len(place.lines))  # a study under way has panels without curves
     if study.curves:
         fullest.legend(title=study.curves, fontsize=7, title_fontsize=7, frameon=False)
@@ -58,6 +60,10 @@ def _panel(study: Study, place, rows: Sequence[Row], name: str) -> None:
             continue
         place.plot(xs, means, linewidth=1.3, **style)
         place.fill_between(xs, lows, highs, color=f"C{number}", alpha=0.15, linewidth=0)
+    first = min(row.at for row in rows)
+    if study.x not in STEPS and first < last:  # the base, which all runs begin as
+        base = [row.values[name] for row in rows if row.at == first]
+        place.axhline(sum(base) / len(base), color="0.6", linewidth=0.9, linestyle=":", zorder=0)
     if study.x not in STEPS and _has_numbers(study) and min(map(float, study.axes[study.x])) > 0:
         place.set_xscale("log")
 
