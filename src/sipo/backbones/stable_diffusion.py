@@ -108,9 +108,10 @@ class StableDiffusion(PictureVae):
         """
         states, pooled = [], torch.empty(0)
         for part in self.tokens:
-            tokenizer = getattr(pipeline, part.replace("text_encoder", "tokenizer"))
-            ids = window_ids(tokenizer, prompts, self.windows, self._length(part))
-            found, pooled = encode_windows(getattr(pipeline, part), ids, penultimate=self.is_xl)
+            tokenizer, encoder = getattr(pipeline, part.replace("text_encoder", "tokenizer")), getattr(pipeline, part)
+            ids, mask = window_ids(tokenizer, prompts, self.windows, self._length(part))
+            masked = not self.is_xl and getattr(encoder.config, "use_attention_mask", False)
+            found, pooled = encode_windows(encoder, ids, mask if masked else None, penultimate=self.is_xl)
             states.append(found)
         return {"encoder_hidden_states": torch.cat(states, dim=-1), **({"text_embeds": pooled} if self.is_xl else {})}
 
