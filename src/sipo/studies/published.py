@@ -40,7 +40,7 @@ def gather(study: Study, cells: Iterable[Cell], table: Path) -> list[Result]:
     """The results that there are, in the order of the cells: from the run directories, else from the CSV `table`, or from one
     beside it: two studies whose grids have a run in common share it, whatever each calls it."""
     published = read_csv(study, table)
-    for other in sorted(table.parent.glob("*.csv")):
+    for other in sorted({*table.parent.glob("*.csv")} - {table}):
         with suppress(UserError):  # whatever else lies there
             published = read_csv(study, other) | published
     found = []

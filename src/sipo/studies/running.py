@@ -60,9 +60,11 @@ def missing(cells: Sequence[Cell], done: Collection[Cell]) -> list[Cell]:
     def settings(cell: Cell) -> str:
         return json.dumps({**cell.config.to_dict(), "run": None}, sort_keys=True)
 
-    first = {settings(cell): cell for cell in reversed(cells)}
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        first.setdefault(settings(cell), cell)
     finished = {settings(cell) for cell in done}
-    return [cell for cell in cells if cell in first.values() and settings(cell) not in finished]
+    return [cell for key, cell in first.items() if key not in finished]
 
 
 def run_missing(

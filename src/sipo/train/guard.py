@@ -19,8 +19,8 @@ LOSS, GRADIENT = 2.0, 1.0
 def nonfinite_flags(losses: Tensor, weights: list[nn.Parameter], scaled: bool) -> Tensor:
     """(B,): 2 where the pair's own loss is not finite, 1 where the gradients are not after this micro-batch, else 0.
 
-    The overflows of `scaled` gradients (fp16) are the scaler's to handle. No weights: sharded gradients are seen only
-    when the micro-batches are averaged, so `Guard` has their norm alone.
+    The overflows of `scaled` gradients (fp16) are the scaler's to handle. No weights, where `Guard` has the norm of the
+    step alone: sharded gradients are seen only when the micro-batches are averaged, and of one micro-batch the norm says all.
     """
     flags = (~torch.isfinite(losses.detach())).float() * LOSS
     if scaled or not weights:

@@ -50,7 +50,7 @@ def accumulate(
             losses, metrics = smoothed(t.objective, terms, doubt)  # (B,), metrics (B,) each
             # Over ALL pairs of the global batch; every engine averages over processes, hence their number.
             t.updater.backward(losses.sum() * (t.processes.world / t.global_batch))
-        several = t.settings.gradient_accumulation > 1  # of one micro-batch the norm of the step says as much
+        several = t.settings.gradient_accumulation > 1  # see nonfinite_flags
         flags = nonfinite_flags(losses, t.engine.local_weights() if several else [], t.updater.scaler is not None)
         columns = {"loss": losses, **metrics, **metrics_of(terms), "nonfinite": flags}
         rows.append(pair_rows(columns, terms.t, batch.slots))
@@ -179,7 +179,7 @@ def _latents(
 
 
 def _moments(t: Training, members: list[Tensor]) -> Sequence[Tensor]:
-    """The VAE's mean and log-variance (B, 2, ...) of each member's pixels.
+    """The VAE's mean and log-variance (B, 2, ...) of each member's pixels (B, 3, H, W), of videos (B, F, 3, H, W).
 
     On a CPU pictures of all members in batches of the size that it encodes fastest, channels last, as they are decoded.
     """
