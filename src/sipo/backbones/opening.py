@@ -14,6 +14,7 @@ from sipo.errors import UserError
 from sipo.files import hash_files
 from sipo.run import RunDir
 from sipo.samples.sources import SourceSampler
+from sipo.size import Size
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,13 @@ def open_for_sampling(
     config = parse_config(run.read_config(), str(run.config))
     weights = None if base_only else run.weights
     return open_weights(config, config.model, weights, run.path.name, num_inference_steps, guidance_scale)
+
+
+def run_architecture(run: RunDir) -> tuple[Architecture, Size]:
+    """What a run's model is and the size of its samples, without its weights."""
+    config = parse_config(run.read_config(), str(run.config))
+    architecture = read_architecture(config.model)
+    return architecture, architecture.size(config.data.size)
 
 
 def open_weights(

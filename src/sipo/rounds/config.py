@@ -24,7 +24,8 @@ from sipo.registry import miniature
 from sipo.samples.folder import PromptItem
 from sipo.samples.prompts import read_prompts
 from sipo.samples.sources import require_sources
-from sipo.scorers.choice import choose_one, require_no_sources
+from sipo.scorers.choice import choose_one
+from sipo.scorers.suited import require_suited
 from sipo.train.d3po import require_trajectories
 from sipo.yaml12 import read_mapping, write_yaml
 
@@ -145,19 +146,19 @@ def require_ready(config: OnlineConfig) -> None:
 
 
 def require_prompts_for(config: OnlineConfig, architecture: Architecture) -> None:
-    """Raises UserError for prompts without sources where the model reads them, and UsageError for a scorer that reads sources
-    where the model makes its samples of prompts alone.
+    """Raises UserError for prompts without sources where the model reads them, and UsageError for a scorer that cannot judge
+    the model's samples.
     """
+    size = architecture.size(config.training.data.size)
+    chosen = choose_one(config.rounds.scorer, config.rounds.worker).load_all()
+    require_suited("rounds.scorer", chosen, architecture, size)
     if not architecture.takes_source:
-        chosen = choose_one(config.rounds.scorer, config.rounds.worker)
-        require_no_sources("rounds.scorer", chosen, architecture.family.name)
         return
     require_file_sources(config.rounds, architecture.family.name)
-    size = architecture.size(config.training.data.size).picture
     given = "prompts" if config.rounds.chosen is None else "chosen"
     for key, items in ((given, prompts_of(config.rounds)), ("held_out", held_out_items(config.rounds))):
         try:
-            require_sources(items, size)
+            require_sources(items, size.picture)
         except UserError as error:
             raise UserError(f"rounds.{key}: {error}") from error
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from sipo import registry
 from sipo.errors import UsageError
-from sipo.scorers.base import DetailedScorer, FileScorer, Scorer, VideoScorer, reads_sources
+from sipo.scorers.base import DetailedScorer, FileScorer, Scorer, VideoScorer
 from sipo.scorers.worker import PATIENCE, WorkerScorer
 
 
@@ -114,13 +114,6 @@ def choose_one(scorer: str, worker: str | None = None) -> ScorerChoice:
     chosen = choose_scorers([scorer]) if worker is None else choose_scorers(workers=[f"{scorer}={worker}"])
     chosen.load_all()
     return chosen
-
-
-def require_no_sources(key: str, choice: ScorerChoice, family: str) -> None:
-    """Raises UsageError for a scorer that reads sources, chosen at `key` for a model that makes samples of prompts alone."""
-    for name, scorer in zip(choice.names, choice.load_all(), strict=True):
-        if reads_sources(scorer):
-            raise UsageError(f"{key}: {name} judges a sample by the picture that it was made of; a {family} reads none")
 
 
 def named_values(option: str, entries: Sequence[str], bare: bool = False) -> dict[str, str]:

@@ -29,7 +29,8 @@ from sipo.losses import Objective, beta_equivalents, resolve_horizon
 from sipo.losses.common import PreferenceObjective
 from sipo.processes import Processes, join_processes
 from sipo.run import RunDir, environment
-from sipo.scorers.choice import choose_one, require_no_sources
+from sipo.scorers.choice import choose_one
+from sipo.scorers.suited import require_suited
 from sipo.train.best import Best, prompts_to_score, require_held_out
 from sipo.train.cause import Causes
 from sipo.train.checkpoint import Checkpoint, load_checkpoint, saved_steps
@@ -76,9 +77,9 @@ def open_training(config: Config, console: Console) -> Iterator[Training]:
             require_fit(config, architecture, size, processes.device)
             if architecture.takes_source:
                 require_prompts(config, size)
-            elif scored := settings.keep_best:
-                chosen = choose_one(scored.scorer, scored.worker)
-                require_no_sources("train.keep_best.scorer", chosen, architecture.family.name)
+            if scored := settings.keep_best:
+                chosen = choose_one(scored.scorer, scored.worker).load_all()
+                require_suited("train.keep_best.scorer", chosen, architecture, size)
         train_rows, validation_rows, checked = processes.of_main(lambda: open_rows(config, architecture, console))
         objective = resolve_horizon(config.loss, config.num_inference_steps)
         start = max(saved_steps(run.checkpoints), default=0)

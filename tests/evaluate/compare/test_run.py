@@ -81,3 +81,24 @@ def test_messages(run, tmp_path):
         load_scorer("beauty")
     with pytest.raises(UserError, match="is no run directory"):
         compare([tmp_path], choice)
+
+
+@pytest.mark.parametrize(
+    ("model", "scorers", "message"),
+    [
+        ("miniature-video", (), "miniature takes pictures; a CogVideoXPipeline makes videos"),
+        ("miniature", ("beauty",), "is none of pickscore"),
+    ],
+)
+def test_scorers_that_cannot_judge_are_refused_before_anything_is_drawn(tmp_path, model, scorers, message):
+    """The default scorer of prompts that belong to no miniature is one of pictures."""
+    (tmp_path / "prompts.txt").write_text("a red circle\n")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(
+        f"run: {run}\nmodel: {{path: {model}}}\ndata: {{path: {model}}}\nloss: {{name: sipo}}\n"
+    )
+    choice = PromptChoice(str(tmp_path / "prompts.txt"), 1, 1, 0)
+    with pytest.raises(UsageError, match=message):
+        compare_models(CompareRequest([run], choice, ScorerChoice(scorers), tmp_path / "out"), QUIET)
+    assert not (tmp_path / "out").exists()

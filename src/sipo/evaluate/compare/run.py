@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sipo import registry
-from sipo.backbones.opening import open_for_sampling
+from sipo.backbones.opening import open_for_sampling, run_architecture
 from sipo.errors import UsageError
 from sipo.evaluate.compare.contest import Contest, contest
 from sipo.evaluate.compare.files import JSON, contest_record, write_contest
@@ -26,6 +26,7 @@ from sipo.samples.generate import generate
 from sipo.samples.prompts import read_prompts
 from sipo.scorers.choice import ScorerChoice
 from sipo.scorers.judge.judges import load_pair_judge
+from sipo.scorers.suited import require_suited
 
 
 @dataclass(frozen=True)
@@ -74,18 +75,32 @@ class CompareRequest:
         return Path("-vs-".join(names) if len(names) < 4 else f"{names[0]}-vs-{len(names) - 1}-others")
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A side of the comparison: its place is a folder of media or a file of scores; a `run` draws into it first, with
+    `base_only` by the model that it started from.
+    """
+
+    name: str
+    place: Path
+    run: Path | None = None
+    base_only: bool = False
+
+
 def compare_models(request: CompareRequest, console: Console, processes: Processes = ALONE) -> str:
     """Generate what is missing and score it, by all processes; the first one compares the first model with each of the
     others, writes the pages and returns what the terminal shows; the other processes return "".
     """
     folder, judges = request.folder, [load_pair_judge(file) for file in request.scorers.pair_judges]
-    places = _places(request, folder, console, processes)
-    scorers = _scorer_names(
-        request.scorers, [place for _, place in places], registry.default_scorer(request.prompts.path)
-    )
+    entries = _entries(request, folder)
+    default = registry.default_scorer(request.prompts.path)
+    scorers = _scorer_names(request.scorers, [entry.place for entry in entries], default)
+    _require_scorers(entries, scorers, request.scorers, processes)
+    for entry in entries:
+        _draw(entry, request, console, processes)
     scores = scores_with(request.scorers, console, processes)
-    sides = [_side(name, place, scorers, scores) for name, place in places]
-    first, *others = [Model(name, place) for name, place in places]
+    sides = [_side(entry.name, entry.place, scorers, scores) for entry in entries]
+    first, *others = [Model(entry.name, entry.place) for entry in entries]
     judged = [
         judge_pairs(judge, first, other, folder, request.category, request.scorers.batch_size, console, processes)
         for other in others for judge in judges
@@ -108,26 +123,35 @@ def model_name(model: Path) -> str:
     return (model.parent if in_folder else model).resolve().name.removesuffix(".jsonl")
 
 
-def _places(request: CompareRequest, folder: Path, console: Console, processes: Processes) -> list[tuple[str, Path]]:
-    """Name, and media folder or file of scores, of every side; a run's samples are generated into `folder`."""
+def _entries(request: CompareRequest, folder: Path) -> list[Entry]:
+    """Every side in turn; the samples of runs are drawn into `folder`."""
     models = request.models
     if len(models) == 1 or request.with_base:
         RunDir(models[0]).require()
     if len(models) == 1:
-        sides = ("policy", "base")
-        return [
-            (name, _samples(models[0], name == "base", folder / name, request, console, processes)) for name in sides
-        ]
-    places = []
+        return [Entry(name, folder / name, models[0], name == "base") for name in ("policy", "base")]
     *names, base = _distinct([*map(model_name, models), "base"])
+    entries = []
     for number, (model, name) in enumerate(zip(models, names, strict=True)):
-        place = Path(model)
         if RunDir(model).config.is_file():
-            place = _samples(model, False, folder / f"{_letter(number)}-{name}", request, console, processes)
-        places.append((name, place))
+            entries.append(Entry(name, folder / f"{_letter(number)}-{name}", model))
+        else:
+            entries.append(Entry(name, Path(model)))
     if request.with_base:
-        places.append((base, _samples(models[0], True, folder / "base", request, console, processes)))
-    return places
+        entries.append(Entry(base, folder / "base", models[0], base_only=True))
+    return entries
+
+
+def _require_scorers(
+    entries: Sequence[Entry], names: Sequence[str], chosen: ScorerChoice, processes: Processes
+) -> None:
+    """Before a run draws: raises UsageError for scorers that do not exist or cannot judge its samples, unless their scores are there."""
+    for entry in entries:
+        missing = [name for name in names if not scores_path(entry.place, name).is_file()]
+        if entry.run and missing:
+            with processes.main_first():  # the others find what the first one downloaded
+                architecture, size = run_architecture(RunDir(entry.run))
+            require_suited("--scorer", [chosen.load(name) for name in missing], architecture, size)
 
 
 def _scorer_names(chosen: ScorerChoice, places: Sequence[Path], default: str) -> list[str]:
@@ -158,19 +182,19 @@ def _side(name: str, place: Path, scorers: Sequence[str], scores: Callable[[Path
     return Side(name, place, found, {scorer: recorded_settings(scores_path(place, scorer)) for scorer in scorers})
 
 
-def _samples(
-    run: Path, base_only: bool, folder: Path, request: CompareRequest, console: Console, processes: Processes
-) -> Path:
-    """The run's samples of the prompts in `folder`: existing ones are kept, unless the weights have changed."""
-    items = request.prompts.items()
-    opened = open_for_sampling(str(run), base_only)
+def _draw(entry: Entry, request: CompareRequest, console: Console, processes: Processes) -> None:
+    """The run's samples of the prompts into its place: existing ones are kept, unless the weights have changed."""
+    if entry.run is None:
+        return
+    folder, items = entry.place, request.prompts.items()
+    opened = open_for_sampling(str(entry.run), entry.base_only)
     with processes.main_first():
         is_stale = (folder / SAMPLES).is_file() and read_settings(folder) != opened.settings
-        if is_stale and ((folder.parent / JSON).is_file() or folder.is_relative_to(RunDir(run).evaluation)):
+        if is_stale and ((folder.parent / JSON).is_file() or folder.is_relative_to(RunDir(entry.run).evaluation)):
             shutil.rmtree(folder)  # ours: it is beside a comparison, or inside the run
     size = opened.backbone.size
     batch = size.at_once if size.is_video else request.scorers.batch_size
-    return generate(opened.sampler, items, folder, opened.settings, batch, console, processes=processes)
+    generate(opened.sampler, items, folder, opened.settings, batch, console, processes=processes)
 
 
 def _summary(found: Contest, folder: Path) -> str:
