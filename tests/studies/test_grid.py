@@ -33,7 +33,7 @@ def test_a_study_that_shares_runs_names_and_sets_them_alike(tmp_path):
     whole, part = (read_study(name).cells(tmp_path) for name in ("stabilisers", "stability"))
     settings = {cell.path: cell.config for cell in whole}
     shared = [cell for cell in part if cell.path in settings]
-    assert len(shared) == 18
+    assert len(shared) == 12
     assert all(cell.config == settings[cell.path] for cell in shared)
 
 
