@@ -145,6 +145,12 @@ def summarise(values: Sequence[float]) -> Summary:
     return Summary(center, center - half, center + half, len(values))
 
 
+def at_ends(rows: Sequence[Row]) -> list[Row]:
+    """Of every run the last row."""
+    ends = {(tuple(row.labels.values()), row.seed): row for row in sorted(rows, key=lambda row: row.at)}
+    return list(ends.values())
+
+
 def over_seeds(rows: Sequence[Row], name: str) -> dict[tuple[tuple[str, ...], int], Summary]:
     """(labels, step) -> summary of one value."""
     groups: dict[tuple[tuple[str, ...], int], list[float]] = {}
