@@ -8,6 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sipo.errors import UserError
+
 
 def main(config: str, scorer: str, base_samples: str | None = None) -> None:
     from sipo.backbones import quiet_libraries
@@ -32,4 +34,7 @@ def main(config: str, scorer: str, base_samples: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(str(error))  # the last line of the run's log
