@@ -20,7 +20,7 @@ SCORE = Panel(
     "The same prompts and seeds after every round; round 0 is the model.",
 )  # fmt: skip
 OWN = Panel(
-    "sampled-score", "Score of the round's samples", "mean over samples", (Series("score", "", NEUTRAL),),
+    "sampled-score", "Score of its own samples", "mean over samples", (Series("score", "", NEUTRAL),),
     "Training prompts, other ones in every round, sampled by the policy that the round before has left.",
 )  # fmt: skip
 PAIRS = Panel("pairs", "Pairs", "number", (Series("num_pairs"),), "Ties make none.", limits=(0.0, None))
@@ -29,11 +29,7 @@ PAIRS = Panel("pairs", "Pairs", "number", (Series("num_pairs"),), "Ties make non
 def report(path: Path) -> Path:
     """Write `online.html`, and a PNG of every plot into `plots/`, from the rounds that are done; returns the page."""
     config, records = read_mapping(path / "online.yaml"), read_records(path)
-    curves = (
-        (SCORE, [{"step": record["round"], **record["held_out"]} for record in records]),
-        (OWN, [{"step": record["round"], **record["samples"]} for record in records if "samples" in record]),
-        (PAIRS, [{"step": record["round"], **record} for record in records]),
-    )
+    curves = over_rounds(records).items()
     plots = [drawing for panel, lines in curves if (drawing := draw_curves(panel, lines, True, xlabel="round"))]
     for drawing in plots:
         write_atomic(path / "plots" / f"{drawing.panel.name}.png", drawing.png)
@@ -44,6 +40,15 @@ def report(path: Path) -> Path:
     )  # fmt: skip
     write_atomic(path / "online.html", page)
     return path / "online.html"
+
+
+def over_rounds(records: list[dict[str, Any]]) -> dict[Panel, list[dict[str, Any]]]:
+    """Of each panel the lines that it draws; their "step" is the round, whatever a record counts by that name."""
+    return {
+        SCORE: [{**record["held_out"], "step": record["round"]} for record in records],
+        OWN: [{**record["samples"], "step": record["round"]} for record in records if "samples" in record],
+        PAIRS: [{**record, "step": record["round"]} for record in records],
+    }
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
