@@ -95,7 +95,7 @@ def test_what_stands_out_is_said_and_nothing_else():
     quiet = {
         "unlike": {"chosen": {"harder": balanced}}, "leaks": {"geneval": {"num_pairs": 0}}, "duplicates": none,
         "labels": {"position": balanced, "told_by_models": {"share": 0.6, "num_pairs": 40}},
-        "agreement": {"mine": {"balance": balanced}},
+        "agreement": {"mine": {"balance": balanced, "num_unscored": 0}}, "num_measured": 40,
     }  # fmt: skip
     assert notices(quiet) == []
     high, low = (
@@ -105,8 +105,8 @@ def test_what_stands_out_is_said_and_nothing_else():
         "unlike": {"chosen": {"harder": high}}, "duplicates": {**none, "twins": ["a"], "contrary": [["a", "b"]], "held_out_seen": 2},
         "leaks": {"geneval": {"num_pairs": 3, "num_leaked": 2, "num_prompts": 553}},
         "labels": {"position": low, "told_by_models": {"share": 0.8, "num_pairs": 40}},
-        "agreement": {"mine": {"balance": low}},
+        "agreement": {"mine": {"balance": low, "num_unscored": 7}}, "num_measured": 40,
     }  # fmt: skip
     starts = ("Unlike data: 90.0%", "2 of the 553 prompts of geneval", "The labels depend on the position", "The source models alone",
-              "By mine most labels are wrong", "1 pairs have members that look alike", "1 pairs repeat", "2 of 4 held-out")  # fmt: skip
-    assert [text.startswith(start) for text, start in zip(notices(loud), starts, strict=True)] == [True] * 8
+              "By mine most labels are wrong", "7 of the 40 measured pairs have no score by mine", "1 pairs have members that look alike", "1 pairs repeat", "2 of 4 held-out")  # fmt: skip
+    assert [text.startswith(start) for text, start in zip(notices(loud), starts, strict=True)] == [True] * 9

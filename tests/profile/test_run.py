@@ -41,7 +41,9 @@ def raw(raw_config, pairs):
 
 
 def test_one_command_and_its_page(raw, tmp_path, monkeypatch, capsys):
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(raw))
+    """The run, whose name the page's folder has, is a relative path, as in the shipped configs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**raw, "run": "run"}))
     (tmp_path / "mine.txt").write_text("prompt 4\n")
     code, printed, complaints = command(
         monkeypatch, capsys, "data", "profile", tmp_path / "config.yaml", "--num-pairs", 6, "--draws", 2, "--own-samples", 2,
@@ -49,7 +51,8 @@ def test_one_command_and_its_page(raw, tmp_path, monkeypatch, capsys):
     )  # fmt: skip
     assert (code, complaints) == (0, "")
     out = tmp_path / "run-profile"
-    assert f"page: {out / 'profile.html'}" in printed
+    assert "page: run-profile/profile.html" in printed
+    assert "have no score" not in printed
     assert "1 of the 553 prompts of geneval are among the captions, in 1 pairs" in printed
     record, page = json.loads((out / "profile.json").read_text()), (out / "profile.html").read_text()
     assert (record["num_pairs"], record["num_measured"], record["unlike"]["num_own"]) == (12, 6, 2)
@@ -57,7 +60,10 @@ def test_one_command_and_its_page(raw, tmp_path, monkeypatch, capsys):
     assert record["labels"]["models"]["one"]["balance"]["wins"] == 12
     assert record["labels"]["told_by_models"] is None  # 12 meetings of two models are few
     assert record["leaks"]["mine"]["num_pairs"] == 2
-    assert record["agreement"]["brightness"]["balance"]["num_pairs"] == 6
+    assert (
+        record["agreement"]["brightness"]["balance"]["num_pairs"],
+        record["agreement"]["brightness"]["num_unscored"],
+    ) == (6, 0)
     assert not (tmp_path / "run").exists()
     for text in ("Warnings", "Near-duplicates", "brightness agrees least", "Repeated", "data:image/"):
         assert text in page

@@ -94,6 +94,11 @@ def notices(record: Mapping[str, Any]) -> list[str]:
         if entry["balance"] and (entry["balance"]["win_rate"]["high"] or 1) < 0.5:
             rate = percent(entry["balance"]["win_rate"]["value"])
             found.append(f"By {name} most labels are wrong ({rate} agreement): are the sides swapped?")
+        if entry["num_unscored"]:
+            found.append(
+                f"{entry['num_unscored']:,} of the {record['num_measured']:,} measured pairs have no score by {name}; "
+                f"scores.{name}.jsonl below the folder work says why."
+            )
     return found + _repeats(record["duplicates"])
 
 

@@ -78,7 +78,7 @@ class MediaFiles:
     folder: Path
 
     def media(self, row: int, member: int) -> Path:
-        """The picture or video. member: 0 for the chosen one, 1 for the rejected one."""
+        """The picture or video, by its absolute path. member: 0 for the chosen one, 1 for the rejected one."""
         media = _members(self.source, row)[member]
         if isinstance(media, Path):
             return media.absolute()
@@ -98,7 +98,7 @@ class MediaFiles:
         return file
 
     def _place(self, row: int, member: int, suffix: str) -> Path:
-        return self.folder / f"{row:07d}-{MEMBERS[member]}{suffix}"
+        return self.folder.absolute() / f"{row:07d}-{MEMBERS[member]}{suffix}"
 
 
 def _members(source: PairSource, row: int) -> list[MediaFile]:
