@@ -9,6 +9,7 @@ from support.configs import changed
 from support.pictures import encoded
 
 from sipo.backbones.opening import open_for_sampling
+from sipo.config import SampleConfig
 from sipo.errors import UsageError
 
 
@@ -49,3 +50,16 @@ def test_a_config_that_names_the_pipeline_opens_another_task(config_file, tiny_f
 def test_a_config_that_is_missing_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"there is no config file .*mine\.yaml"):
         open_for_sampling(str(tmp_path / "mine.yaml"))
+
+
+def test_a_miniature_samples_with_its_own_settings(config_file, tiny_family):
+    """A checkpoint without a config has those of a config without the section `sample`; what is asked for counts."""
+    steps_and_scale = {
+        path: {key: open_for_sampling(path, *asked).settings[key] for key in ("num_inference_steps", "guidance_scale")}
+        for path, asked in (("miniature-video", ()), (str(tiny_family("sd")), ()), ("miniature", (False, 3, 0.0)))
+    }
+    assert [tuple(found.values()) for found in steps_and_scale.values()] == [
+        (20, 2.0),
+        (SampleConfig.num_inference_steps, SampleConfig.guidance_scale),
+        (3, 0.0),
+    ]

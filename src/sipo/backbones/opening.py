@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from sipo import registry
 from sipo.backbones.architecture import Architecture, read_architecture
 from sipo.backbones.backbone import Backbone, load_backbone
 from sipo.backbones.family import Sampler
@@ -32,8 +33,8 @@ def open_for_sampling(
     """A run directory (its weights, or with `base_only` the model it started from), a config (the model that a training by
     it would start from, by all its settings), or what `model.path` takes.
 
-    Steps and guidance default to the `sample` settings of the run or the config. Raises UserError when the run has no
-    weights yet.
+    Steps and guidance default to the `sample` settings of the run or the config, or to the miniature's own. Raises UserError when
+    the run has no weights yet.
     """
     if is_config_file(path):
         config = load_config(path)
@@ -64,10 +65,10 @@ def open_weights(
 ) -> Opened:
     """A model, with the weights that a training by `config` wrote; `name` tells in the settings whose they are.
 
-    Steps and guidance default to the config's `sample`. encoders: False leaves them on disk while they are not needed.
+    Steps and guidance default to the config's `sample`, without one to a miniature's own. encoders: False leaves them on disk while they are not needed.
     Raises UserError where the folder holds no weights.
     """
-    sample = config.sample if config else SampleConfig()
+    sample = config.sample if config else _default_sample(model.path)
     steps = num_inference_steps or sample.num_inference_steps
     guidance = sample.guidance_scale if guidance_scale is None else guidance_scale
     device = torch.device(
@@ -90,6 +91,16 @@ def open_weights(
     if backbone.schedule.prediction == "flow" and backbone.noise_dtype != torch.float32:
         settings["noise"] = str(backbone.noise_dtype).removeprefix("torch.")  # with the seed, all of it
     return Opened(backbone.sampler(steps, guidance), settings, backbone)
+
+
+def _default_sample(path: str) -> SampleConfig:
+    """With what a miniature samples well; else what a config without the section has."""
+    found = registry.miniature(path)
+    return (
+        SampleConfig(num_inference_steps=found.num_inference_steps, guidance_scale=found.guidance_scale)
+        if found
+        else SampleConfig()
+    )
 
 
 def sampling_dtype(config: Config | None, architecture: Architecture, device: torch.device) -> torch.dtype:
