@@ -115,7 +115,7 @@ def test_the_card(mine, made, monkeypatch, capsys):
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["pipeline_tag"] == "text-to-image"
     assert "base_model" not in front  # a folder here is none of the hub's models
-    assert {"sipo", "lora"} <= set(front["tags"])
+    assert sorted(front["tags"]) == ["lora", "preference-optimization", "sipo"]
     assert 'pipeline.load_lora_weights("me/aligned", revision="four")' in card
     assert "path/to/this/folder" not in card
     page = MarkdownIt("commonmark").enable("table").parse(card.split("---\n", 2)[2])

@@ -28,9 +28,8 @@ FOR = {
 def model_card(config: Config, backbone: Backbone, step: int, is_lora: bool, form: Form | None) -> str:
     """Markdown with the hub's front matter: base, data, objective, how to load, which file is for what."""
     base, name = config.model.path, type(config.loss).__name__
-    front = {"base_model": base, "library_name": "diffusers", "tags": ["sipo", name.lower(), "preference-optimization"]}
-    if is_lora:
-        front["tags"].append("lora")
+    tags = dict.fromkeys(["sipo", name.lower(), "preference-optimization", *(["lora"] if is_lora else [])])
+    front = {"base_model": base, "library_name": "diffusers", "tags": list(tags)}
     files = FOR[form] if form else UNET if "unet" in backbone.family.denoisers else OTHER
     first, *others = backbone.family.denoisers
     for part in others:
