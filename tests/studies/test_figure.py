@@ -79,3 +79,13 @@ def test_intervals_of_few_curves_are_shaded_within_what_was_measured(number, sha
     assert len(place.collections) == shaded
     assert -0.1 < place.get_ylim()[0] < 0 < 1 < place.get_ylim()[1] < 1.1  # the interval of two seeds is -5.9 to 6.9
     assert [text.get_text() for text in figure.legends[0].texts] == labels
+
+
+@pytest.mark.parametrize("labels", [("0.1", "1"), ("low", "high")])
+def test_a_value_that_some_runs_do_not_have(labels):
+    """Such as the share pruned, beside an objective that prunes nothing; a base at 0 has its line too."""
+    study = over_beta(*labels, measure={"values": ["score", "pruned"], "moments": 1})
+    rows = [Row({"beta": label}, 0, at, {"score": 1.0, "pruned": at / 40}) for label in labels for at in (0, 4)]
+    del rows[-1].values["pruned"]
+    score, pruned = figure_of(study, rows).axes
+    assert [sum(line.get_linestyle() == ":" for line in place.lines) for place in (score, pruned)] == [1, 1]

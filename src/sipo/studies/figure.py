@@ -30,12 +30,8 @@ def figure_of(study: Study, rows: Sequence[Row]) -> Figure:
     down, across = (len(names), len(panels)) if len(panels) > 1 else (1, len(names))
     draw_panel, height = (_names, 0.6 + 0.3 * len(study.axes[study.x])) if _has_names(study) else (_curves, 3.2)
     figure = Figure(figsize=(4.2 * across, height * down + 0.4), layout="constrained")
-    sharing = (
-        {"sharex": False, "sharey": True}
-        if _has_names(study)
-        else {"sharex": "col", "sharey": len(panels) > 1 and "row"}
-    )
-    axes = figure.subplots(down, across, squeeze=False, **sharing)
+    shared = (False, True) if _has_names(study) else ("col", "row" if len(panels) > 1 else False)
+    axes = figure.subplots(down, across, squeeze=False, sharex=shared[0], sharey=shared[1])
     for i, name in enumerate(names):
         for j, panel in enumerate(panels):
             place = axes[i, j] if len(panels) > 1 else axes[0, i]
@@ -55,7 +51,7 @@ def figure_of(study: Study, rows: Sequence[Row]) -> Figure:
 
 def _limits(rows: Sequence[Row], name: str) -> tuple[float, float]:
     """Of the values of all runs, and a little beside them."""
-    values = [row.values[name] for row in rows if not math.isnan(row.values[name])]
+    values = [value for row in rows if not math.isnan(value := row.values.get(name, math.nan))]
     margin = 0.06 * (max(values) - min(values)) or 0.05
     return min(values) - margin, max(values) + margin
 
@@ -70,15 +66,8 @@ def _curves(study: Study, place, rows: Sequence[Row], name: str, limits: tuple[f
         if not points:
             continue  # a study under way
         color, xs = f"C{number}", list(points)
-        place.plot(
-            xs,
-            [each.mean for each in points.values()],
-            color=color,
-            label=label,
-            linewidth=1.6,
-            marker="o",
-            markersize=3,
-        )
+        means = [each.mean for each in points.values()]
+        place.plot(xs, means, color=color, label=label, linewidth=1.6, marker="o", markersize=3)
         for seed in sorted({row.seed for row in mine}):
             of_seed = _points(study, [row for row in mine if row.seed == seed], name)
             place.plot(list(of_seed), [each.mean for each in of_seed.values()], color=color, linewidth=0.6, alpha=0.5)
@@ -91,7 +80,7 @@ def _curves(study: Study, place, rows: Sequence[Row], name: str, limits: tuple[f
     if place.get_subplotspec().is_last_row():
         place.set_xlabel("timestep, where a bin begins" if study.x == "timestep" else study.x)
     if study.x not in STEPS:
-        if base := _base(rows, name):
+        if (base := _base(rows, name)) is not None:
             place.axhline(base, **BASE)
         if min(map(float, study.axes[study.x])) > 0:
             place.set_xscale("log")
@@ -107,14 +96,12 @@ def _names(study: Study, place, rows: Sequence[Row], name: str, limits: tuple[fl
         at = [options.index(option) + beside for option in points]
         means, highs = [each.mean for each in points.values()], [each.high for each in points.values()]
         half = [high - middle for high, middle in zip(highs, means, strict=True)]
-        place.errorbar(
-            means, at, xerr=half, color=color, label=label, linestyle="none", capsize=2, marker="o", markersize=4
-        )
+        style = {"color": color, "linestyle": "none"}
+        place.errorbar(means, at, xerr=half, label=label, capsize=2, marker="o", markersize=4, **style)
         at = [options.index(row.labels[study.x]) + beside for row in mine]
-        place.plot(
-            [row.values[name] for row in mine], at, color=color, linestyle="none", marker="|", markersize=7, alpha=0.7
-        )
-    if base := _base(rows, name):
+        of_seeds = [row.values.get(name, math.nan) for row in mine]
+        place.plot(of_seeds, at, marker="|", markersize=7, alpha=0.7, **style)
+    if (base := _base(rows, name)) is not None:
         place.axvline(base, **BASE)
     place.set_yticks(range(len(options)), options)
     place.set_ylim(len(options) - 0.5, -0.5)
@@ -124,7 +111,7 @@ def _names(study: Study, place, rows: Sequence[Row], name: str, limits: tuple[fl
 
 def _base(rows: Sequence[Row], name: str) -> float | None:
     """What all runs begin as."""
-    values = [row.values[name] for row in rows if row.at == 0]
+    values = [row.values[name] for row in rows if row.at == 0 and name in row.values]
     return sum(values) / len(values) if values else None
 
 
