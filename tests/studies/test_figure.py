@@ -41,6 +41,8 @@ def test_numbers_lie_on_the_horizontal(labels, scale):
     assert [list(line.get_ydata()) for line in of_seeds] == [[1.0] * 3, [2.0] * 3]
     left, right = place.get_xlim()
     assert list(mean.get_xdata()) == [float(label) for label in labels]
+    if scale == "log":
+        assert [text.get_text() for text in place.get_xticklabels()] == labels
     assert all(left <= x <= right for x in mean.get_xdata())
 
 

@@ -84,6 +84,8 @@ def _curves(study: Study, place, rows: Sequence[Row], name: str, limits: tuple[f
             place.axhline(base, **BASE)
         if min(map(float, study.axes[study.x])) > 0:
             place.set_xscale("log")
+            place.set_xticks([float(label) for label in study.axes[study.x]], list(study.axes[study.x]))
+            place.minorticks_off()
 
 
 def _names(study: Study, place, rows: Sequence[Row], name: str, limits: tuple[float, float]) -> None:
