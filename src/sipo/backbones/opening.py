@@ -48,7 +48,10 @@ def open_for_sampling(
 
 
 def run_architecture(run: RunDir) -> tuple[Architecture, Size]:
-    """What a run's model is and the size of its samples, without its weights."""
+    """What a run's model is and the size of its samples, without its weights.
+
+    Raises UserError for a config, a model or a size that cannot be read or taken.
+    """
     config = parse_config(run.read_config(), str(run.config))
     architecture = read_architecture(config.model)
     return architecture, architecture.size(config.data.size)
@@ -65,8 +68,8 @@ def open_weights(
 ) -> Opened:
     """A model, with the weights that a training by `config` wrote; `name` tells in the settings whose they are.
 
-    Steps and guidance default to the config's `sample`, without one to a miniature's own. encoders: False leaves them on disk while they are not needed.
-    Raises UserError where the folder holds no weights.
+    Steps and guidance default to the config's `sample`, without one to a miniature's own. encoders: False leaves them on
+    disk while they are not needed. Raises UserError where the folder holds no weights.
     """
     sample = config.sample if config else _default_sample(model.path)
     steps = num_inference_steps or sample.num_inference_steps
@@ -96,11 +99,9 @@ def open_weights(
 def _default_sample(path: str) -> SampleConfig:
     """With what a miniature samples well; else what a config without the section has."""
     found = registry.miniature(path)
-    return (
-        SampleConfig(num_inference_steps=found.num_inference_steps, guidance_scale=found.guidance_scale)
-        if found
-        else SampleConfig()
-    )
+    if found is None:
+        return SampleConfig()
+    return SampleConfig(num_inference_steps=found.num_inference_steps, guidance_scale=found.guidance_scale)
 
 
 def sampling_dtype(config: Config | None, architecture: Architecture, device: torch.device) -> torch.dtype:

@@ -30,8 +30,8 @@ def window_ids(tokenizer: Any, prompts: list[str], windows: int, length: int) ->
 
 
 def encode_windows(encoder: Any, ids: Tensor, mask: Tensor | None, penultimate: bool) -> tuple[Tensor, Tensor]:
-    """From ids and, for encoders that read one, mask (B, windows, length): hidden states (B, windows * length, D), of the last layer but one where `penultimate`; and the pooled state of the
-    first window (B, D), as kohya's scripts take it."""
+    """From ids and, for encoders that read one, mask (B, windows, length): hidden states (B, windows * length, D), of the last
+    layer but one where `penultimate`; and the pooled state of the first window (B, D), as kohya's scripts take it."""
     mask = None if mask is None else mask.flatten(0, 1).to(encoder.device)
     found = encoder(ids.flatten(0, 1).to(encoder.device), attention_mask=mask, output_hidden_states=penultimate)
     hidden = found.hidden_states[-2] if penultimate else found[0]

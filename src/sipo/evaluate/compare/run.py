@@ -145,12 +145,15 @@ def _entries(request: CompareRequest, folder: Path) -> list[Entry]:
 def _require_scorers(
     entries: Sequence[Entry], names: Sequence[str], chosen: ScorerChoice, processes: Processes
 ) -> None:
-    """Before a run draws: raises UsageError for scorers that do not exist or cannot judge its samples, unless their scores are there."""
-    for entry in entries:
-        missing = [name for name in names if not scores_path(entry.place, name).is_file()]
-        if entry.run and missing:
+    """Before a run draws: raises UsageError for scorers that do not exist or cannot judge its samples, unless their scores
+    are there.
+    """
+    for run in dict.fromkeys(entry.run for entry in entries if entry.run):
+        places = [entry.place for entry in entries if entry.run == run]
+        missing = [name for name in names if not all(scores_path(place, name).is_file() for place in places)]
+        if missing:
             with processes.main_first():  # the others find what the first one downloaded
-                architecture, size = run_architecture(RunDir(entry.run))
+                architecture, size = run_architecture(RunDir(run))
             require_suited("--scorer", [chosen.load(name) for name in missing], architecture, size)
 
 
