@@ -8,6 +8,7 @@ from sipo.evaluate.pages.words import (
     objective_name,
     percent,
     significance_paragraph,
+    what_samples_say,
 )
 from sipo.losses import LOSSES
 
@@ -87,6 +88,23 @@ def test_without_differences_the_words_are_of_votes():
 def test_equal_warnings_are_said_once():
     records = [{"step": s, "message": "Rewards fall."} for s in (10, 20, 1030)] + [{"step": 5, "message": "Slow"}]
     assert grouped_warnings(records) == ["Rewards fall. (3 times, steps 10 to 1,030)", "Slow. (step 5)"]
+
+
+def test_warnings_that_differ_in_numbers_alone_are_one_and_the_last_stands():
+    records = [
+        {"step": s, "message": f"Rewards fall (chosen {r}, rejected {-s})."} for s, r in ((10, -0.2), (90, -1e-5))
+    ]
+    assert grouped_warnings(records) == ["Rewards fall (chosen -1e-05, rejected -90). (2 times, steps 10 to 90)"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0.51, 0.7, ["did not get worse"]), (0.3, 0.49, ["got worse"]), (0.45, 0.6, []), (0.5, 0.7, []), (None, None, [])],
+)
+def test_samples_speak_beside_warnings_where_the_comparison_can_tell(low, high, words):
+    said = what_samples_say(comparison(low, high))
+    assert len(said) == len(words)
+    assert all(each in text for each, text in zip(words, said, strict=True))
 
 
 def test_numbers_read_well():

@@ -1,5 +1,6 @@
 """Numbers as sentences."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from sipo.samples.folder import VIDEO
@@ -139,11 +140,25 @@ def usage_text(usage: Mapping) -> str:
 
 
 def grouped_warnings(records: Sequence[Mapping]) -> list[str]:
-    """The run's own warnings, each text once, with the steps at which it was given."""
+    """The run's own warnings, each once with its steps; of those that differ in their numbers alone the last one."""
+    last: dict[str, str] = {}
     steps: dict[str, list[int]] = {}
     for record in records:
-        steps.setdefault(record.get("message", ""), []).append(record.get("step", 0))
-    return [f"{text.rstrip('.')}. ({_when(found)})" for text, found in steps.items()]
+        kind = re.sub(r"-?[\d.]+(e[+-]?\d+)?", "0", text := record.get("message", ""))
+        last[kind] = text
+        steps.setdefault(kind, []).append(record.get("step", 0))
+    return [f"{text.rstrip('.')}. ({_when(steps[kind])})" for kind, text in last.items()]
+
+
+def what_samples_say(comparison: Mapping) -> list[str]:
+    """Beside the warnings of a training, which sees no samples: whether they got worse, where a comparison can tell."""
+    rate, (a, b) = comparison["overall"]["win_rate"], comparison["names"]
+    if rate["low"] is None or rate["low"] <= 0.5 <= rate["high"]:
+        return []
+    what = "did not get worse" if rate["low"] > 0.5 else "got worse"
+    return [
+        f"The samples {what}, by this comparison: {a} wins {percent(rate['value'])} against {b} ({interval(rate)})."
+    ]
 
 
 def _meaning(rate: Mapping, a: str, b: str) -> str:

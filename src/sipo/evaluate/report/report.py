@@ -13,6 +13,7 @@ from sipo.evaluate.pages.words import (
     interval,
     objective_name,
     percent,
+    what_samples_say,
 )
 from sipo.evaluate.report.columns import Columns
 from sipo.evaluate.report.contents import (
@@ -139,6 +140,8 @@ def _paragraph(record: RunRecord, comparison: Mapping | None) -> str:
 
 def _notices(record: RunRecord, comparison: Mapping | None) -> list[str]:
     notices = grouped_warnings(record.warnings)
+    if notices and comparison:
+        notices += what_samples_say(comparison)
     overflows = sum(line.get("overflows") or 0 for line in record.train)
     if overflows:
         notices.append(f"The fp16 scaler skipped {overflows:,.0f} steps because of an overflow.")
