@@ -35,6 +35,11 @@ from sipo.train.opening import open_training
 from sipo.train.step import take_step
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+MODES = {  # cached; draws of each pair on which the reference runs once
+    "uncached": (False, None),
+    "cached": (True, None),
+    "cached, reference precomputed": (True, 1),
+}
 BETA, LEARNING_RATE, RANK, WARM_UP = 1000.0, 1e-4, 16, 3
 
 
@@ -105,7 +110,9 @@ def _forever(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
         yield from loader
 
 
-def compare(kind: str, cached: bool, num_steps: int, batch_size: int) -> tuple[list[float], list[float]]:
+def compare(
+    kind: str, cached: bool, draws: int | None, num_steps: int, batch_size: int
+) -> tuple[list[float], list[float]]:
     """Seconds of `num_steps` steps of the plain loop and of sipo, neighbours in time, after a few that do not count."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         config = parse_config({
@@ -115,7 +122,8 @@ def compare(kind: str, cached: bool, num_steps: int, batch_size: int) -> tuple[l
             "loss": {"name": "diffusion_dpo", "beta": BETA / 1000},
             "policy": {"kind": kind, "rank": RANK, "alpha": RANK, **({"target_modules": TARGETS} if kind == "lora" else {})},
             "train": {"num_steps": num_steps + WARM_UP, "batch_size": batch_size, "learning_rate": LEARNING_RATE,
-                      "sample_every": 0, "validate_every": 0, "checkpoint_every": 10**6},
+                      "sample_every": 0, "validate_every": 0, "checkpoint_every": 10**6,
+                      "reference": {"precompute": draws}},
             "log": {"tensorboard": False},
         })  # fmt: skip
         ours = stack.enter_context(open_training(config, Console(quiet=True)))
@@ -139,12 +147,12 @@ def main() -> None:
     chosen = parser.parse_args()
     print("| | plain, s | sipo, s | sipo's speed / the plain loop's | 95% interval |\n|---|---|---|---|---|")
     for kind in ("lora", "full"):
-        for cached in (False, True):
-            plain, ours = compare(kind, cached, chosen.steps, chosen.batch_size)
+        for mode, (cached, draws) in MODES.items():
+            plain, ours = compare(kind, cached, draws, chosen.steps, chosen.batch_size)
             ratios = [a / b for a, b in zip(plain, ours, strict=True)]
             low, high = median_interval(ratios)
             print(
-                f"| {kind}, {'cached' if cached else 'uncached'} | {statistics.median(plain):.3f} | {statistics.median(ours):.3f} "
+                f"| {kind}, {mode} | {statistics.median(plain):.3f} | {statistics.median(ours):.3f} "
                 f"| {statistics.median(ratios):.2f} | {low:.2f} to {high:.2f} |",
                 flush=True,
             )

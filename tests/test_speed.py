@@ -30,7 +30,8 @@ def test_the_plain_loop_begins_at_ln_2_and_moves_what_it_trains(speed, kind):
     assert (sum(weight.numel() for weight in plain.trained) == all_weights) == (kind == "full")
 
 
-def test_as_many_steps_of_each_are_timed(speed):
-    plain, ours = speed.compare("lora", False, 2, 2)
+@pytest.mark.parametrize(("cached", "draws"), [(False, None), (True, 1)])
+def test_as_many_steps_of_each_are_timed(speed, cached, draws):
+    plain, ours = speed.compare("lora", cached, draws, 2, 2)
     assert len(plain) == len(ours) == 2
     assert all(seconds > 0 for seconds in plain + ours)
