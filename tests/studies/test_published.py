@@ -121,6 +121,18 @@ def test_a_run_in_the_table_of_another_study_counts_by_whatever_name(tmp_path):
     assert len(gather(part, part.cells(tmp_path), tmp_path / "part.csv")) == 1
 
 
+def test_cells_of_equal_settings_are_one_run_however_often_the_table_is_written(tmp_path):
+    """SFT has no beta, so that a grid over beta holds it several times: its seeds must not count as more."""
+    twice, table = study_of(axes={"beta": {"a": {"loss.beta": 1}, "b": {"loss.beta": 1}}}), tmp_path / "s.csv"
+    first, *_ = results_of(twice, tmp_path)
+    table.write_text(as_csv(twice, [first]))
+    for _ in range(3):
+        read = gather(twice, twice.cells(tmp_path), table)
+        table.write_text(as_csv(twice, read))
+    assert [(r.cell.labels["beta"], r.cell.seed, len(r.rows)) for r in read] == [("a", 0, 2), ("b", 0, 2)]
+    assert [row.values for row in read[1].rows] == [pytest.approx(row.values, abs=1e-5) for row in first.rows]
+
+
 def test_moments_of_another_kind_do_not_count(tmp_path):
     study, over_time = study_of(), study_of(name="t", x="timestep")
     (tmp_path / "s.csv").write_text(as_csv(study, results_of(study, tmp_path)))

@@ -128,6 +128,7 @@ class Line:
 def read_csv(study: Study, table: Path) -> dict[str, list[Line]]:
     """The lines of every run in a table that `as_csv` wrote, by its settings; none where the runs' moments are others.
 
+    Cells of equal settings are one run, whose lines the table has under each cell's labels: a moment counts once.
     Raises UserError for what is no such table.
     """
     if not os.path.lexists(table):
@@ -140,20 +141,16 @@ def read_csv(study: Study, table: Path) -> dict[str, list[Line]]:
     if not {*OF_RUN, study.moment} <= set(header):
         return {}
     values = header[header.index(study.moment) + 1 :]
-    found: dict[str, list[Line]] = {}
+    found: dict[str, dict[int, Line]] = {}
     for cells in lines:
         line = dict(zip(header, cells, strict=False))
         try:
-            found.setdefault(line["settings"], []).append(
-                Line(
-                    int(line[study.moment]),
-                    {name: float(line[name]) for name in values if line.get(name)},
-                    float(line["seconds"]),
-                )
-            )
+            at = int(line[study.moment])
+            scores = {name: float(line[name]) for name in values if line.get(name)}
+            found.setdefault(line["settings"], {})[at] = Line(at, scores, float(line["seconds"]))
         except (KeyError, ValueError) as error:
             raise UserError(f"{table}: {error}; its values should be numbers, as `sipo study` wrote them") from None
-    return found
+    return {settings: list(lines.values()) for settings, lines in found.items()}
 
 
 def _rows(cell: Cell, lines: Sequence[Line]) -> list[Row]:
