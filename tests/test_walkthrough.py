@@ -18,14 +18,15 @@ from sipo.samples.prompts import read_prompts
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "walkthrough.md"
 SMALLER = {
-    "--num 200": "--num 6",
+    "--num 120": "--num 6",
     "--images-per-prompt 8": "--images-per-prompt 4",
     "--num-prompts 100 --images-per-prompt 2": "--num-prompts 4",
     "--num-inference-steps 20": "--num-inference-steps 6",
     "--margin 0.05": "--margin 0.001",
     "configs/demo.yaml": f"{ROOT}/configs/demo.yaml data.validation=0.4 train.num_steps=3 train.batch_size=2 "
     "train.validate_every=3 train.sample_every=3 train.checkpoint_every=3 sample.num_prompts=2 sample.num_inference_steps=6",
-    "--num-prompts 240 --images-per-prompt 2": "--num-prompts 4",
+    "train.num_steps=300": "",
+    "--num-prompts 240": "--num-prompts 4",
     "--base --num-prompts 100": "--base --num-prompts 2",
 }
 
