@@ -24,6 +24,7 @@ TRAINING = (
     "pruned",
     "clipped",
     "capped",
+    "gain_capped",
 )
 
 

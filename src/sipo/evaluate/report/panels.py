@@ -13,7 +13,8 @@ ACCURACY = Series("accuracy", "right", CHOSEN), Series("tie", "tied", QUIET)
 SELECTION = (
     Series("pruned", "pruned", REJECTED),
     Series("clipped", "at the clip", QUIET),
-    Series("capped", "beyond the cap", NEUTRAL),
+    Series("capped", "rejected, beyond the cap", NEUTRAL),
+    Series("gain_capped", "chosen, beyond the gain cap", CHOSEN),
 )
 ERRORS = (
     Series("mse_policy_chosen", "policy, chosen", CHOSEN),
@@ -33,8 +34,8 @@ TRAINING = (
     Panel("weight", "Importance weight w", "mean over pairs", WEIGHTS,
           "Probability of the data's own denoising step under the policy, relative to the exact posterior."),
     Panel("selection", "Pruned and clipped", "share of pairs", SELECTION,
-          "Pairs below the pruning threshold are ignored; at the clip, the weight carries no gradient; beyond the "
-          "cap, the rejected picture is pushed no further.",
+          "Pairs below the pruning threshold are ignored; at the clip, the weight carries no gradient; beyond a "
+          "cap, a picture is pushed no further.",
           limits=FROM_ZERO),
     Panel("effective-sample-size", "Effective sample size", "share of the batch",
           (Series("effective_sample_size"),), "1: all weights equal. Near 0: a few outweigh the rest.", limits=SHARE),
