@@ -64,7 +64,9 @@ def test_a_cache_changes_nothing(editing, tmp_path, family):
         assert "loss" in one
         assert one.keys() == other.keys()
         for name in one:
-            assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6), (kind, name)
+            # Rewards are beta H / 2 = 5 times differences of errors near 1, each rounded by up to 1.2e-7; a gap has four.
+            least = 2.5e-6 if name.startswith("reward") else 1e-6
+            assert one[name] == pytest.approx(other[name], rel=1e-4, abs=least), (kind, name)
 
 
 def test_policy_and_reference_read_the_sources_of_both_members(editing):
